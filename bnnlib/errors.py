@@ -1,0 +1,25 @@
+"""The library's own errors: every bad input ends in one of these, with one clear sentence."""
+
+
+class BnnlibError(Exception):
+    """Base of all errors that bnnlib raises on purpose."""
+
+
+class ExperimentError(BnnlibError, ValueError):
+    """A parameter of a run is unknown or has a value that it cannot have."""
+
+
+class DataError(BnnlibError, ValueError):
+    """A data set is missing, damaged or not what its name says."""
+
+
+class MetricsError(BnnlibError, ValueError):
+    """Probabilities or labels that no metric can be computed from."""
+
+
+class RecordError(BnnlibError, ValueError):
+    """A run record is missing, damaged, or belongs to other parameters."""
+
+
+class DistributedError(BnnlibError, RuntimeError):
+    """Ranks cannot start, or no longer agree."""
