@@ -1,0 +1,236 @@
+"""Every parameter of a run, in one place: name, type, default, meaning, unit and limits.
+
+The parameters cell of ``notebooks/01_train.ipynb``, papermill's parameter files, the seed study's
+flagfiles and the run record all speak of the fields of :class:`Experiment`, and a test holds the
+notebook's cell equal to :meth:`Experiment.parameters_cell`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+import re
+import typing
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Self
+
+from bnnlib.errors import ExperimentError
+
+Check = tuple[Callable[[Any], bool], str]
+
+_ANY: Check = (lambda value: True, "")
+_POSITIVE: Check = (lambda value: value > 0, "greater than 0")
+_NOT_NEGATIVE: Check = (lambda value: value >= 0, "0 or more")
+_NAME: Check = (lambda value: value != "" and value == value.strip(), "a name without outer spaces")
+
+
+def _one_of(*choices: str) -> Check:
+    return (lambda value: value in choices, "one of " + ", ".join(choices))
+
+
+def _parameter(default: Any, meaning: str, check: Check = _ANY) -> Any:
+    """A field whose metadata hold what the manual and the validation need."""
+    metadata = {"meaning": meaning, "check": check}
+    if isinstance(default, list):
+        return dataclasses.field(default_factory=lambda: list(default), metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """What makes one run the run it is; frozen, validated when made.
+
+    Raises:
+        ExperimentError: a value of the wrong type or outside its limits. The message names the
+            parameter, the value and what was expected.
+    """
+
+    model: str = _parameter("BNN_conv_flip", "network, a name in bnnlib.models.BUILDERS", _NAME)
+    dataset: str = _parameter(
+        "digits", "digits | mnist | cifar10 | tiny | tiny_cifar10 | path of an .npz", _NAME
+    )
+    bayesian_layers: str = _parameter(
+        "auto",
+        "auto | first | all; auto: all for VGG, else first",
+        _one_of("auto", "first", "all"),
+    )
+    subtract_mean: bool = _parameter(False, "subtract the training set's mean image")
+    epochs: int = _parameter(10, "passes over the training set", _POSITIVE)
+    steps: int = _parameter(0, "train this many steps instead of epochs; 0: train epochs", _NOT_NEGATIVE)
+    batch_size: int = _parameter(64, "images a rank a step", _POSITIVE)
+    learning_rate: float = _parameter(1e-3, "Adam's step size at one rank", _POSITIVE)
+    learning_rate_scaling: str = _parameter(
+        "sqrt",
+        "none | sqrt | linear; its factor, of the number of ranks",
+        _one_of("none", "sqrt", "linear"),
+    )
+    warmup_epochs: float = _parameter(
+        1.0, "epochs over which that factor is reached, linearly from 1", _NOT_NEGATIVE
+    )
+    kl_weight: float = _parameter(1.0, "factor on KL(q||p)/N in the loss; 1: the ELBO", _NOT_NEGATIVE)
+    kl_annealing_epochs: float = _parameter(
+        0.0, "epochs over which kl_weight is reached, linearly from 0", _NOT_NEGATIVE
+    )
+    prior_stddev: float = _parameter(
+        1.0, "standard deviation of the normal prior on each kernel entry", _POSITIVE
+    )
+    train_draws: int = _parameter(1, "weight draws a training step", _POSITIVE)
+    test_draws: int = _parameter(30, "weight draws of the predictive distribution", _POSITIVE)
+    noise: str = _parameter(
+        "independent",
+        "independent | shared; weight noise of the ranks",
+        _one_of("independent", "shared"),
+    )
+    seed: int = _parameter(
+        0, "of initial weights, data order and weight noise", (lambda v: 0 <= v < 2**31, "0 to 2^31-1")
+    )
+    threads: int = _parameter(
+        0, "TensorFlow threads inside an op a rank; 0: cores of the node / its ranks", _NOT_NEGATIVE
+    )
+    inter_threads: int = _parameter(1, "TensorFlow threads between ops a rank", _POSITIVE)
+    log_every: int = _parameter(50, "steps from one line of steps.jsonl to the next", _POSITIVE)
+    run_dir: str = _parameter(
+        "", "the record's place; empty: the executed notebook's, else named by parameters"
+    )
+
+    def __post_init__(self) -> None:
+        """Validates every field; an int given for a float becomes one."""
+        for field in dataclasses.fields(self):
+            value = _typed(field.name, getattr(self, field.name), _TYPES[field.name])
+            object.__setattr__(self, field.name, value)
+            holds, expected = field.metadata["check"]
+            if not holds(value):
+                raise ExperimentError(f"{field.name} = {value!r}: expected {expected}")
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any]) -> Self:
+        """An experiment from names and values, defaults for the rest.
+
+        Raises:
+            ExperimentError: a name that is no parameter (with the nearest one), or a bad value.
+        """
+        for name in values:
+            if name not in _TYPES:
+                raise ExperimentError(unknown_name(name, list(_TYPES)))
+        return cls(**dict(values))
+
+    @classmethod
+    def from_namespace(cls, namespace: Mapping[str, Any]) -> Self:
+        """An experiment from a notebook's ``globals()``, straight after its parameters cell.
+
+        Papermill only warns of a parameter that the notebook does not have, and a mistyped name
+        would silently run the defaults. Here every plain value (text, number, list, dictionary)
+        under a public name must be a parameter. A notebook that is run again from its top in a
+        live JupyterLab holds other names by then; once `experiment` stands in the namespace only
+        the parameters are read.
+
+        Raises:
+            ExperimentError: as :meth:`from_mapping`.
+        """
+        plain = (str, int, float, bool, list, dict)
+        values = {
+            name: value
+            for name, value in namespace.items()
+            if not name.startswith("_") and (name in _TYPES or isinstance(value, plain))
+        }
+        for shell_name in ("In", "Out"):
+            values.pop(shell_name, None)
+        if "experiment" in namespace:
+            values = {name: value for name, value in values.items() if name in _TYPES}
+        return cls.from_mapping(values)
+
+    @classmethod
+    def from_flags(cls, path: str | Path, ranks: int = 1) -> tuple[Self, dict[str, str], bool]:
+        """An experiment from a flagfile in the seed study's flag names; see :mod:`bnnlib.flagfile`.
+
+        Args:
+            path: an absl flagfile, ``--name=value`` a line.
+            ranks: Horovod ranks; the seed study divides ``iteration`` by them.
+
+        Returns:
+            The experiment, the environment variables that its threading flags ask for, and
+            whether ``verbose`` was asked.
+
+        Raises:
+            ExperimentError: an unknown flag, a bad value, or one that cannot be honoured.
+        """
+        from bnnlib.flagfile import read  # the seed's names stay out of this module
+
+        values, environment, verbose = read(path, ranks)
+        return cls.from_mapping(values), environment, verbose
+
+    @classmethod
+    def parameters_cell(cls) -> str:
+        """The source of the notebook's parameters cell: ``name: type = default  # meaning``."""
+        lines = []
+        for field in dataclasses.fields(cls):
+            default = (
+                field.default if field.default is not dataclasses.MISSING else field.default_factory()  # type: ignore[misc]
+            )
+            text = f'"{default}"' if isinstance(default, str) else repr(default)
+            lines.append(f"{field.name}: {field.type} = {text}  # {field.metadata['meaning']}")
+        return "\n".join(lines)
+
+    @classmethod
+    def names(cls) -> list[str]:
+        """The parameters' names, in the order of the notebook's cell."""
+        return list(_TYPES)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All parameters as plain values, in order, for the record."""
+        return dataclasses.asdict(self)
+
+    def learning_rate_factor(self, ranks: int) -> float:
+        """The factor on `learning_rate` once warmed up.
+
+        ``linear`` is Goyal et al. 2017 (arXiv 1706.02677), made for SGD; ``sqrt`` is what Malladi
+        et al. 2022 (arXiv 2205.10287) derive for Adam, the optimizer used here.
+        """
+        return {"none": 1.0, "sqrt": math.sqrt(ranks), "linear": float(ranks)}[
+            self.learning_rate_scaling
+        ]
+
+    def default_run_dir(self, ranks: int) -> Path:
+        """``runs/<dataset>/<model>-r<ranks>-s<seed>[-<what differs>]``, for an empty `run_dir`."""
+        named = {"model", "dataset", "seed", "run_dir"}
+        default = type(self)()
+        differs = [
+            f"{field.name}={getattr(self, field.name)}"
+            for field in dataclasses.fields(self)
+            if field.name not in named and getattr(self, field.name) != getattr(default, field.name)
+        ]
+        text = "-".join([self.model, f"r{ranks}", f"s{self.seed}", *differs])
+        return Path("runs") / Path(self.dataset).stem / re.sub(r"[^\w.=,-]+", "_", text)
+
+
+_TYPES: dict[str, Any] = typing.get_type_hints(Experiment)
+
+
+def unknown_name(name: str, known: list[str], what: str = "parameter") -> str:
+    """One sentence for a name that nothing has, with the nearest one that something has."""
+    near = difflib.get_close_matches(name, known, n=1)
+    guess = f"did you mean {near[0]}? " if near else ""
+    return f"{name}: no such {what}; {guess}Known: {', '.join(known)}"
+
+
+def _typed(name: str, value: Any, expected: Any) -> Any:
+    """`value` as the field's type; refuses what would lose something or hide a mistake."""
+    if expected is float and isinstance(value, int | float) and not isinstance(value, bool):
+        if math.isfinite(value):
+            return float(value)
+        raise ExperimentError(f"{name} = {value!r}: expected a finite number")
+    if expected is int and isinstance(value, float) and value.is_integer():
+        return int(value)  # YAML's and the command line's 1e3
+    if expected is int and isinstance(value, bool):
+        raise ExperimentError(f"{name} = {value!r}: expected an int, got a bool")
+    if typing.get_origin(expected) is list:
+        if isinstance(value, list | tuple) and all(isinstance(item, str) for item in value):
+            return list(value)
+        raise ExperimentError(f"{name} = {value!r}: expected a list of text")
+    if not isinstance(value, expected):
+        raise ExperimentError(
+            f"{name} = {value!r}: expected {expected.__name__}, got {type(value).__name__}"
+        )
+    return value
