@@ -146,3 +146,22 @@ class Flipout(Reparameterization):
 
 def _convolve(images: Tensor, kernel: Tensor) -> Tensor:
     return cast(Tensor, tf.nn.conv2d(images, kernel, strides=1, padding="SAME"))
+
+
+# What a stream of weight noise is for; a number of the seed, so that no two purposes share noise.
+INITIAL, TRAINING, PREDICTION = 0, 1, 2
+
+
+def stream_key(seed: int, purpose: int, rank: int = 0) -> int:
+    """The first number of the seed tensors of one stream of noise; the second counts draws.
+
+    Args:
+        seed: the run's seed.
+        purpose: :data:`INITIAL`, :data:`TRAINING` or :data:`PREDICTION`.
+        rank: whose noise; the streams of different ranks are independent.
+
+    Returns:
+        An integer below 2^62, so that :func:`substream` cannot overflow an int64.
+    """
+    state = np.random.SeedSequence([seed, purpose, rank]).generate_state(1, np.uint64)
+    return int(state[0] >> np.uint64(2))

@@ -1,0 +1,226 @@
+"""Everything that touches Horovod: start, threads and device, broadcast, average, agreement, abort.
+
+A run alone is a run of one rank: the same calls, without communication.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import socket
+import sys
+import traceback
+from collections.abc import Callable, Iterable
+from typing import Any, NoReturn, TypeVar
+
+import horovod.tensorflow as hvd
+import tensorflow as tf
+
+from bnnlib import launcher
+from bnnlib.errors import BnnlibError, DistributedError
+
+Value = TypeVar("Value")
+Tensor = Any
+
+# The lowest priority. Horovod's background thread busy-waits under MPICH and would take the core
+# from the computation where ranks fill all cores (measured: CNN_conv at 2 ranks on 2 cores 12-14
+# ms a step, 7 ms so).
+BACKGROUND_NICE = 19
+
+
+@dataclasses.dataclass(frozen=True)
+class Ranks:
+    """This process' place among the ranks of the run.
+
+    Attributes:
+        rank: 0 to size - 1.
+        size: number of ranks.
+        local_rank: place among the ranks of this node.
+        local_size: ranks on this node.
+        threads: TensorFlow threads inside an op.
+        hosts: one name a node, in order of its first rank.
+    """
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+    local_size: int = 1
+    threads: int = 1
+    hosts: tuple[str, ...] = ()
+
+
+def init(threads: int = 0, inter_threads: int = 1) -> Ranks:
+    """Joins the other ranks; call once, before any tensor is made.
+
+    Args:
+        threads: TensorFlow threads inside an op; 0: the cores this process may use, shared
+            evenly among the ranks of its node.
+        inter_threads: TensorFlow threads between ops.
+
+    Returns:
+        This process' place.
+
+    Raises:
+        DistributedError: the process cannot join its launcher's ranks, or TensorFlow already runs
+            with another number of threads.
+    """
+    _refuse_lost_launcher()
+    before = _thread_ids()
+    hvd.init()
+    background = _thread_ids() - before
+    if launcher.size() != hvd.size():
+        raise DistributedError(
+            f"the launcher ({launcher.name()}) started {launcher.size()} ranks and Horovod sees "
+            f"{hvd.size()}: Horovod was built for another MPI than the launcher's; use the "
+            "mpiexec that lies beside this Python, or build Horovod against the system's MPI"
+        )
+    cores = len(os.sched_getaffinity(0))
+    if threads == 0:
+        # A launcher that binds gives each rank its own cores; one that does not, all of them.
+        shared = cores == os.cpu_count() and hvd.local_size() > 1
+        threads = max(1, cores // hvd.local_size() if shared else cores)
+    _set_threads(threads, inter_threads)
+    _use_own_gpu(hvd.local_rank())
+    if hvd.size() > 1 and hvd.local_size() * threads >= (os.cpu_count() or 1):
+        for thread_id in background:
+            os.setpriority(os.PRIO_PROCESS, thread_id, BACKGROUND_NICE)
+    hosts = gather(socket.gethostname()) if hvd.size() > 1 else [socket.gethostname()]
+    return Ranks(
+        rank=hvd.rank(),
+        size=hvd.size(),
+        local_rank=hvd.local_rank(),
+        local_size=hvd.local_size(),
+        threads=threads,
+        hosts=tuple(dict.fromkeys(hosts)),
+    )
+
+
+def build_info() -> dict[str, Any]:
+    """What Horovod was built with and what it uses in this run, for the record."""
+    return {
+        "mpi_built": bool(hvd.mpi_built()),
+        "gloo_built": bool(hvd.gloo_built()),
+        "nccl_built": bool(hvd.nccl_built()),
+        "controller": "mpi" if hvd.mpi_enabled() else "gloo",
+    }
+
+
+def broadcast(variables: Iterable[tf.Variable], name: str) -> None:
+    """Sets `variables` on all ranks to rank 0's values."""
+    if hvd.size() > 1:
+        for index, variable in enumerate(variables):
+            variable.assign(hvd.broadcast(variable, root_rank=0, name=f"{name}.{index}"))
+
+
+def average(tensor: Tensor, name: str) -> Tensor:
+    """The mean over ranks of a tensor of any shape; inside a graph or outside."""
+    return hvd.allreduce(tensor, op=hvd.Average, name=name)
+
+
+def gather(value: Value) -> list[Value]:
+    """Every rank's `value`, in order of rank, on every rank."""
+    return list(hvd.allgather_object(value)) if hvd.size() > 1 else [value]
+
+
+def agree(action: Callable[[], Value]) -> Value:
+    """Runs `action` on every rank; if it fails on any, every rank raises, and none waits for ever.
+
+    Returns:
+        What `action` returned on this rank.
+
+    Raises:
+        BnnlibError: this rank's own error, or a DistributedError that names the first rank that
+            failed and its error.
+    """
+    value: Any = None
+    error: BnnlibError | None = None
+    try:
+        value = action()
+    except BnnlibError as raised:
+        error = raised
+    errors = gather(None if error is None else f"{type(error).__name__}: {error}")
+    if error is not None:
+        raise error
+    for rank, text in enumerate(errors):
+        if text is not None:
+            raise DistributedError(f"rank {rank} failed: {text}")
+    return value  # type: ignore[no-any-return]
+
+
+def on_first_local_rank(action: Callable[[], Value], ranks: Ranks) -> Value:
+    """Runs `action` on each node's first rank, then on the others: a download happens once."""
+    if ranks.size == 1:
+        return action()
+    first: Value | None = agree(lambda: action() if ranks.local_rank == 0 else None)
+    others: Value | None = agree(lambda: action() if ranks.local_rank != 0 else None)
+    return first if ranks.local_rank == 0 else others  # type: ignore[return-value]
+
+
+def shutdown() -> None:
+    """Leaves Horovod; an allreduce that waits on another rank raises there at once."""
+    if hvd.is_initialized():
+        hvd.shutdown()
+
+
+def abort(error: BaseException) -> NoReturn:
+    """Ends this rank so that the launcher ends all: prints the error, leaves without clean-up.
+
+    An exception that merely ends the interpreter would run Horovod's exit handler, which waits for
+    the other ranks, which wait for this one.
+    """
+    text = "".join(traceback.format_exception(error))
+    sys.stderr.write("".join(f"[rank {launcher.rank()}] {line}\n" for line in text.splitlines()))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(1)
+
+
+def _thread_ids() -> set[int]:
+    if not os.path.isdir("/proc/self/task"):
+        return set()
+    return {int(name) for name in os.listdir("/proc/self/task")}
+
+
+def _refuse_lost_launcher() -> None:
+    """Under Hydra a process joins MPI by an inherited descriptor, which kernels are denied."""
+    descriptor = os.environ.get("PMI_FD")
+    if descriptor is None or hvd.is_initialized():
+        return
+    try:
+        os.fstat(int(descriptor))
+    except OSError:
+        raise DistributedError(
+            "this process was started by a rank of mpiexec and cannot join MPI itself (papermill's "
+            "own engine starts a kernel a rank); run papermill with --engine spmd"
+        ) from None
+
+
+def _set_threads(threads: int, inter_threads: int) -> None:
+    wanted = (threads, inter_threads)
+    try:
+        tf.config.threading.set_intra_op_parallelism_threads(threads)
+        tf.config.threading.set_inter_op_parallelism_threads(inter_threads)
+    except RuntimeError:  # TensorFlow runs: the notebook's cell is run again in a live kernel
+        current = (
+            tf.config.threading.get_intra_op_parallelism_threads(),
+            tf.config.threading.get_inter_op_parallelism_threads(),
+        )
+        if current != wanted:
+            raise DistributedError(
+                f"threads, inter_threads = {wanted}: TensorFlow already runs with {current} in "
+                "this process; restart the kernel"
+            ) from None
+
+
+def _use_own_gpu(local_rank: int) -> None:
+    gpus = tf.config.list_physical_devices("GPU")
+    if not gpus:
+        return
+    try:
+        tf.config.set_visible_devices(gpus[local_rank % len(gpus)], "GPU")
+    except RuntimeError:
+        if len(tf.config.get_visible_devices("GPU")) != 1:
+            raise DistributedError(
+                "TensorFlow was used before bnnlib.distributed.init and holds every GPU; restart "
+                "the kernel and run the notebook from its top"
+            ) from None

@@ -1,0 +1,289 @@
+"""The networks of the study by name, every builder with one signature.
+
+The name says the first layer: ``conv`` or ``FC``, ``flip`` for Flipout and ``nonflip`` for plain
+reparameterization; ``CNN_…`` are the deterministic twins.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from bnnlib.data import Dataset
+from bnnlib.errors import ExperimentError
+from bnnlib.experiment import unknown_name
+from bnnlib.layers import (
+    DRAWS_PER_LAYER,
+    INITIAL,
+    Deterministic,
+    Flipout,
+    Layer,
+    Reparameterization,
+    Tensor,
+    stream_key,
+    substream,
+)
+
+CONVOLUTION_FILTERS = 64
+CONVOLUTION_SIZE = 5
+DENSE_UNITS = 64
+VGG_BLOCKS = (32, 64, 128)
+VGG_DENSE_UNITS = 128
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """One layer's place in a network: what the layer is, and whether 2x2 max-pooling follows."""
+
+    kind: str  # "convolution" or "dense"
+    outputs: int
+    size: int = 0  # of a convolution's square kernel, pixels
+    pool: bool = False
+
+
+class Network(tf.Module):
+    """Layers in a row, ReLU between them: images to logits.
+
+    Attributes:
+        layers: the layers in order.
+        is_bayesian: whether any layer has a posterior, so that draws differ.
+    """
+
+    def __init__(self, name: str, stages: list[Stage], layers: list[Layer]) -> None:
+        super().__init__(name=name)
+        self.stages = stages
+        self.layers = layers
+        self.is_bayesian = any(layer.bayesian for layer in layers)
+
+    def __call__(self, images: Tensor, seed: Tensor) -> Tensor:
+        """Logits of one training draw: Flipout layers give every image a perturbation of its own.
+
+        Args:
+            images: float32 ``(batch, height, width, channels)``.
+            seed: int64 ``(2,)``; the same seed gives the same logits.
+
+        Returns:
+            float32 ``(batch, num_classes)``.
+        """
+        return self._forward(
+            images, [lambda x, layer=layer, s=s: layer(x, s) for layer, s in self._seeded(seed)]
+        )
+
+    def sample(self, seed: Tensor) -> list[Tensor]:
+        """One draw of every layer's kernel from the posterior, for :meth:`predict`."""
+        return [layer.sample(s) for layer, s in self._seeded(seed)]
+
+    def predict(self, images: Tensor, kernels: list[Tensor]) -> Tensor:
+        """Logits ``(batch, num_classes)`` under one weight draw that all images share.
+
+        Flipout's signs change the dependence between images, never one image's predictive
+        distribution; without them a draw needs half the multiplications, and an image's
+        prediction does not depend on the batch that it comes in.
+        """
+        return self._forward(
+            images,
+            [
+                lambda x, layer=layer, kernel=kernel: layer.operation(x, kernel)
+                for layer, kernel in zip(self.layers, kernels, strict=True)
+            ],
+        )
+
+    def kl(self) -> Tensor:
+        """KL(q||p) in nats over all kernels; 0 for a deterministic network."""
+        return tf.add_n([layer.kl() for layer in self.layers])
+
+    def weights(self) -> dict[str, np.ndarray]:
+        """Every trainable variable's value by its name, such as ``layer0/mean``."""
+        return {name: variable.numpy() for name, variable in self._named().items()}
+
+    def load_weights(self, weights: Mapping[str, np.ndarray]) -> None:
+        """Sets every trainable variable.
+
+        Raises:
+            ExperimentError: names or shapes are not this network's; nothing has been set then.
+        """
+        named = self._named()
+        if set(named) != set(weights):
+            raise ExperimentError(
+                f"weights {sorted(set(named) ^ set(weights))} are in only one of the network "
+                f"{self.name} and what is to be loaded: the file is of another network"
+            )
+        for name, variable in named.items():
+            if variable.shape != weights[name].shape:
+                raise ExperimentError(
+                    f"{name} has shape {weights[name].shape}, the network {self.name} expects "
+                    f"{tuple(variable.shape)}: the file is of another network or data set"
+                )
+        for name, variable in named.items():
+            variable.assign(weights[name])
+
+    def _named(self) -> dict[str, tf.Variable]:
+        return {
+            f"layer{index}/{variable.name.split(':')[0].split('/')[-1]}": variable
+            for index, layer in enumerate(self.layers)
+            for variable in layer.trainable_variables
+        }
+
+    def _seeded(self, seed: Tensor) -> list[tuple[Layer, Tensor]]:
+        return [
+            (layer, substream(seed, index * DRAWS_PER_LAYER))
+            for index, layer in enumerate(self.layers)
+        ]
+
+    def _forward(self, x: Tensor, operations: list[Callable[[Tensor], Tensor]]) -> Tensor:
+        last = len(self.layers) - 1
+        for index, (stage, layer) in enumerate(zip(self.stages, self.layers, strict=True)):
+            if stage.kind == "dense" and len(x.shape) > 2:
+                x = tf.reshape(x, [-1, int(np.prod(x.shape[1:]))])
+            x = operations[index](x)
+            if stage.pool:
+                # Before bias and ReLU: both are monotone, so the function is exactly the usual
+                # one, on a quarter of the elements.
+                x = tf.nn.max_pool2d(x, ksize=2, strides=2, padding="SAME")
+            x = tf.nn.bias_add(x, layer.bias)
+            if index < last:
+                x = tf.nn.relu(x)
+        return x
+
+
+Builder = Callable[..., Network]
+
+
+def _one_layer(kind: str) -> Callable[[int], list[Stage]]:
+    first = {
+        "conv": Stage("convolution", CONVOLUTION_FILTERS, CONVOLUTION_SIZE, pool=True),
+        "FC": Stage("dense", DENSE_UNITS),
+    }[kind]
+    return lambda num_classes: [first, Stage("dense", num_classes)]
+
+
+def _vgg(num_classes: int) -> list[Stage]:
+    convolutions = [
+        Stage("convolution", filters, 3, pool=second)
+        for filters in VGG_BLOCKS
+        for second in (False, True)
+    ]
+    return [*convolutions, Stage("dense", VGG_DENSE_UNITS), Stage("dense", num_classes)]
+
+
+def _builder(
+    name: str,
+    stages_of: Callable[[int], list[Stage]],
+    bayesian: type[Reparameterization] | None,
+    default_layers: str = "first",
+) -> Builder:
+    def build(
+        image_shape: tuple[int, int, int],
+        num_classes: int,
+        prior_stddev: float = 1.0,
+        bayesian_layers: str = "auto",
+        seed: int = 0,
+    ) -> Network:
+        which = default_layers if bayesian_layers == "auto" else bayesian_layers
+        if which not in ("first", "all"):
+            raise ExperimentError(
+                f"bayesian_layers = {bayesian_layers!r}: expected auto, first or all"
+            )
+        stages = stages_of(num_classes)
+        layers: list[Layer] = []
+        for index, (stage, kernel_shape) in enumerate(_kernel_shapes(stages, image_shape)):
+            # Seeds from the run's seed alone: every rank builds bitwise the same network.
+            key = tf.constant([stream_key(seed, INITIAL), index], tf.int64)
+            label = f"layer{index}_{stage.kind}"
+            if bayesian is None or (which == "first" and index > 0):
+                layers.append(Deterministic(label, kernel_shape, key))
+            else:
+                layers.append(bayesian(label, kernel_shape, key, prior_stddev))
+        return Network(name, stages, layers)
+
+    build.__doc__ = f"Builds {name}; see :func:`build`."
+    return build
+
+
+def _kernel_shapes(
+    stages: list[Stage], image_shape: tuple[int, int, int]
+) -> list[tuple[Stage, tuple[int, ...]]]:
+    height, width, channels = image_shape
+    shapes: list[tuple[Stage, tuple[int, ...]]] = []
+    for stage in stages:
+        if stage.kind == "convolution":
+            shapes.append((stage, (stage.size, stage.size, channels, stage.outputs)))
+            if stage.pool:
+                height, width = -(-height // 2), -(-width // 2)  # SAME padding rounds up
+        else:
+            shapes.append((stage, (height * width * channels, stage.outputs)))
+            height = width = 1
+        channels = stage.outputs
+    return shapes
+
+
+BUILDERS: dict[str, Builder] = {
+    "BNN_conv_flip": _builder("BNN_conv_flip", _one_layer("conv"), Flipout),
+    "BNN_conv_nonflip": _builder("BNN_conv_nonflip", _one_layer("conv"), Reparameterization),
+    "BNN_FC_flip": _builder("BNN_FC_flip", _one_layer("FC"), Flipout),
+    "BNN_FC_nonflip": _builder("BNN_FC_nonflip", _one_layer("FC"), Reparameterization),
+    "CNN_conv": _builder("CNN_conv", _one_layer("conv"), None),
+    "CNN_FC": _builder("CNN_FC", _one_layer("FC"), None),
+    "BNN_VGG_flip": _builder("BNN_VGG_flip", _vgg, Flipout, "all"),
+    "BNN_VGG_nonflip": _builder("BNN_VGG_nonflip", _vgg, Reparameterization, "all"),
+    "CNN_VGG": _builder("CNN_VGG", _vgg, None),
+}
+SIX = ("BNN_conv_flip", "BNN_conv_nonflip", "BNN_FC_flip", "BNN_FC_nonflip", "CNN_conv", "CNN_FC")
+
+
+def build(
+    name: str,
+    image_shape: tuple[int, int, int],
+    num_classes: int,
+    prior_stddev: float = 1.0,
+    bayesian_layers: str = "auto",
+    seed: int = 0,
+) -> Network:
+    """The network `name` with its initial weights.
+
+    Args:
+        name: a key of :data:`BUILDERS`.
+        image_shape: ``(height, width, channels)``.
+        num_classes: number of logits.
+        prior_stddev: standard deviation of the normal prior on each kernel entry.
+        bayesian_layers: ``first`` or ``all``; ``auto`` is ``all`` for the VGG networks, else
+            ``first``. Without effect on the deterministic twins.
+        seed: of the initial weights; the same seed gives bitwise the same weights.
+
+    Returns:
+        The network.
+
+    Raises:
+        ExperimentError: no such network, or a bad `bayesian_layers`.
+    """
+    if name not in BUILDERS:
+        raise ExperimentError(unknown_name(name, list(BUILDERS), "model"))
+    return BUILDERS[name](image_shape, num_classes, prior_stddev, bayesian_layers, seed)
+
+
+def summary(network: Network) -> list[dict[str, Any]]:
+    """One row a layer: its name, class, kernel shape and number of trainable numbers."""
+    return [
+        {
+            "layer": layer.name,
+            "type": type(layer).__name__,
+            "kernel": layer.kernel_shape,
+            "parameters": sum(int(np.prod(v.shape)) for v in layer.trainable_variables),
+        }
+        for layer in network.layers
+    ]
+
+
+def to_inputs(images: Tensor, dataset: Dataset) -> Tensor:
+    """What networks are given: stored images as float32, scaled, minus the mean image if any.
+
+    Args:
+        images: ``(batch, height, width, channels)`` in the data set's own type.
+        dataset: whose `scale` and `mean_image` apply.
+    """
+    inputs = tf.cast(images, tf.float32) * dataset.scale
+    return inputs if dataset.mean_image is None else inputs - dataset.mean_image

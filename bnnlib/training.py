@@ -1,0 +1,327 @@
+"""Distributed variational training, the whole of it: objective, data order, Horovod's steps, loop.
+
+With N training images, a batch of b images a rank and R ranks, the loss on a rank is
+
+    mean over its b images of -log p(y | x, w)  +  kl_weight * KL(q || p) / N,    w ~ q,
+
+the negative ELBO per training image (Graves 2011, equation 8; Blundell et al. 2015, equation 3).
+Gradients are averaged over ranks, so KL is divided by N, never by b R, R or the size of a shard:
+the expectation of the averaged gradient is that of one rank with a batch of b R images.
+
+The seed study's command line runs here: ``python -m bnnlib.training --flagfile=config.cfg``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from bnnlib import distributed
+from bnnlib.data import Dataset, epoch_batches, steps_per_epoch
+from bnnlib.distributed import Ranks
+from bnnlib.errors import BnnlibError
+from bnnlib.experiment import Experiment
+from bnnlib.layers import TRAINING, Tensor, stream_key
+from bnnlib.models import Network, to_inputs
+
+# Adam's constants (Kingma and Ba 2015), Keras' defaults.
+BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-7
+
+
+class DivergedError(BnnlibError, ArithmeticError):
+    """The loss is no finite number."""
+
+
+@dataclasses.dataclass(frozen=True)
+class StepLog:
+    """One line of ``steps.jsonl``: means over the steps since the line before.
+
+    Attributes:
+        step: steps done.
+        epoch: passes over the training set done.
+        loss: nll + the weighted kl / N, nats an image.
+        nll: mean negative log-likelihood over the global batches, nats an image.
+        kl: KL(q||p) in nats.
+        learning_rate: at the last step.
+        images_per_second: of all ranks together.
+        seconds: time that these steps took.
+        warmup: whether the graph's first run is among them, so that the time is no measurement.
+    """
+
+    step: int
+    epoch: float
+    loss: float
+    nll: float
+    kl: float
+    learning_rate: float
+    images_per_second: float
+    seconds: float
+    warmup: bool
+
+
+def objective(
+    network: Network,
+    images: Tensor,
+    labels: Tensor,
+    seeds: list[Tensor],
+    kl_weight: Tensor,
+    num_train_examples: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The loss on one rank.
+
+    Args:
+        network: whose posterior is q.
+        images: float32 ``(batch, height, width, channels)``.
+        labels: int ``(batch,)``.
+        seeds: one int64 ``(2,)`` a weight draw; the likelihood term is the mean over the draws.
+        kl_weight: factor on KL/N.
+        num_train_examples: N, the size of the whole training set.
+
+    Returns:
+        Scalars: loss and nll (nats an image), kl (nats).
+    """
+    nll = tf.add_n(
+        [
+            tf.reduce_mean(
+                tf.nn.sparse_softmax_cross_entropy_with_logits(
+                    labels=labels, logits=network(images, seed)
+                )
+            )
+            for seed in seeds
+        ]
+    ) / len(seeds)
+    kl = network.kl()
+    return nll + kl_weight * kl / num_train_examples, nll, kl
+
+
+class Trainer:
+    """A network in training on one rank: weights, Adam's moments, and the number of steps done.
+
+    Attributes:
+        step: steps done; with the weights and the moments the whole state, since data order and
+            weight noise are functions of it.
+        num_steps: steps of the whole run.
+        steps_per_epoch: steps a pass over the training set, the same on all ranks.
+    """
+
+    def __init__(
+        self, experiment: Experiment, dataset: Dataset, network: Network, ranks: Ranks
+    ) -> None:
+        self.experiment, self.dataset, self.network, self.ranks = experiment, dataset, network, ranks
+        self.step = 0
+        self.steps_per_epoch = steps_per_epoch(
+            dataset.num_train_examples, experiment.batch_size, ranks.size
+        )
+        self.num_steps = experiment.steps or experiment.epochs * self.steps_per_epoch
+        self.variables = network.trainable_variables
+        self.moments = [
+            tf.Variable(tf.zeros_like(variable), trainable=False)
+            for _ in range(2)
+            for variable in self.variables
+        ]
+        # `noise: shared` gives all ranks rank 0's stream: same perturbation, other images.
+        noise_rank = ranks.rank if experiment.noise == "independent" else 0
+        self.noise_key = stream_key(experiment.seed, TRAINING, noise_rank)
+        # The data set stays where the steps run, in its own type: uint8 is a quarter of float32.
+        self.images = tf.constant(dataset.x_train)
+        self.labels = tf.constant(dataset.y_train.astype(np.int32))
+        self._run_steps = tf.function(
+            self._steps,
+            input_signature=[
+                tf.TensorSpec([None, experiment.batch_size], tf.int32),
+                tf.TensorSpec([], tf.int64),
+                tf.TensorSpec([None], tf.float32),
+                tf.TensorSpec([None], tf.float32),
+            ],
+        )
+        self.broadcast()
+
+    def broadcast(self) -> None:
+        """Horovod's step 1: every rank starts from rank 0's weights and optimizer state.
+
+        Ranks build equal weights from one seed already; a checkpoint, though, is read by rank 0
+        alone, and builds of TensorFlow may differ between the nodes of a cluster.
+        """
+        step = tf.Variable(self.step, dtype=tf.int64)
+        distributed.broadcast([*self.variables, *self.moments, step], "state")
+        self.step = int(step.numpy())
+
+    def run(self, until: Callable[[], bool] = lambda: False) -> Iterator[StepLog]:
+        """Trains to the end, a log line at a time; lines end at `log_every` and at epochs' ends.
+
+        Args:
+            until: asked after each line; True ends the run there. All ranks must answer alike.
+
+        Yields:
+            A line; on all ranks the same numbers, but for its times.
+
+        Raises:
+            DivergedError: the loss is not finite, on all ranks at one step.
+        """
+        warmup = True
+        if self.step < self.num_steps:
+            self._run_steps.get_concrete_function()  # traced before the clock runs
+        while self.step < self.num_steps:
+            epoch, first = divmod(self.step, self.steps_per_epoch)
+            batches = epoch_batches(
+                self.dataset.num_train_examples,
+                self.experiment.batch_size,
+                self.ranks.size,
+                self.ranks.rank,
+                self.experiment.seed,
+                epoch,
+            )
+            while first < self.steps_per_epoch and self.step < self.num_steps:
+                last = min(
+                    self._next_line(first), self.steps_per_epoch, first + self.num_steps - self.step
+                )
+                yield self._line(batches[first:last], warmup)
+                warmup, first = False, last
+                if until():
+                    return
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Everything a checkpoint needs: weights, both Adam moments, step."""
+        weights = self.network.weights()
+        names = [f"adam{order}/{index}" for order in (1, 2) for index in range(len(self.variables))]
+        moments = {
+            name: moment.numpy() for name, moment in zip(names, self.moments, strict=True)
+        }
+        return {**weights, **moments, "step": np.asarray(self.step)}
+
+    def restore(self, state: dict[str, np.ndarray]) -> None:
+        """Sets what :meth:`state` gave, on this rank; :meth:`broadcast` gives it to the others."""
+        weights = {name: value for name, value in state.items() if name.startswith("layer")}
+        self.network.load_weights(weights)
+        count = len(self.variables)
+        for index, moment in enumerate(self.moments):
+            moment.assign(state[f"adam{1 + index // count}/{index % count}"])
+        self.step = int(state["step"])
+
+    def learning_rate(self, steps: np.ndarray) -> np.ndarray:
+        """The rate at each of `steps` (numbers of steps done before): warm-up, then constant."""
+        factor = self.experiment.learning_rate_factor(self.ranks.size)
+        share = _ramp(steps, self.experiment.warmup_epochs * self.steps_per_epoch)
+        return self.experiment.learning_rate * (1 + (factor - 1) * share)
+
+    def kl_weight(self, steps: np.ndarray) -> np.ndarray:
+        """The weight of KL/N at each of `steps`: annealed linearly from 0, then constant."""
+        share = _ramp(steps, self.experiment.kl_annealing_epochs * self.steps_per_epoch)
+        return self.experiment.kl_weight * share
+
+    def _next_line(self, first: int) -> int:
+        every = self.experiment.log_every
+        return (first // every + 1) * every
+
+    def _line(self, batches: np.ndarray, warmup: bool) -> StepLog:
+        steps = np.arange(self.step, self.step + len(batches))
+        rates = self.learning_rate(steps)
+        started = time.perf_counter()
+        sums = self._run_steps(
+            tf.constant(batches),
+            tf.constant(self.step, tf.int64),
+            tf.constant(rates, tf.float32),
+            tf.constant(self.kl_weight(steps), tf.float32),
+        ).numpy()
+        seconds = time.perf_counter() - started
+        loss, nll, kl = (float(term) / len(batches) for term in sums)
+        if not math.isfinite(loss):
+            # The nll is an average over ranks, so every rank sees the same number and raises.
+            term = "nll" if not math.isfinite(nll) else "kl"
+            raise DivergedError(
+                f"{term} = {nll if term == 'nll' else kl} within steps {self.step + 1} to "
+                f"{self.step + len(batches)}: training diverged; lower learning_rate "
+                f"({self.experiment.learning_rate}, times {rates[-1] / self.experiment.learning_rate:.3g} "
+                f"for {self.ranks.size} ranks) or lengthen warmup_epochs"
+            )
+        self.step += len(batches)
+        images = len(batches) * self.experiment.batch_size * self.ranks.size
+        return StepLog(
+            step=self.step,
+            epoch=self.step / self.steps_per_epoch,
+            loss=loss,
+            nll=nll,
+            kl=kl,
+            learning_rate=float(rates[-1]),
+            images_per_second=images / seconds,
+            seconds=seconds,
+            warmup=warmup,
+        )
+
+    def _steps(
+        self, batches: Tensor, first_step: Tensor, rates: Tensor, kl_weights: Tensor
+    ) -> Tensor:
+        """Several steps inside one graph; returns the sums of loss, nll and kl over them."""
+        sums = tf.zeros([3])
+        for index in tf.range(tf.shape(batches)[0]):
+            step = first_step + tf.cast(index, tf.int64)
+            sums += self._one_step(batches[index], step, rates[index], kl_weights[index])
+        return sums
+
+    def _one_step(self, batch: Tensor, step: Tensor, rate: Tensor, kl_weight: Tensor) -> Tensor:
+        images = to_inputs(tf.gather(self.images, batch), self.dataset)
+        labels = tf.gather(self.labels, batch)
+        draws = self.experiment.train_draws if self.network.is_bayesian else 1
+        seeds = [tf.stack([self.noise_key, step * draws + draw]) for draw in range(draws)]
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(self.variables)
+            loss, nll, kl = objective(
+                self.network, images, labels, seeds, kl_weight, self.dataset.num_train_examples
+            )
+        gradients = tape.gradient(loss, self.variables)
+        if self.ranks.size > 1:
+            # Horovod's step 2: average the gradients. Packed in one tensor, since a step's cost is
+            # the negotiation of each tensor, not its bytes; the nll rides along for the log.
+            packed = tf.concat([*(tf.reshape(g, [-1]) for g in gradients), nll[tf.newaxis]], 0)
+            packed = distributed.average(packed, "gradients")
+            sizes = [math.prod(variable.shape) for variable in self.variables]
+            *parts, nll = tf.split(packed, [*sizes, 1])
+            gradients = [
+                tf.reshape(part, variable.shape)
+                for part, variable in zip(parts, self.variables, strict=True)
+            ]
+            nll = nll[0]
+            loss = nll + kl_weight * kl / self.dataset.num_train_examples
+        self._adam(gradients, tf.cast(step, tf.float32) + 1.0, rate)
+        return tf.stack([loss, nll, kl])
+
+    def _adam(self, gradients: list[Tensor], count: Tensor, rate: Tensor) -> None:
+        """One step of Adam by TensorFlow's fused kernel; the same on all ranks, so weights agree."""
+        first, second = self.moments[: len(self.variables)], self.moments[len(self.variables) :]
+        for variable, m, v, gradient in zip(
+            self.variables, first, second, gradients, strict=True
+        ):
+            tf.raw_ops.ResourceApplyAdam(
+                var=variable.handle,
+                m=m.handle,
+                v=v.handle,
+                beta1_power=tf.pow(BETA_1, count),
+                beta2_power=tf.pow(BETA_2, count),
+                lr=rate,
+                beta1=BETA_1,
+                beta2=BETA_2,
+                epsilon=EPSILON,
+                grad=gradient,
+            )
+
+
+def _ramp(steps: np.ndarray, length: float) -> np.ndarray:
+    """From 1/length at step 0 to 1 at `length` and after; 1 throughout for length 0."""
+    return np.minimum(1.0, (steps + 1) / length) if length > 0 else np.ones(len(steps))
+
+
+def main(argv: list[str] | None = None) -> None:
+    """``python -m bnnlib.training --flagfile=config.cfg``: a run in the seed study's flags."""
+    from bnnlib.command import train  # it stands above this floor: it evaluates and records, too
+
+    train(argv)
+
+
+if __name__ == "__main__":
+    main()
