@@ -1,4 +1,4 @@
-"""Data sets by name: checked arrays in memory, and which images each rank sees at each step.
+"""Data sets by name: checked arrays, each rank's batches, and the sets that judge a model.
 
 A data set is four numpy arrays, and nothing is trusted before it is checked: `mnist` and `cifar10`
 by the SHA-256 of the arrays' bytes, whatever container they came in; a file of the user's by its
@@ -8,7 +8,8 @@ is a pickle. Every failure is one `DataError` that names the file, what was expe
 Environment variables:
     BNN_DATA: folder with `mnist.npz` and `cifar10.npz` (keys x_train, y_train, x_test, y_test).
         Where it is not set, or lacks the file, Keras' cache `~/.keras/datasets` is read, and after
-        that Keras' own download is tried.
+        that Keras' own download is tried. Also with `fashion_mnist_test.npz`, `kmnist_test.npz` and
+        `svhn_test.npz` (key x_test), the sets out of distribution.
     BNN_DATA_MAX_BYTES: the most that a file's arrays may take in memory, in bytes (default 8 GiB).
 """
 
@@ -24,6 +25,7 @@ import math
 import os
 import pathlib
 import pickletools
+import re
 import socket
 import struct
 import tarfile
@@ -32,11 +34,12 @@ import time
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
-from typing import IO, Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from scipy import ndimage
 
 from bnnlib.errors import DataError
 
@@ -72,7 +75,20 @@ SHA256 = {
         "x_test": "f9b1e2130bab680db56eb06d886f7f1ad0f1183907ceff4659d1735c890f5b04",
         "y_test": "cbb7365de8ed11f05cc4c3a1e7f78144127c5e851efd83762fb18202461230bb",
     },
+    "fashion_mnist": {
+        "x_test": "c867c93ff95360594e8ec3287995350b824dd110b11595c0e13d5423f621867a",
+    },
+    "kmnist": {
+        "x_test": "dc10e73c6e83fb3fb3586eafece217ab6602e7825fa7d49399359bde3fc66f07",
+    },
 }
+
+# Images that a transform works on at once.
+CHUNK = 1000
+
+# Named alike in Keras' cache and in Debian's package.
+FASHION_MNIST_FILE = "t10k-images-idx3-ubyte.gz"
+DEBIAN_DATA = pathlib.Path("/usr/share")
 
 # What Keras' own loaders download, and the name that they give it in their cache.
 KERAS_FILES = {
@@ -132,11 +148,12 @@ class Dataset:
         """Darkest and brightest value a stored pixel can have.
 
         (0, 255) for uint8 images; for floating ones, whose range nothing declares, the extremes of
-        the training images.
+        all images.
         """
         if self.x_train.dtype == np.uint8:
             return 0.0, 255.0
-        return float(self.x_train.min()), float(self.x_train.max())
+        low = min(self.x_train.min(), self.x_test.min())
+        return float(low), float(max(self.x_train.max(), self.x_test.max()))
 
 
 def load(name: str, subtract_mean: bool = False) -> Dataset:
@@ -245,6 +262,165 @@ def epoch_batches(
     order = np.random.default_rng([seed, epoch]).permutation(num_examples)
     batches = order[: steps * ranks * batch_size].reshape(steps, ranks, batch_size)
     return batches[:, rank].astype(np.int32)
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationSet:
+    """Images that a trained model is judged on.
+
+    Attributes:
+        name: The name that it was asked for; for a file of the user's, the file's name without
+            `.npz`.
+        images: Images `(num_images, height, width, channels)` in the stored units of the data set
+            that it was made for, so that the same scale and mean image apply.
+        labels: Labels `(num_images,)`, int64; None for images out of distribution.
+    """
+
+    name: str
+    images: Array
+    labels: npt.NDArray[np.int64] | None
+
+
+def evaluation_set(dataset: Dataset, name: str) -> EvaluationSet:
+    """Makes a labelled evaluation set from a data set by name.
+
+    `test` and `train` are the data set's own, not copies. The others shift the test images with
+    seeds fixed by the name, the same on every rank and call, and keep their type and range:
+
+    - `rotate-<0..180>`: by so many degrees, counter-clockwise, bilinear.
+    - `translate-<pixels>`: by so many pixels, each image up, down, left or right.
+    - `<corruption>-<1..5>`: one of `CORRUPTIONS` at a severity. The random draws behind an image
+      are the same at all severities (shot noise apart), so that a curve over severity shows the
+      severity alone.
+
+    What comes into view at the borders is as dark as the data set can be.
+
+    Args:
+        dataset: The data set.
+        name: The set's name; a group's name is for `expand`.
+
+    Returns:
+        The set.
+
+    Raises:
+        DataError: The name is unknown, or its number is out of range.
+    """
+    kind, number = _parse_evaluation_name(name)
+    if kind == "test":
+        return EvaluationSet(name, dataset.x_test, dataset.y_test)
+    if kind == "train":
+        return EvaluationSet(name, dataset.x_train, dataset.y_train)
+    if kind == "translate" and number >= min(dataset.image_shape[:2]):
+        height, width, _ = dataset.image_shape
+        raise DataError(
+            f"{name!r} moves images of {height} x {width} pixels out of view; expected translate-0 "
+            f"to translate-{min(height, width) - 1}."
+        )
+    images = np.empty_like(dataset.x_test)
+    low, high = dataset.pixel_range
+    span = (high - low) or 1.0
+    # In chunks, since the transforms take several times an image's memory.
+    for chunk in range(-(-len(images) // CHUNK)):
+        part = slice(chunk * CHUNK, (chunk + 1) * CHUNK)
+        rng = np.random.default_rng([zlib.crc32(kind.encode()), chunk])
+        unit = (dataset.x_test[part].astype(np.float32) - np.float32(low)) / np.float32(span)
+        if kind == "rotate":
+            shifted = _rotate(unit, number)
+        elif kind == "translate":
+            shifted = _translate(unit, number, rng)
+        else:
+            shifted = CORRUPTIONS[kind].apply(unit, CORRUPTIONS[kind].strengths[number - 1], rng)
+        stored = np.clip(shifted, 0.0, 1.0) * span + low
+        images[part] = np.rint(stored) if images.dtype == np.uint8 else np.clip(stored, low, high)
+    return EvaluationSet(name, images, dataset.y_test)
+
+
+def expand(names: Sequence[str]) -> list[str]:
+    """Replaces groups among evaluation sets' names by their members.
+
+    Groups: `rotations` (15° to 180° in steps of 15°), `translations` (2, 4, 6, 8 pixels),
+    `corruptions` (all of `CORRUPTIONS` at all severities), a corruption's name alone (its five
+    severities), and `shifts`, the default: 15 sets, which are five kinds of shift, each weak,
+    middling and strong.
+
+    Args:
+        names: Names of sets and groups.
+
+    Returns:
+        Names of sets in the order given, each once.
+
+    Raises:
+        DataError: A name is neither a set's nor a group's.
+    """
+    expanded = [
+        member
+        for name in ([names] if isinstance(names, str) else names)
+        for member in GROUPS.get(name, (name,))
+    ]
+    for name in expanded:
+        _parse_evaluation_name(name)
+    return list(dict.fromkeys(expanded))
+
+
+def ood_set(dataset: Dataset, name: str) -> EvaluationSet:
+    """Loads images that belong to none of a data set's classes, in that data set's form.
+
+    A named set gives its first images, as many as the data set has test images: so AUPR, which
+    depends on the share of either, compares like with like. They are brought to the data set's
+    shape: colour becomes grey by ITU-R BT.601 luma, grey becomes three equal channels, larger
+    images are cropped to their centre, smaller ones padded with black; and 0..255 is brought to the
+    data set's range of pixels. A file of the user's gives all of its `x_test`, which must have the
+    data set's shape and type.
+
+    - `fashion_mnist`, `kmnist`, `svhn`: $BNN_DATA/<name>_test.npz with the key x_test; for
+      `fashion_mnist` else Keras' cache or Debian's package dataset-fashion-mnist.
+    - `mnist`: the test set. `cifar10_grey`: CIFAR-10's test set in grey.
+    - `uniform_noise`: each pixel uniform over the data set's range.
+
+    Args:
+        dataset: The data set that the models were trained on.
+        name: One of `OOD_NAMES`, or a path that ends in `.npz`.
+
+    Returns:
+        The set, without labels.
+
+    Raises:
+        DataError: The name is unknown, the data are missing or damaged, do not fit the data set, or
+            are the data set's own.
+    """
+    if name.lower().endswith(".npz"):
+        return _ood_from_user(dataset, name)
+    if name not in OOD_NAMES:
+        raise DataError(
+            f"Unknown out-of-distribution set {name!r}{_nearest(name, OOD_NAMES)}; expected one of "
+            f"{', '.join(OOD_NAMES)}, or a path that ends in .npz."
+        )
+    low, high = dataset.pixel_range
+    count = len(dataset.x_test)
+    if name == "uniform_noise":
+        rng = np.random.default_rng(zlib.crc32(name.encode()))
+        if dataset.x_test.dtype == np.uint8:
+            noise = rng.integers(0, 256, size=dataset.x_test.shape, dtype=np.uint8)
+        else:
+            noise = rng.uniform(low, high, size=dataset.x_test.shape).astype(np.float32)
+        return EvaluationSet(name, noise, None)
+    if name == "mnist":
+        if dataset.name in ("mnist", "digits"):
+            raise DataError(
+                f"'mnist' is not out of distribution for models of {dataset.name!r}; "
+                "take another set, such as fashion_mnist."
+            )
+        images = _canonical("mnist", ["x_test"])["x_test"][:count]
+    elif name == "cifar10_grey":
+        images = _to_channels(_canonical("cifar10", ["x_test"])["x_test"][:count], 1)
+    else:
+        images = _ood_test_images(name)[:count]
+    images = _fit(images, dataset.image_shape)
+    if dataset.x_test.dtype != np.uint8:
+        images = (images / np.float32(255) * np.float32(high - low) + np.float32(low)).astype(
+            np.float32
+        )
+    return EvaluationSet(name, images, None)
 
 
 # --- the packaged and the synthetic ones ---------------------------------------------------------
@@ -716,3 +892,297 @@ def _labels(path: pathlib.Path, key: str, labels: Array, num_images: int) -> npt
 def _nearest(name: str, names: Sequence[str]) -> str:
     close = difflib.get_close_matches(name, names, n=1)
     return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+# --- shifts --------------------------------------------------------------------------------------
+#
+# Each takes images (n, height, width, channels), float32 in 0..1, and may leave that range.
+
+
+def _rotate(images: Array, degrees: int) -> Array:
+    if degrees == 0:
+        return images
+    return ndimage.rotate(
+        images, degrees, axes=(1, 2), reshape=False, order=1, mode="constant", cval=0.0
+    )
+
+
+def _translate(images: Array, pixels: int, rng: np.random.Generator) -> Array:
+    # Each image in one of four directions, so that the set favours no side of the image.
+    direction = rng.integers(4, size=len(images))
+    result = np.zeros_like(images)
+    kept, vacated = slice(None, images.shape[1] - pixels), slice(pixels, None)
+    result[direction == 0, vacated] = images[direction == 0, kept]
+    result[direction == 1, kept] = images[direction == 1, vacated]
+    kept = slice(None, images.shape[2] - pixels)
+    result[direction == 2, :, vacated] = images[direction == 2, :, kept]
+    result[direction == 3, :, kept] = images[direction == 3, :, vacated]
+    return result
+
+
+def _gaussian_noise(images: Array, stddev: float, rng: np.random.Generator) -> Array:
+    return images + np.float32(stddev) * rng.standard_normal(images.shape, dtype=np.float32)
+
+
+def _shot_noise(images: Array, photons: float, rng: np.random.Generator) -> Array:
+    return rng.poisson(images * photons) / photons
+
+
+def _impulse_noise(images: Array, share: float, rng: np.random.Generator) -> Array:
+    hit = rng.random(images.shape, dtype=np.float32) < share
+    salt = rng.random(images.shape, dtype=np.float32) < 0.5
+    return np.where(hit, salt.astype(np.float32), images)
+
+
+def _gaussian_blur(images: Array, sigma: float, rng: np.random.Generator) -> Array:
+    return ndimage.gaussian_filter(images, (0, sigma, sigma, 0), mode="nearest")
+
+
+def _contrast(images: Array, factor: float, rng: np.random.Generator) -> Array:
+    mean = images.mean(axis=(1, 2), keepdims=True)
+    return mean + np.float32(factor) * (images - mean)
+
+
+def _brightness(images: Array, added: float, rng: np.random.Generator) -> Array:
+    return images + np.float32(added)
+
+
+def _fog(images: Array, thickness: float, rng: np.random.Generator) -> Array:
+    # Clouds are noise whose amplitude falls with frequency, as ImageNet-C's plasma fractal's does.
+    count, height, width, _ = images.shape
+    noise = np.fft.rfft2(rng.standard_normal((count, height, width)), axes=(1, 2))
+    frequency = np.hypot(np.fft.fftfreq(height)[:, np.newaxis], np.fft.rfftfreq(width))
+    frequency[0, 0] = np.inf
+    clouds = np.fft.irfft2(noise / frequency**2, s=(height, width), axes=(1, 2))
+    clouds -= clouds.min(axis=(1, 2), keepdims=True)
+    clouds /= np.maximum(clouds.max(axis=(1, 2), keepdims=True), np.finfo(np.float64).tiny)
+    brightest = images.max(axis=(1, 2, 3), keepdims=True)
+    scattered = images + thickness * clouds[..., np.newaxis]
+    return scattered * brightest / np.maximum(brightest + thickness, 1e-6)
+
+
+def _pixelate(images: Array, share: float, rng: np.random.Generator) -> Array:
+    rows, columns = (_pixelation(size, share) for size in images.shape[1:3])
+    return np.einsum("ij,njkc,lk->nilc", rows, images, columns, optimize=True)
+
+
+def _pixelation(size: int, share: float) -> Array:
+    """The matrix `(size, size)` that takes means over coarse cells and spreads them out again."""
+    cells = max(1, int(size * share))
+    edges = np.arange(size + 1) / size
+    borders = np.arange(cells + 1) / cells
+    overlap = np.minimum(edges[1:], borders[1:, np.newaxis]) - np.maximum(
+        edges[:-1], borders[:-1, np.newaxis]
+    )
+    overlap = np.maximum(overlap, 0.0)  # (cells, size): the length that cell and pixel share
+    shrink = overlap / overlap.sum(axis=1, keepdims=True)
+    grow = (overlap / overlap.sum(axis=0, keepdims=True)).T
+    return (grow @ shrink).astype(np.float32)
+
+
+def _elastic_transform(images: Array, displacement: float, rng: np.random.Generator) -> Array:
+    # Simard et al. 2003, "Best practices for convolutional neural networks", section 2: smoothed
+    # random displacements, here given by their root mean square as a share of the height.
+    count, height, width, channels = images.shape
+    field = rng.uniform(-1.0, 1.0, size=(2, count, height, width))
+    smooth = 0.12 * height
+    field = ndimage.gaussian_filter(field, (0, 0, smooth, smooth), mode="constant")
+    field *= displacement * height / np.sqrt(np.mean(field**2))
+    which, rows, columns = np.indices((count, height, width), dtype=np.float64)
+    # The whole chunk in one call: whole-numbered coordinates along the first axis mix no images.
+    coordinates = np.stack([which, rows + field[0], columns + field[1]])
+    warped = [
+        ndimage.map_coordinates(images[..., channel], coordinates, order=1, mode="nearest")
+        for channel in range(channels)
+    ]
+    return np.stack(warped, axis=-1)
+
+
+def _occlusion(images: Array, share: float, rng: np.random.Generator) -> Array:
+    # The centre stays so far inside that the largest square does too, and smaller ones lie in it.
+    height, width = images.shape[1:3]
+    centre = rng.uniform(0.3, 0.7, size=(2, len(images), 1))
+    rows = np.abs((np.arange(height) + 0.5) / height - centre[0]) < share / 2
+    columns = np.abs((np.arange(width) + 0.5) / width - centre[1]) < share / 2
+    square = rows[:, :, np.newaxis] & columns[:, np.newaxis, :]
+    return np.where(square[..., np.newaxis], np.float32(0), images)
+
+
+class _Corruption(NamedTuple):
+    apply: Callable[[Array, float, np.random.Generator], Array]
+    strengths: tuple[float, float, float, float, float]
+
+
+# In the manner of Hendrycks & Dietterich 2019 (arXiv 1903.12261; ImageNet-C, CIFAR-10-C) and Mu &
+# Gilmer 2019 (arXiv 1906.02337; MNIST-C). Noises, contrast, brightness and pixelate have the
+# strengths of ImageNet-C, since CIFAR-10-C's weaker noises hardly touch MNIST; the others are this
+# study's own. Brightness is added to all channels alike, not to HSV's value.
+CORRUPTIONS: dict[str, _Corruption] = {
+    # standard deviation, in units of the range of pixels
+    "gaussian_noise": _Corruption(_gaussian_noise, (0.08, 0.12, 0.18, 0.26, 0.38)),
+    # photons that make the brightest pixel
+    "shot_noise": _Corruption(_shot_noise, (60, 25, 12, 5, 3)),
+    # share of values that become darkest or brightest
+    "impulse_noise": _Corruption(_impulse_noise, (0.03, 0.06, 0.09, 0.17, 0.27)),
+    # standard deviation, pixels
+    "gaussian_blur": _Corruption(_gaussian_blur, (0.5, 0.75, 1.0, 1.5, 2.0)),
+    # factor on the distance from the image's mean
+    "contrast": _Corruption(_contrast, (0.4, 0.3, 0.2, 0.1, 0.05)),
+    # what is added, in units of the range of pixels
+    "brightness": _Corruption(_brightness, (0.1, 0.2, 0.3, 0.4, 0.5)),
+    # brightest cloud, in units of the range of pixels
+    "fog": _Corruption(_fog, (0.2, 0.5, 0.75, 1.0, 1.5)),
+    # height and width in coarse cells, as a share of those in pixels
+    "pixelate": _Corruption(_pixelate, (0.6, 0.5, 0.4, 0.3, 0.25)),
+    # root mean square of a displacement's component, as a share of the height
+    "elastic_transform": _Corruption(_elastic_transform, (0.02, 0.035, 0.05, 0.065, 0.08)),
+    # side of a black square, as a share of the image's
+    "occlusion": _Corruption(_occlusion, (0.2, 0.3, 0.4, 0.5, 0.6)),
+}
+
+GROUPS: dict[str, tuple[str, ...]] = {
+    "rotations": tuple(f"rotate-{degrees}" for degrees in range(15, 181, 15)),
+    "translations": tuple(f"translate-{pixels}" for pixels in (2, 4, 6, 8)),
+    "corruptions": tuple(f"{name}-{level}" for name in CORRUPTIONS for level in range(1, 6)),
+    "shifts": (
+        *(f"rotate-{degrees}" for degrees in (15, 30, 60)),
+        *(f"translate-{pixels}" for pixels in (2, 4, 6)),
+        *(f"gaussian_noise-{level}" for level in (1, 3, 5)),
+        *(f"gaussian_blur-{level}" for level in (1, 3, 5)),
+        *(f"contrast-{level}" for level in (1, 3, 5)),
+    ),
+    **{name: tuple(f"{name}-{level}" for level in range(1, 6)) for name in CORRUPTIONS},
+}
+
+
+def _parse_evaluation_name(name: str) -> tuple[str, int]:
+    """Splits `<kind>-<number>`; the number is 0 for `test` and `train`."""
+    if name in ("test", "train"):
+        return name, 0
+    kind, _, digits = name.rpartition("-")
+    if kind in ("rotate", "translate", *CORRUPTIONS):
+        # One spelling a set (not rotate-030), since names are keys of the record.
+        number = int(digits) if re.fullmatch(r"0|[1-9][0-9]{0,3}", digits) else -1
+        first, last = {"rotate": (0, 180), "translate": (0, 9999)}.get(kind, (1, 5))
+        if first <= number <= last:
+            return kind, number
+        meaning = {"rotate": "degrees", "translate": "pixels"}.get(kind, "severity")
+        span = "a whole number from 0" if kind == "translate" else f"{first}..{last}"
+        raise DataError(f"{name!r} has {meaning} {digits!r}, expected {span}, as in {kind}-{3}.")
+    groups = [group for group in GROUPS if group not in CORRUPTIONS]
+    known = ["test", "train", *GROUPS, *(member for group in GROUPS.values() for member in group)]
+    raise DataError(
+        f"Unknown evaluation set {name!r}{_nearest(name, known)}; expected test, train, "
+        f"rotate-<0..180>, translate-<pixels>, <corruption>-<1..5> with one of "
+        f"{', '.join(CORRUPTIONS)}, or for several a group: {', '.join(groups)}."
+    )
+
+
+# --- images out of distribution ------------------------------------------------------------------
+
+OOD_NAMES = ("fashion_mnist", "kmnist", "cifar10_grey", "mnist", "svhn", "uniform_noise")
+
+OOD_SOURCES = {
+    "fashion_mnist": "https://github.com/zalandoresearch/fashion-mnist, or Debian's package "
+    "dataset-fashion-mnist",
+    "kmnist": "https://codh.rois.ac.jp/kmnist",
+    "svhn": "http://ufldl.stanford.edu/housenumbers (test_32x32.mat)",
+}
+
+
+def _ood_test_images(name: str) -> Array:
+    """Reads the test images of a set that is used only as one out of distribution, uint8."""
+    tried = []
+    remedy = (
+        f"Put a {name}_test.npz with the test images (uint8) as x_test in the folder that BNN_DATA "
+        f"names; they come from {OOD_SOURCES[name]}."
+    )
+    folder = _bnn_data()
+    if folder is None:
+        tried.append("$BNN_DATA (not set)")
+    else:
+        path = folder / f"{name}_test.npz"
+        if path.exists():
+            images = _images(path, "x_test", _read_npz(path, ["x_test"], remedy)["x_test"])
+            return _checked_ood_images(path, name, images, remedy)
+        tried.append(f"{path} (no such file)")
+    if name == "fashion_mnist":
+        for folder, pattern in (
+            *((cache / "fashion-mnist", FASHION_MNIST_FILE) for cache in _keras_caches()),
+            (DEBIAN_DATA, f"*fashion-mnist*/**/{FASHION_MNIST_FILE}"),
+        ):
+            for path in sorted(folder.glob(pattern)):
+                return _checked_ood_images(path, name, _read_idx_images(path, remedy), remedy)
+            tried.append(f"{folder / pattern} (no such file)")
+    raise DataError(f"The set {name!r} was not found; tried {'; '.join(tried)}. {remedy}")
+
+
+def _checked_ood_images(path: pathlib.Path, name: str, images: Array, remedy: str) -> Array:
+    if name in SHA256:
+        if _sha256(images) != SHA256[name]["x_test"]:
+            raise DataError(
+                f"{path}: x_test ({images.dtype}, shape {images.shape}) is not that of {name!r} "
+                f"(SHA-256 of its bytes is not {SHA256[name]['x_test'][:16]}…). {remedy}"
+            )
+    elif images.dtype != np.uint8 or images.shape[1:] != (32, 32, 3):
+        raise DataError(
+            f"{path}: x_test is {images.dtype} of shape {images.shape}, expected uint8 of "
+            f"(n, 32, 32, 3). {remedy}"
+        )
+    return images
+
+
+def _read_idx_images(path: pathlib.Path, remedy: str) -> Array:
+    """Reads the 10,000 images of an MNIST-like file in IDX format, packed by gzip."""
+    expected = 16 + 10_000 * 28 * 28
+    try:
+        with gzip.open(path, "rb") as file:
+            content = file.read(expected + 1)  # one more would show, a bomb would not unpack
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{path}: cannot be read, {error}. {remedy}") from error
+    if len(content) != expected or content[:16] != struct.pack(">4i", 2051, 10_000, 28, 28):
+        raise DataError(f"{path}: is not 10,000 images of 28 x 28 in IDX format. {remedy}")
+    return np.frombuffer(content, dtype=np.uint8, offset=16).reshape(-1, 28, 28, 1)
+
+
+def _to_channels(images: Array, channels: int) -> Array:
+    present = images.shape[3]
+    if present == channels:
+        return images
+    if present == 1:
+        return images.repeat(channels, axis=3)
+    luma = images.astype(np.float32) @ np.array([0.299, 0.587, 0.114], dtype=np.float32)
+    return np.rint(luma).astype(np.uint8)[..., np.newaxis]
+
+
+def _fit(images: Array, shape: tuple[int, int, int]) -> Array:
+    """Brings uint8 images to a shape: channels, then centre crop, then black borders."""
+    if shape[2] not in (1, 3):
+        raise DataError(
+            f"The data set's images have {shape[2]} channels, but named out-of-distribution sets "
+            "exist for 1 and 3; give a .npz file of your own with x_test."
+        )
+    images = _to_channels(images, shape[2])
+    borders = [(0, 0)]
+    for axis in (1, 2):
+        spare = images.shape[axis] - shape[axis - 1]
+        start = max(spare, 0) // 2
+        images = images.take(range(start, start + min(images.shape[axis], shape[axis - 1])), axis)
+        borders.append((max(-spare, 0) // 2, max(-spare, 0) - max(-spare, 0) // 2))
+    return np.pad(images, [*borders, (0, 0)])
+
+
+def _ood_from_user(dataset: Dataset, name: str) -> EvaluationSet:
+    path = pathlib.Path(name).expanduser()
+    remedy = "Write it with numpy.savez_compressed(path, x_test=…)."
+    images = _images(path, "x_test", _read_npz(path, ["x_test"], remedy)["x_test"])
+    if images.shape[1:] != dataset.image_shape or images.dtype != dataset.x_test.dtype:
+        raise DataError(
+            f"{path}: x_test has images {images.shape[1:]} of {images.dtype}, expected "
+            f"{dataset.image_shape} of {dataset.x_test.dtype} as in {dataset.name!r}; convert them."
+        )
+    if path.stem in OOD_NAMES:
+        raise DataError(
+            f"{path}: the set would be called {path.stem!r}, which is a named set; rename the file."
+        )
+    return EvaluationSet(path.stem, images, None)
