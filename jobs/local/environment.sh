@@ -1,0 +1,111 @@
+#!/usr/bin/env bash
+# The environment of a laptop or a CI machine: .venv with the locked packages, and Horovod built
+# against them with MPI (the index's own MPICH) and Gloo. Needs Python 3.11 or 3.12, g++ and make,
+# and a Python package index; no root. Run by `make env`. A second run takes a second.
+#
+#   PYTHON=/path/to/python3.12   use this Python           VENV=folder   build there, not in .venv
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+
+venv=${VENV:-.venv}
+stamp=$venv/environment.stamp # what was installed and verified
+built=$venv/horovod.stamp     # what Horovod was built from
+horovod_flags=(HOROVOD_WITH_TENSORFLOW=1 HOROVOD_WITHOUT_PYTORCH=1 HOROVOD_WITHOUT_MXNET=1
+  HOROVOD_WITH_MPI=1 HOROVOD_WITH_GLOO=1)
+
+say() { echo "make env: $*"; }
+die() {
+  echo "make env: $*" >&2
+  exit 1
+}
+
+# --- which Python --------------------------------------------------------------------------------
+fits() { # the version of a Python that fits, nothing for one that does not
+  "$1" -c 'import sys
+if (3, 11) <= sys.version_info < (3, 13): print("%d.%d.%d" % sys.version_info[:3])' 2>/dev/null || true
+}
+if [ -n "${PYTHON:-}" ]; then
+  version=$(fits "$PYTHON")
+  [ -n "$version" ] || die "PYTHON=$PYTHON is \"$("$PYTHON" --version 2>&1 | head -n 1 || true)\", but" \
+    "TensorFlow 2.18 with Horovod 0.28.1 needs Python 3.11 or 3.12: PYTHON=/path/to/python3.11."
+else
+  for PYTHON in "$venv/bin/python" python3.11 python3.12 python3 python; do
+    version=$(fits "$PYTHON")
+    [ -z "$version" ] || break
+  done
+  [ -n "$version" ] || die "no Python 3.11 or 3.12 on PATH: install one, or name one," \
+    "make env PYTHON=/path/to/python3.11."
+fi
+
+# --- nothing to do? ------------------------------------------------------------------------------
+horovod=$(sed -n 's/^horovod = \["\(.*\)"\]$/\1/p' pyproject.toml) # the one place of its version
+[ -n "$horovod" ] || die 'pyproject.toml has no line horovod = ["horovod==..."]: put it back.'
+locked() { sed -n "s/^\($1==[^ ]*\).*/\1/p" requirements.lock; }
+horovod_from="Python $version $horovod $(locked tensorflow) $(locked mpich) ${horovod_flags[*]}"
+state() { # what was asked for, and what lies there now
+  echo "$horovod_from"
+  cksum requirements.lock pyproject.toml jobs/local/environment.sh jobs/local/check_horovod.py
+  local packages=("$venv"/lib/python3.*/site-packages)
+  cksum "${packages[0]}"/horovod/metadata.json "${packages[0]}"/horovod/tensorflow/*.so
+  ls -d "${packages[0]}"/tensorflow-*.dist-info
+}
+if [ -f "$stamp" ] && [ "$(state 2>/dev/null)" = "$(cat "$stamp")" ]; then
+  say "$venv is up to date."
+  exit 0
+fi
+
+# --- compilers, packages -------------------------------------------------------------------------
+for tool in g++ make; do
+  command -v "$tool" >/dev/null || die "no $tool on PATH, and Horovod is compiled here: install it" \
+    "(Debian, Ubuntu: apt-get install build-essential; Fedora: dnf install gcc-c++ make)."
+done
+
+rm -f "$stamp"
+if [ -d "$venv" ] && [ "$(fits "$venv/bin/python")" != "$version" ]; then
+  [ -f "$venv/pyvenv.cfg" ] || die "$venv is not a virtual environment: remove it, or name another" \
+    "folder, VENV=folder."
+  say "$venv was not made by Python $version: making it anew."
+  rm -rf "$venv"
+fi
+if [ ! -d "$venv" ]; then
+  say "Python $version"
+  "$PYTHON" -m venv "$venv" ||
+    die "this Python cannot make a virtual environment: install its venv module (Debian, Ubuntu:" \
+      "apt-get install python3-venv), or name another Python, PYTHON=/path/to/python3.11."
+fi
+PATH=$(cd "$venv" && pwd)/bin:$PATH # mpicxx, cmake and mpiexec of the lock come before the system's
+export PATH
+
+say "installing the locked packages (about 2 GB once unpacked)"
+# --no-deps: the lock is complete. --no-compile: Python compiles what is imported, when it is.
+pip install --disable-pip-version-check --no-deps --no-compile --require-hashes -r requirements.lock ||
+  die "pip could not install requirements.lock (its reason is above): check the network and pip's" \
+    "index (pip config list), then run make env again; what is already there is kept."
+pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation --editable . ||
+  die "pip could not install bnnlib from this folder (its reason is above): repair pyproject.toml."
+
+# --- Horovod -------------------------------------------------------------------------------------
+if [ "$(cat "$built" 2>/dev/null)" != "$horovod_from" ]; then
+  say "building $horovod with MPI and Gloo: 2 to 5 minutes on two cores, log in $venv/horovod.log"
+  jobs=$(getconf _NPROCESSORS_ONLN)
+  # --no-build-isolation: it is compiled against the TensorFlow just installed. --no-cache-dir and
+  # --no-binary: pip would reuse a wheel by name alone, built for another TensorFlow or MPI.
+  # MAKEFLAGS: the number of compilers; also keeps `make env`'s own flags out of the build.
+  if ! env "${horovod_flags[@]}" MAKEFLAGS="-j$((jobs < 8 ? jobs : 8))" \
+    pip install --disable-pip-version-check -v --no-deps --no-build-isolation --no-cache-dir \
+    --no-binary horovod --force-reinstall "$horovod" 2>&1 | tee "$venv/horovod.log" |
+    sed -un 's/^ *\(\[ *[0-9]*%\]\) Building.*CMakeFiles\/\(.*\)\.o$/\1 \2/p'; then
+    tail -n 30 "$venv/horovod.log" >&2
+    die "Horovod did not build (its last lines are above, all of it in $venv/horovod.log): check the" \
+      "network, memory and g++ (version 9 or newer), then run make env again."
+  fi
+  echo "$horovod_from" >"$built"
+fi
+
+say "checking Horovod: import, MPI and Gloo, and an allreduce of two ranks"
+remedy="Build it again: rm -f $built && make env."
+python jobs/local/check_horovod.py 1 || die "this Horovod cannot be used. $remedy"
+timeout 120 mpiexec -n 2 python jobs/local/check_horovod.py 2 ||
+  die "two ranks under mpiexec could not add two numbers with this Horovod. $remedy"
+state >"$stamp"
+say "$venv is ready."
