@@ -1,0 +1,39 @@
+# `make` lists what can be made. The steps are in jobs/local/, each a script to read in one go.
+.DEFAULT_GOAL := help
+.PHONY: help env study test check lock lab clean
+
+BIN := .venv/bin
+NOTEBOOKS := $(wildcard notebooks/*.ipynb)
+# What a notebook may not carry: outputs, and what papermill and JupyterLab note down while running.
+STRIP := --extra-keys "metadata.papermill cell.metadata.papermill cell.metadata.execution"
+
+help: ## list these targets
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+
+env: ## .venv with the locked packages, Horovod built with MPI and Gloo (PYTHON=… to choose one)
+	@jobs/local/environment.sh
+
+study: env ## train the six models on real digits with 2 ranks, then table and figures
+	@jobs/local/study.sh
+
+test: check ## check, then the whole test suite
+	$(BIN)/pytest
+
+check: env ## formatter, linter, types, and notebooks stored without outputs
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(if $(NOTEBOOKS),$(BIN)/nbstripout --verify $(STRIP) $(NOTEBOOKS))
+
+lock: env ## renew requirements.lock from pyproject.toml (UPGRADE=--upgrade for newer versions)
+	$(BIN)/uv pip compile pyproject.toml --extra build --extra dev --universal \
+		--python-version 3.11 --generate-hashes --custom-compile-command 'make lock' \
+		--quiet $(UPGRADE) --output-file requirements.lock
+
+lab: env ## JupyterLab on the notebooks
+	$(BIN)/jupyter lab --notebook-dir .
+
+clean: ## remove caches and build leftovers; never runs/ or .venv
+	rm -rf build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find bnnlib tests notebooks jobs -name __pycache__ -prune -exec rm -rf {} +
+	find notebooks -name .ipynb_checkpoints -prune -exec rm -rf {} +

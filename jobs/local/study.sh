@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# The study on a laptop: six models on real handwritten digits, then the comparison. `make study`
+# runs it; after an interruption run it again, finished runs are not trained twice.
+#
+#   jobs/local/study.sh [GROUP]   parameters from jobs/params/GROUP.yaml, records in runs/GROUP
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+
+# Resources: ranks on this machine; the notebook shares the cores among them.
+ranks=2
+group=${1:-digits}
+runs=runs/$group
+models=(CNN_FC BNN_FC_nonflip BNN_FC_flip CNN_conv BNN_conv_nonflip BNN_conv_flip)
+
+# Environment: made by jobs/local/environment.sh.
+PATH=$PWD/.venv/bin:$PATH
+export PATH TF_CPP_MIN_LOG_LEVEL=2 # TensorFlow's errors only, so that the progress can be read
+
+for i in "${!models[@]}"; do
+  model=${models[i]}
+  echo "=== $((i + 1)) of ${#models[@]}: $model, $ranks ranks ==="
+  mpiexec -n "$ranks" papermill notebooks/01_train.ipynb "rank0:$runs/$model/train.ipynb" \
+    --engine spmd -f "jobs/params/$group.yaml" -p model "$model"
+done
+
+echo "=== comparison ==="
+papermill notebooks/02_calibration.ipynb "$runs/02_calibration.ipynb" -p runs "$runs"
+python -m bnnlib.results "$runs"
+
+echo "executed notebooks:"
+find "$runs" -name '*.ipynb' | sort
+echo "figures:"
+find "$runs" -name '*.png' | sort
