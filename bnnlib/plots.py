@@ -1,0 +1,281 @@
+"""Figures as functions of a DataFrame, one palette that gives each model its colour everywhere.
+
+Every function draws on the data it is given and returns the matplotlib figure; :func:`save` keeps
+picture, table and origin together.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+
+from bnnlib import metrics, results
+from bnnlib.checkpoint import write_atomically
+
+# Seaborn's colour-blind palette; hue says convolution (blues) or dense (oranges), the twins are
+# grey and black, and marker and dash say the same again for print without colour.
+_COLOURS = sns.color_palette("colorblind").as_hex()
+PALETTE: dict[str, str] = {
+    "BNN_conv_flip": _COLOURS[0],
+    "BNN_conv_nonflip": _COLOURS[9],
+    "BNN_FC_flip": _COLOURS[3],
+    "BNN_FC_nonflip": _COLOURS[1],
+    "CNN_conv": "#000000",
+    "CNN_FC": _COLOURS[7],
+    "BNN_VGG_flip": _COLOURS[4],
+    "BNN_VGG_nonflip": _COLOURS[6],
+    "CNN_VGG": _COLOURS[5],
+}
+MARKERS: dict[str, str] = {
+    "BNN_conv_flip": "o",
+    "BNN_conv_nonflip": "s",
+    "BNN_FC_flip": "^",
+    "BNN_FC_nonflip": "v",
+    "CNN_conv": "X",
+    "CNN_FC": "D",
+    "BNN_VGG_flip": "P",
+    "BNN_VGG_nonflip": "p",
+    "CNN_VGG": "*",
+}
+ORDER = list(PALETTE)
+
+
+def set_style() -> None:
+    """Sets sizes that stay legible when a figure is shown at the width of a README."""
+    sns.set_theme(context="notebook", style="whitegrid", font_scale=1.05)
+    plt.rcParams.update({"figure.dpi": 100, "savefig.dpi": 150, "savefig.bbox": "tight"})
+
+
+def training_curves(steps: pd.DataFrame) -> Figure:
+    """Negative log-likelihood, KL and speed of one run against epochs.
+
+    Args:
+        steps: a row a line of ``steps.jsonl``; columns epoch, nll (nats), kl (nats),
+            images_per_second.
+    """
+    set_style()
+    panels = [
+        ("nll", "NLL on training batches\n(nats an image)"),
+        ("kl", "KL(q||p) (nats)"),
+        ("images_per_second", "images/s, all ranks"),
+    ]
+    figure, axes = plt.subplots(1, 3, figsize=(13, 3.6), layout="constrained")
+    for axis, (column, label) in zip(axes, panels, strict=True):
+        sns.lineplot(steps, x="epoch", y=column, ax=axis, color=_COLOURS[0], marker="o", ms=4)
+        axis.set(xlabel="epoch", ylabel=label)
+    axes[2].set_ylim(bottom=0)
+    return figure
+
+
+def accuracy_against_nll(table: pd.DataFrame) -> Figure:
+    """Each run's accuracy against its NLL; runs of one model share colour and marker.
+
+    Args:
+        table: of :func:`bnnlib.results.load`; columns model, accuracy, nll.
+    """
+    set_style()
+    figure, axis = plt.subplots(figsize=(7, 4.6), layout="constrained")
+    models = _models(table)
+    sns.scatterplot(
+        table,
+        x="nll",
+        y="accuracy",
+        hue="model",
+        style="model",
+        hue_order=models,
+        style_order=models,
+        palette=PALETTE,
+        markers=MARKERS,
+        s=120,
+        ax=axis,
+    )
+    axis.set(xlabel="NLL on the test set (nats an image); lower is better", ylabel="accuracy")
+    axis.legend(title=None, loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
+    return figure
+
+
+def reliability_table(table: pd.DataFrame, num_bins: int = metrics.NUM_BINS) -> pd.DataFrame:
+    """Reliability bins of every run: a row a run and bin that is not empty.
+
+    Args:
+        table: of :func:`bnnlib.results.load`.
+        num_bins: bins of equal width of the confidence.
+
+    Returns:
+        Columns model, seed, ece and those of :class:`bnnlib.metrics.ReliabilityBins`.
+    """
+    rows = []
+    for run in table.itertuples():
+        prediction, labels = results.read_predictions(run.path)
+        bins = pd.DataFrame(vars(metrics.reliability_bins(prediction.mean_probs, labels, num_bins)))
+        bins.insert(0, "model", run.model)
+        bins.insert(1, "seed", run.seed)
+        bins.insert(2, "ece", run.ece)
+        rows.append(bins[bins["count"] > 0])
+    return pd.concat(rows, ignore_index=True)
+
+
+def reliability_diagrams(bins: pd.DataFrame) -> Figure:
+    """Accuracy less confidence against confidence, a panel a model; below, the bins' counts.
+
+    Args:
+        bins: of :func:`reliability_table`; runs of one model are drawn over each other. The bars
+            are the bins' intervals for the accuracy at 95 %.
+    """
+    set_style()
+    models = _models(bins)
+    columns = min(3, len(models))
+    rows = -(-len(models) // columns)
+    figure, axes = plt.subplots(
+        2 * rows,
+        columns,
+        figsize=(4.2 * columns, 4.0 * rows),
+        sharex=True,
+        sharey="row",
+        squeeze=False,
+        layout="constrained",
+        height_ratios=[3, 1] * rows,
+    )
+    for index, model in enumerate(models):
+        row, column = divmod(index, columns)
+        upper, lower = axes[2 * row, column], axes[2 * row + 1, column]
+        for _, run in bins[bins.model == model].groupby("seed"):
+            gap = run.accuracy - run.confidence
+            upper.errorbar(
+                run.confidence,
+                gap,
+                yerr=[run.accuracy - run.accuracy_low, run.accuracy_high - run.accuracy],
+                color=PALETTE.get(model, _COLOURS[8]),
+                marker=MARKERS.get(model, "o"),
+                capsize=2,
+                linewidth=1.5,
+                elinewidth=1,
+            )
+            lower.bar(
+                (run.lower + run.upper) / 2,
+                run["count"],
+                width=0.9 * (run.upper - run.lower),
+                color=PALETTE.get(model, _COLOURS[8]),
+                alpha=0.6,
+            )
+        mean_ece = bins[bins.model == model].groupby("seed").ece.first().mean()
+        upper.axhline(0, color="0.3", linewidth=1, linestyle="--")
+        upper.set_title(f"{model}   ECE {mean_ece:.3f}", fontsize=12)
+        lower.set_yscale("log")
+        lower.set(xlabel="confidence")
+        lower.xaxis.set_tick_params(labelbottom=True)
+        if column == 0:
+            upper.set_ylabel("accuracy - confidence\n> 0: too modest, < 0: too sure")
+            lower.set_ylabel("images")
+    for index in range(len(models), rows * columns):
+        row, column = divmod(index, columns)
+        axes[2 * row, column].set_axis_off()
+        axes[2 * row + 1, column].set_axis_off()
+    return figure
+
+
+def entropy_table(table: pd.DataFrame) -> pd.DataFrame:
+    """Predictive entropy of every test image of every run, and whether it was classified right.
+
+    Returns:
+        Columns model, seed, entropy (nats), outcome (``right`` or ``wrong``).
+    """
+    rows = []
+    for run in table.itertuples():
+        prediction, labels = results.read_predictions(run.path)
+        right = prediction.mean_probs.argmax(axis=1) == labels
+        rows.append(
+            pd.DataFrame(
+                {
+                    "model": run.model,
+                    "seed": run.seed,
+                    "entropy": metrics.predictive_entropy(prediction.mean_probs),
+                    "outcome": np.where(right, "right", "wrong"),
+                }
+            )
+        )
+    return pd.concat(rows, ignore_index=True)
+
+
+def entropy_of_right_and_wrong(entropies: pd.DataFrame) -> Figure:
+    """Distribution of the predictive entropy of right and of wrong predictions, a row a model.
+
+    Args:
+        entropies: of :func:`entropy_table`.
+    """
+    set_style()
+    models = _models(entropies)
+    figure, axis = plt.subplots(figsize=(9, 1.1 + 0.75 * len(models)), layout="constrained")
+    sns.boxplot(
+        entropies,
+        y="model",
+        x="entropy",
+        hue="outcome",
+        order=models,
+        hue_order=["right", "wrong"],
+        palette={"right": _COLOURS[2], "wrong": _COLOURS[3]},
+        whis=(5, 95),
+        fliersize=0,
+        gap=0.1,
+        ax=axis,
+    )
+    counts = entropies.groupby("model").outcome.agg(lambda o: (o == "wrong").sum())
+    axis.set_yticks(range(len(models)), [f"{m}\n{counts[m]} wrong" for m in models])
+    axis.set(xlabel="predictive entropy (nats); box: quartiles, whiskers: 5 % to 95 %", ylabel="")
+    axis.legend(title="prediction", loc="lower right")
+    return figure
+
+
+def save(
+    figure: Figure, data: pd.DataFrame, directory: str | Path, name: str, origin: Mapping[str, Any]
+) -> Path:
+    """Keeps a figure so that it can be traced: picture, the table behind it, where it comes from.
+
+    Args:
+        figure: written as ``<name>.png``.
+        data: written as ``<name>.csv``.
+        directory: made if missing.
+        name: of the three files.
+        origin: of :func:`origin`, written as ``<name>.json``.
+
+    Returns:
+        The picture's path.
+
+    Raises:
+        RecordError: a file could not be written.
+    """
+    path = Path(directory) / f"{name}.png"
+    write_atomically(path, lambda file: figure.savefig(file, format="png"))
+    write_atomically(
+        path.with_suffix(".csv"), lambda file: file.write(data.to_csv(index=False).encode())
+    )
+    text = json.dumps(dict(origin), indent=2) + "\n"
+    write_atomically(path.with_suffix(".json"), lambda file: file.write(text.encode()))
+    return path
+
+
+def origin(table: pd.DataFrame, notebook: str, command: str) -> dict[str, Any]:
+    """Where a figure comes from: notebook, its command, and of each run its id, commit, command.
+
+    Args:
+        table: of :func:`bnnlib.results.load`, the runs that the figure shows.
+        notebook: that made the figure.
+        command: that ran the notebook.
+    """
+    columns = ["group", "run_id", "path", "model", "dataset", "seed", "ranks", "commit", "clean"]
+    columns += ["command", "started", "ended"]
+    runs = table.astype(object).where(table.notna(), None)
+    return {"notebook": notebook, "command": command, "runs": runs[columns].to_dict("records")}
+
+
+def _models(table: pd.DataFrame) -> list[str]:
+    present = list(dict.fromkeys(table["model"]))
+    return [m for m in ORDER if m in present] + [m for m in present if m not in ORDER]
