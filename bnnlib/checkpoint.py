@@ -60,7 +60,7 @@ def save(directory: Path, state: dict[str, np.ndarray]) -> Path:
         RecordError: the file could not be written.
     """
     path = directory / f"step-{int(state['step']):09d}.npz"
-    write_atomically(path, lambda file: np.savez(file, **state))  # type: ignore[arg-type]
+    write_atomically(path, lambda file: np.savez(file, **state))
     for old in _newest_first(directory)[KEEP:]:
         old.unlink(missing_ok=True)
     return path

@@ -144,7 +144,7 @@ def agree(action: Callable[[], Value]) -> Value:
     for rank, text in enumerate(errors):
         if text is not None:
             raise DistributedError(f"rank {rank} failed: {text}")
-    return value  # type: ignore[no-any-return]
+    return value
 
 
 def on_first_local_rank(action: Callable[[], Value], ranks: Ranks) -> Value:

@@ -58,7 +58,9 @@ class Experiment:
     )
     subtract_mean: bool = _parameter(False, "subtract the training set's mean image")
     epochs: int = _parameter(10, "passes over the training set", _POSITIVE)
-    steps: int = _parameter(0, "train this many steps instead of epochs; 0: train epochs", _NOT_NEGATIVE)
+    steps: int = _parameter(
+        0, "train this many steps instead of epochs; 0: train epochs", _NOT_NEGATIVE
+    )
     batch_size: int = _parameter(64, "images a rank a step", _POSITIVE)
     learning_rate: float = _parameter(1e-3, "Adam's step size at one rank", _POSITIVE)
     learning_rate_scaling: str = _parameter(
@@ -69,7 +71,9 @@ class Experiment:
     warmup_epochs: float = _parameter(
         1.0, "epochs over which that factor is reached, linearly from 1", _NOT_NEGATIVE
     )
-    kl_weight: float = _parameter(1.0, "factor on KL(q||p)/N in the loss; 1: the ELBO", _NOT_NEGATIVE)
+    kl_weight: float = _parameter(
+        1.0, "factor on KL(q||p)/N in the loss; 1: the ELBO", _NOT_NEGATIVE
+    )
     kl_annealing_epochs: float = _parameter(
         0.0, "epochs over which kl_weight is reached, linearly from 0", _NOT_NEGATIVE
     )
@@ -84,7 +88,9 @@ class Experiment:
         _one_of("independent", "shared"),
     )
     seed: int = _parameter(
-        0, "of initial weights, data order and weight noise", (lambda v: 0 <= v < 2**31, "0 to 2^31-1")
+        0,
+        "of initial weights, data order and weight noise",
+        (lambda v: 0 <= v < 2**31, "0 to 2^31-1"),
     )
     threads: int = _parameter(
         0, "TensorFlow threads inside an op a rank; 0: cores of the node / its ranks", _NOT_NEGATIVE
@@ -166,9 +172,7 @@ class Experiment:
         """The source of the notebook's parameters cell: ``name: type = default  # meaning``."""
         lines = []
         for field in dataclasses.fields(cls):
-            default = (
-                field.default if field.default is not dataclasses.MISSING else field.default_factory()  # type: ignore[misc]
-            )
+            default = getattr(cls(), field.name)
             text = f'"{default}"' if isinstance(default, str) else repr(default)
             lines.append(f"{field.name}: {field.type} = {text}  # {field.metadata['meaning']}")
         return "\n".join(lines)

@@ -7,8 +7,7 @@ uninterrupted one bit by bit and lets ranks draw different noise from one progra
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -22,14 +21,12 @@ Tensor = Any  # tf.Tensor; TensorFlow ships no types that mypy can use
 POSTERIOR_MEAN_STDDEV = 0.1
 POSTERIOR_RHO_MEAN = -3.0
 POSTERIOR_RHO_STDDEV = 0.1
-# Smallest posterior standard deviation, added to softplus(rho) as TFP does: keeps log(scale) finite.
+# Added to softplus(rho), as TFP does, so that log(scale) stays finite.
 SCALE_FLOOR = float(np.finfo(np.float32).eps)
 
 # What a layer draws of one seed; added to the seed's first number so that no two draws coincide.
 KERNEL, SIGN_IN, SIGN_OUT = 0, 1, 2
 DRAWS_PER_LAYER = 3
-
-Operation = Callable[[Tensor, Tensor], Tensor]
 
 
 def substream(seed: Tensor, index: int) -> Tensor:
@@ -58,11 +55,16 @@ class Layer(tf.Module):
         super().__init__(name=name)
         self.kernel_shape = kernel_shape
         self.bias = tf.Variable(tf.zeros(kernel_shape[-1:]), name="bias")
-        self.operation: Operation = tf.matmul if len(kernel_shape) == 2 else _convolve
 
     def __call__(self, inputs: Tensor, seed: Tensor) -> Tensor:
         """The output before bias, ``(batch, …, outputs)``, of one weight draw a call."""
-        return self.operation(inputs, self.sample(seed))
+        return self.apply(inputs, self.sample(seed))
+
+    def apply(self, inputs: Tensor, kernel: Tensor) -> Tensor:
+        """The linear operation: matrix product, or convolution with SAME padding and stride 1."""
+        if len(self.kernel_shape) == 2:
+            return tf.matmul(inputs, kernel)
+        return tf.nn.conv2d(inputs, kernel, strides=1, padding="SAME")
 
     def sample(self, seed: Tensor) -> Tensor:
         """One draw of the kernel from the posterior, of `kernel_shape`."""
@@ -140,12 +142,8 @@ class Flipout(Reparameterization):
         inner = [1] * (len(self.kernel_shape) - 2)
         signs_in = random_signs([batch, *inner, self.kernel_shape[-2]], substream(seed, SIGN_IN))
         signs_out = random_signs([batch, *inner, self.kernel_shape[-1]], substream(seed, SIGN_OUT))
-        perturbed = self.operation(inputs * signs_in, self._perturbation(seed))
-        return self.operation(inputs, self.mean) + perturbed * signs_out
-
-
-def _convolve(images: Tensor, kernel: Tensor) -> Tensor:
-    return cast(Tensor, tf.nn.conv2d(images, kernel, strides=1, padding="SAME"))
+        perturbed = self.apply(inputs * signs_in, self._perturbation(seed))
+        return self.apply(inputs, self.mean) + perturbed * signs_out
 
 
 # What a stream of weight noise is for; a number of the seed, so that no two purposes share noise.

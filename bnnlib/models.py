@@ -7,6 +7,7 @@ reparameterization; ``CNN_…`` are the deterministic twins.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -70,7 +71,7 @@ class Network(tf.Module):
             float32 ``(batch, num_classes)``.
         """
         return self._forward(
-            images, [lambda x, layer=layer, s=s: layer(x, s) for layer, s in self._seeded(seed)]
+            images, [functools.partial(layer, seed=s) for layer, s in self._seeded(seed)]
         )
 
     def sample(self, seed: Tensor) -> list[Tensor]:
@@ -87,7 +88,7 @@ class Network(tf.Module):
         return self._forward(
             images,
             [
-                lambda x, layer=layer, kernel=kernel: layer.operation(x, kernel)
+                functools.partial(layer.apply, kernel=kernel)
                 for layer, kernel in zip(self.layers, kernels, strict=True)
             ],
         )

@@ -7,7 +7,7 @@ picture, table and origin together.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
+from pandas.io.formats.style import Styler
 
 from bnnlib import metrics, results
 from bnnlib.checkpoint import write_atomically
@@ -54,6 +55,13 @@ def set_style() -> None:
     plt.rcParams.update({"figure.dpi": 100, "savefig.dpi": 150, "savefig.bbox": "tight"})
 
 
+def _subplots(*shape: int, **options: Any) -> tuple[Figure, Any]:
+    """As pyplot's, but not left open: a notebook would show an open figure a second time."""
+    figure, axes = plt.subplots(*shape, **options)
+    plt.close(figure)
+    return figure, axes
+
+
 def training_curves(steps: pd.DataFrame) -> Figure:
     """Negative log-likelihood, KL and speed of one run against epochs.
 
@@ -67,12 +75,113 @@ def training_curves(steps: pd.DataFrame) -> Figure:
         ("kl", "KL(q||p) (nats)"),
         ("images_per_second", "images/s, all ranks"),
     ]
-    figure, axes = plt.subplots(1, 3, figsize=(13, 3.6), layout="constrained")
+    figure, axes = _subplots(1, 3, figsize=(13, 3.6), layout="constrained")
     for axis, (column, label) in zip(axes, panels, strict=True):
         sns.lineplot(steps, x="epoch", y=column, ax=axis, color=_COLOURS[0], marker="o", ms=4)
         axis.set(xlabel="epoch", ylabel=label)
     axes[2].set_ylim(bottom=0)
     return figure
+
+
+def image_row(images: np.ndarray, labels: np.ndarray) -> Figure:
+    """Images side by side under their labels.
+
+    Args:
+        images: ``(num_images, height, width, channels)``, one channel or three.
+        labels: ``(num_images,)``.
+    """
+    figure, axes = _subplots(
+        1, len(images), figsize=(0.9 * len(images), 1.2), squeeze=False, layout="constrained"
+    )
+    for axis, image, label in zip(axes[0], images, labels, strict=True):
+        axis.imshow(image if image.shape[-1] == 3 else image[..., 0], cmap="gray_r")
+        axis.set_title(str(label), fontsize=10)
+        axis.set_axis_off()
+    return figure
+
+
+def comparison_table(table: pd.DataFrame) -> Styler:
+    """The models' scores side by side, mean ± standard deviation over seeds, best means bold.
+
+    Args:
+        table: of :func:`bnnlib.results.load`.
+    """
+    best = {"accuracy": "max", "nll": "min", "brier": "min", "ece": "min"}
+    best |= {"images_per_second": "max"}
+    groups = table.groupby("model")[list(best)]
+    means, spreads, counts = groups.mean(), groups.std(), groups.size()
+    models = _models(table)
+
+    def text(model: str, column: str) -> str:
+        digits = 0 if column == "images_per_second" else 4
+        mean = f"{means.loc[model, column]:.{digits}f}"
+        return mean if counts[model] < 2 else f"{mean} ± {spreads.loc[model, column]:.{digits}f}"
+
+    shown = pd.DataFrame({c: {m: text(m, c) for m in models} for c in best}, index=models)
+    shown.insert(0, "runs", counts[models])
+    shown.index.name = "model"
+
+    def bold(column: pd.Series) -> list[str]:
+        if column.name == "runs":
+            return [""] * len(column)
+        values = means.loc[models, column.name]
+        top = values.max() if best[column.name] == "max" else values.min()
+        return ["font-weight: bold" if value == top else "" for value in values]
+
+    return shown.style.apply(bold)
+
+
+def describe_accuracy(table: pd.DataFrame) -> str:
+    """What :func:`accuracy_against_nll` shows for the runs loaded, computed from the numbers."""
+    means = table.groupby("model")[["accuracy", "nll"]].mean()
+    accurate, likely = means.accuracy.idxmax(), means.nll.idxmin()
+    text = (
+        f"Most accurate: **{accurate}** ({means.accuracy[accurate]:.4f}); lowest NLL: **{likely}** "
+    )
+    text += f"({means.nll[likely]:.4f} nats)."
+    for bayesian, twin in _twins(means.index):
+        gain = means.accuracy[bayesian] - means.accuracy[twin]
+        cost = means.nll[bayesian] - means.nll[twin]
+        text += f" {bayesian} against its twin {twin}: accuracy {gain:+.4f}, NLL {cost:+.4f}."
+    return text
+
+
+def describe_reliability(table: pd.DataFrame, bins: pd.DataFrame) -> str:
+    """What :func:`reliability_diagrams` shows for the runs loaded, computed from the numbers."""
+    sentences = []
+    for model in _models(table):
+        mine = bins[bins.model == model]
+        gap = np.average(mine.accuracy - mine.confidence, weights=mine["count"])
+        side = "too modest" if gap > 0 else "too sure"
+        ece = table[table.model == model].ece.mean()
+        sentences.append(f"{model}: ECE {ece:.4f}, on average {side} by {abs(gap):.4f}")
+    return "; ".join(sentences) + "."
+
+
+def describe_entropy(entropies: pd.DataFrame) -> str:
+    """What :func:`entropy_of_right_and_wrong` shows for the runs loaded, from the numbers."""
+    sentences = []
+    for model in _models(entropies):
+        mine = entropies[entropies.model == model]
+        medians = mine.groupby("outcome").entropy.median()
+        if "wrong" not in medians or "right" not in medians:
+            sentences.append(f"{model}: all predictions {medians.index[0]}")
+            continue
+        auroc = metrics.auroc(
+            mine[mine.outcome == "right"].entropy, mine[mine.outcome == "wrong"].entropy
+        )
+        sentences.append(
+            f"{model}: median {medians['right']:.3f} nats where right, {medians['wrong']:.3f} "
+            "where wrong; a wrong prediction has more entropy than a right one with probability "
+            f"{auroc:.3f}"
+        )
+    return "; ".join(sentences) + "."
+
+
+def _twins(models: pd.Index) -> list[tuple[str, str]]:
+    """Pairs of a Bayesian network and its deterministic twin that are both among `models`."""
+    pairs = [(m, "CNN_" + m.split("_")[1]) for m in _sorted(models) if m.startswith("BNN_")]
+    return [(bayesian, twin) for bayesian, twin in pairs if twin in models]
 
 
 def accuracy_against_nll(table: pd.DataFrame) -> Figure:
@@ -82,7 +191,7 @@ def accuracy_against_nll(table: pd.DataFrame) -> Figure:
         table: of :func:`bnnlib.results.load`; columns model, accuracy, nll.
     """
     set_style()
-    figure, axis = plt.subplots(figsize=(7, 4.6), layout="constrained")
+    figure, axis = _subplots(figsize=(7, 4.6), layout="constrained")
     models = _models(table)
     sns.scatterplot(
         table,
@@ -134,7 +243,7 @@ def reliability_diagrams(bins: pd.DataFrame) -> Figure:
     models = _models(bins)
     columns = min(3, len(models))
     rows = -(-len(models) // columns)
-    figure, axes = plt.subplots(
+    figure, axes = _subplots(
         2 * rows,
         columns,
         figsize=(4.2 * columns, 4.0 * rows),
@@ -213,7 +322,7 @@ def entropy_of_right_and_wrong(entropies: pd.DataFrame) -> Figure:
     """
     set_style()
     models = _models(entropies)
-    figure, axis = plt.subplots(figsize=(9, 1.1 + 0.75 * len(models)), layout="constrained")
+    figure, axis = _subplots(figsize=(9, 1.1 + 0.75 * len(models)), layout="constrained")
     sns.boxplot(
         entropies,
         y="model",
@@ -277,5 +386,10 @@ def origin(table: pd.DataFrame, notebook: str, command: str) -> dict[str, Any]:
 
 
 def _models(table: pd.DataFrame) -> list[str]:
-    present = list(dict.fromkeys(table["model"]))
+    return _sorted(table["model"])
+
+
+def _sorted(models: Iterable[str]) -> list[str]:
+    """The study's models in its order, then the user's own."""
+    present = list(dict.fromkeys(models))
     return [m for m in ORDER if m in present] + [m for m in present if m not in ORDER]

@@ -21,7 +21,7 @@ import json
 import math
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +142,18 @@ class Run:
             self.lines = kept
         self.lines = distributed.gather(self.lines)[0]
         return trainer.step
+
+    def follow(self, trainer: Trainer) -> Iterator[StepLog]:
+        """Trains to the end; logs each line, writes a checkpoint after each epoch and at the end.
+
+        Yields:
+            The lines of :meth:`bnnlib.training.Trainer.run`, each already in ``steps.jsonl``.
+        """
+        for line in trainer.run():
+            self.log(line)
+            if trainer.step % trainer.steps_per_epoch == 0 or trainer.step == trainer.num_steps:
+                self.save(trainer)
+            yield line
 
     def log(self, line: StepLog) -> None:
         """Appends a line to ``steps.jsonl``, at once visible to ``tail -f``."""
@@ -396,7 +408,7 @@ def load(path: str | Path) -> pd.DataFrame:
 def _row(directory: Path) -> dict[str, Any]:
     record = read_record(directory)
     place = directory.resolve()
-    row = {"group": place.parent.name, "run_id": place.name, "path": str(directory)}
+    row: dict[str, Any] = {"group": place.parent.name, "run_id": place.name, "path": str(directory)}
     row |= record["parameters"] | record["metrics"]
     row |= {key: record[key] for key in ("ranks", "threads", "status", "commit", "clean")}
     row |= {"num_hosts": len(record["hosts"]), "command": record["command"]}

@@ -17,7 +17,6 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -113,7 +112,12 @@ class Trainer:
     def __init__(
         self, experiment: Experiment, dataset: Dataset, network: Network, ranks: Ranks
     ) -> None:
-        self.experiment, self.dataset, self.network, self.ranks = experiment, dataset, network, ranks
+        self.experiment, self.dataset, self.network, self.ranks = (
+            experiment,
+            dataset,
+            network,
+            ranks,
+        )
         self.step = 0
         self.steps_per_epoch = steps_per_epoch(
             dataset.num_train_examples, experiment.batch_size, ranks.size
@@ -190,9 +194,7 @@ class Trainer:
         """Everything a checkpoint needs: weights, both Adam moments, step."""
         weights = self.network.weights()
         names = [f"adam{order}/{index}" for order in (1, 2) for index in range(len(self.variables))]
-        moments = {
-            name: moment.numpy() for name, moment in zip(names, self.moments, strict=True)
-        }
+        moments = {name: moment.numpy() for name, moment in zip(names, self.moments, strict=True)}
         return {**weights, **moments, "step": np.asarray(self.step)}
 
     def restore(self, state: dict[str, np.ndarray]) -> None:
@@ -236,9 +238,8 @@ class Trainer:
             term = "nll" if not math.isfinite(nll) else "kl"
             raise DivergedError(
                 f"{term} = {nll if term == 'nll' else kl} within steps {self.step + 1} to "
-                f"{self.step + len(batches)}: training diverged; lower learning_rate "
-                f"({self.experiment.learning_rate}, times {rates[-1] / self.experiment.learning_rate:.3g} "
-                f"for {self.ranks.size} ranks) or lengthen warmup_epochs"
+                f"{self.step + len(batches)}: training diverged at learning rate {rates[-1]:.3g}, "
+                f"{self.ranks.size} rank(s); lower learning_rate or lengthen warmup_epochs"
             )
         self.step += len(batches)
         images = len(batches) * self.experiment.batch_size * self.ranks.size
@@ -292,11 +293,9 @@ class Trainer:
         return tf.stack([loss, nll, kl])
 
     def _adam(self, gradients: list[Tensor], count: Tensor, rate: Tensor) -> None:
-        """One step of Adam by TensorFlow's fused kernel; the same on all ranks, so weights agree."""
+        """One step of Adam by TensorFlow's fused kernel; the same on all ranks."""
         first, second = self.moments[: len(self.variables)], self.moments[len(self.variables) :]
-        for variable, m, v, gradient in zip(
-            self.variables, first, second, gradients, strict=True
-        ):
+        for variable, m, v, gradient in zip(self.variables, first, second, gradients, strict=True):
             tf.raw_ops.ResourceApplyAdam(
                 var=variable.handle,
                 m=m.handle,

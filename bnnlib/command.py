@@ -1,0 +1,86 @@
+"""A run without a notebook: the seed study's command line, with the notebook's record.
+
+``horovodrun -n 2 -H localhost:2 python -m bnnlib.training --flagfile=config.cfg``
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+from bnnlib import launcher, provenance
+from bnnlib.errors import BnnlibError
+from bnnlib.experiment import Experiment
+
+
+def train(argv: list[str] | None = None) -> None:
+    """Trains, evaluates and records the run that a flagfile describes; ends all ranks on an error.
+
+    Args:
+        argv: the words after the program's name; of this process if not given.
+    """
+    parser = argparse.ArgumentParser(prog="python -m bnnlib.training", description=train.__doc__)
+    parser.add_argument("--flagfile", required=True, help="the seed study's flags, one a line")
+    arguments = parser.parse_args(argv)
+    try:
+        experiment, environment, verbose = Experiment.from_flags(
+            arguments.flagfile, launcher.size()
+        )
+    except BnnlibError as error:
+        # Before MPI starts, on every rank alike: each can end by itself.
+        parser.exit(1, f"{parser.prog}: {error}\n" if launcher.rank() == 0 else None)
+    os.environ.update(environment)
+    origin = provenance.collect()
+    from bnnlib import distributed  # TensorFlow reads the environment when it is imported
+
+    try:
+        _train(experiment, origin, verbose)
+    except Exception as error:
+        from bnnlib import results
+
+        rank = launcher.rank()
+        results.record_failure(
+            results.run_directory(experiment, launcher.size()),
+            experiment.to_dict(),
+            {"rank": rank, "type": type(error).__name__, "message": str(error)},
+        )
+        distributed.abort(error)
+
+
+def _train(experiment: Experiment, origin: dict[str, object], verbose: bool) -> None:
+    from tqdm import tqdm
+
+    from bnnlib import data, distributed, models, prediction, results, training
+
+    ranks = distributed.init(experiment.threads, experiment.inter_threads)
+    run = results.Run.open(experiment, ranks, origin)
+    dataset = distributed.on_first_local_rank(
+        lambda: data.load(experiment.dataset, experiment.subtract_mean), ranks
+    )
+    network = models.build(
+        experiment.model,
+        dataset.image_shape,
+        dataset.num_classes,
+        experiment.prior_stddev,
+        experiment.bayesian_layers,
+        experiment.seed,
+    )
+    if verbose and ranks.rank == 0:
+        print(*models.summary(network), sep="\n")
+    trainer = training.Trainer(experiment, dataset, network, ranks)
+    run.resume(trainer)
+    with tqdm(
+        total=trainer.num_steps, initial=trainer.step, unit="step", disable=ranks.rank > 0
+    ) as bar:
+        for line in run.follow(trainer):
+            bar.set_postfix(
+                nll=f"{line.nll:.3f}", images_per_second=f"{line.images_per_second:.0f}"
+            )
+            bar.update(trainer.step - bar.n)
+    test = prediction.predict(
+        network, dataset, dataset.x_test, experiment.test_draws, experiment.seed, ranks
+    )
+    run.finish({"test": (test, dataset.y_test)})
+    if ranks.rank == 0:
+        results.main([str(run.directory)])
+        print(f"record: {run.directory}")
