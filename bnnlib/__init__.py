@@ -1,4 +1,4 @@
-"""Distributed training of Bayesian neural networks: models, Horovod training, evaluation, records."""
+"""Distributed training of Bayesian neural networks: models, training, evaluation, records."""
 
 import os
 
