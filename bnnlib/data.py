@@ -521,7 +521,7 @@ def _canonical(name: str, keys: Sequence[str]) -> dict[str, Array]:
         tried.append(f"Keras' download of {origin} ({error})")
         raise DataError(
             f"The data set {name!r} was not found; tried {'; '.join(tried)}. {_remedy(name)}"
-        ) from error
+        ) from None  # the reason is in the sentence
     return _read_keras(path, name, keys)
 
 
@@ -575,7 +575,8 @@ def _verified(
         elif array.dtype.kind in "iu":
             array = array.reshape(-1).astype("<i8")
         array = np.ascontiguousarray(array)
-        if _sha256(array) != SHA256[name][key]:
+        dtype = np.dtype(np.uint8 if key.startswith("x") else "<i8")
+        if array.dtype != dtype or _sha256(array) != SHA256[name][key]:
             raise DataError(
                 f"{path}: {key} ({array.dtype}, shape {array.shape}) is not that of {name!r} "
                 f"(SHA-256 of its bytes is not {SHA256[name][key][:16]}…). {_remedy(name)}"
@@ -585,7 +586,7 @@ def _verified(
 
 
 def _sha256(array: Array) -> str:
-    return hashlib.sha256(array.data.cast("B")).hexdigest()
+    return hashlib.sha256(array.reshape(-1).data).hexdigest()
 
 
 def _read_cifar10_batches(path: pathlib.Path, keys: Sequence[str]) -> dict[str, Array]:
@@ -1066,9 +1067,17 @@ def _parse_evaluation_name(name: str) -> tuple[str, int]:
         first, last = {"rotate": (0, 180), "translate": (0, 9999)}.get(kind, (1, 5))
         if first <= number <= last:
             return kind, number
-        meaning = {"rotate": "degrees", "translate": "pixels"}.get(kind, "severity")
-        span = "a whole number from 0" if kind == "translate" else f"{first}..{last}"
-        raise DataError(f"{name!r} has {meaning} {digits!r}, expected {span}, as in {kind}-{3}.")
+        meaning = {"rotate": "degrees", "translate": "pixels"}.get(kind, "a severity")
+        expected = "from 0" if kind == "translate" else f"{first}..{last}"
+        raise DataError(
+            f"{name!r} has {digits!r} for {meaning}, expected a whole number {expected}, as in "
+            f"{kind}-{30 if kind == 'rotate' else 3}."
+        )
+    if name in GROUPS:
+        raise DataError(
+            f"{name!r} is a group of {len(GROUPS[name])} evaluation sets, expected one set, such "
+            f"as {GROUPS[name][0]}; expand it first."
+        )
     groups = [group for group in GROUPS if group not in CORRUPTIONS]
     known = ["test", "train", *GROUPS, *(member for group in GROUPS.values() for member in group)]
     raise DataError(
