@@ -231,6 +231,7 @@ def _process_start() -> float:
 
 
 _IMPORTED = time.time()
+_TOLD: set[Path] = set()  # files that were reported as unreadable
 
 
 def _read_failures(files: list[Path]) -> list[Failure]:
@@ -249,7 +250,9 @@ def _read_failures(files: list[Path]) -> list[Failure]:
         except FileNotFoundError:
             continue
         except (OSError, ValueError, TypeError) as error:
-            print(f"{file} is no failure file: {error}", file=sys.stderr)
+            if file not in _TOLD:  # this is called every second
+                _TOLD.add(file)
+                print(f"{file} is no failure file: {error!r}", file=sys.__stderr__)
     return sorted(failures, key=lambda failure: failure.time)
 
 
@@ -325,7 +328,11 @@ class _Watcher(threading.Thread):
         while not self._stopped.wait(self._every):
             if self._look():
                 if not self._stopped.wait(self._grace):
-                    self._act(self._look())
+                    try:
+                        self._act(self._look())
+                    except Exception:
+                        traceback.print_exc(file=sys.__stderr__)
+                        _leave(_ERROR_STATUS)
                 return
 
 
