@@ -8,8 +8,8 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 
 venv=${VENV:-.venv}
-stamp=$venv/environment.stamp # what was installed and verified
-built=$venv/horovod.stamp     # what Horovod was built from
+# Each stamp says what a finished step was made from, so that only what changed is done again.
+packages=$venv/packages.stamp horovod_built=$venv/horovod.stamp verified=$venv/verified.stamp
 horovod_flags=(HOROVOD_WITH_TENSORFLOW=1 HOROVOD_WITHOUT_PYTORCH=1 HOROVOD_WITHOUT_MXNET=1
   HOROVOD_WITH_MPI=1 HOROVOD_WITH_GLOO=1)
 
@@ -22,12 +22,16 @@ die() {
 # --- which Python --------------------------------------------------------------------------------
 fits() { # the version of a Python that fits, nothing for one that does not
   "$1" -c 'import sys
-if (3, 11) <= sys.version_info < (3, 13): print("%d.%d.%d" % sys.version_info[:3])' 2>/dev/null || true
+if (3, 11) <= sys.version_info < (3, 13):
+    print("%d.%d.%d" % sys.version_info[:3])' 2>/dev/null || true
 }
 if [ -n "${PYTHON:-}" ]; then
   version=$(fits "$PYTHON")
-  [ -n "$version" ] || die "PYTHON=$PYTHON is \"$("$PYTHON" --version 2>&1 | head -n 1 || true)\", but" \
-    "TensorFlow 2.18 with Horovod 0.28.1 needs Python 3.11 or 3.12: PYTHON=/path/to/python3.11."
+  command -v "$PYTHON" >/dev/null || die "PYTHON=$PYTHON: there is no such program, name a Python" \
+    "3.11 or 3.12 by its path, PYTHON=/path/to/python3.11."
+  [ -n "$version" ] || die "PYTHON=$PYTHON is \"$("$PYTHON" --version 2>&1 | head -n 1)\", but" \
+    "TensorFlow 2.18 with Horovod 0.28.1 needs Python 3.11 or 3.12: name one," \
+    "PYTHON=/path/to/python3.11."
 else
   for PYTHON in "$venv/bin/python" python3.11 python3.12 python3 python; do
     version=$(fits "$PYTHON")
@@ -45,11 +49,11 @@ horovod_from="Python $version $horovod $(locked tensorflow) $(locked mpich) ${ho
 state() { # what was asked for, and what lies there now
   echo "$horovod_from"
   cksum requirements.lock pyproject.toml jobs/local/environment.sh jobs/local/check_horovod.py
-  local packages=("$venv"/lib/python3.*/site-packages)
-  cksum "${packages[0]}"/horovod/metadata.json "${packages[0]}"/horovod/tensorflow/*.so
-  ls -d "${packages[0]}"/tensorflow-*.dist-info
+  local site=("$venv"/lib/python3.*/site-packages)
+  cksum "${site[0]}"/horovod/metadata.json "${site[0]}"/horovod/tensorflow/*.so
+  ls -d "${site[0]}"/tensorflow-*.dist-info
 }
-if [ -f "$stamp" ] && [ "$(state 2>/dev/null)" = "$(cat "$stamp")" ]; then
+if [ -f "$verified" ] && [ "$(state 2>/dev/null)" = "$(cat "$verified")" ]; then
   say "$venv is up to date."
   exit 0
 fi
@@ -60,7 +64,7 @@ for tool in g++ make; do
     "(Debian, Ubuntu: apt-get install build-essential; Fedora: dnf install gcc-c++ make)."
 done
 
-rm -f "$stamp"
+rm -f "$verified"
 if [ -d "$venv" ] && [ "$(fits "$venv/bin/python")" != "$version" ]; then
   [ -f "$venv/pyvenv.cfg" ] || die "$venv is not a virtual environment: remove it, or name another" \
     "folder, VENV=folder."
@@ -76,16 +80,19 @@ fi
 PATH=$(cd "$venv" && pwd)/bin:$PATH # mpicxx, cmake and mpiexec of the lock come before the system's
 export PATH
 
-say "installing the locked packages (about 2 GB once unpacked)"
-# --no-deps: the lock is complete. --no-compile: Python compiles what is imported, when it is.
-pip install --disable-pip-version-check --no-deps --no-compile --require-hashes -r requirements.lock ||
-  die "pip could not install requirements.lock (its reason is above): check the network and pip's" \
-    "index (pip config list), then run make env again; what is already there is kept."
+if [ "$(cat "$packages" 2>/dev/null)" != "$(cksum requirements.lock)" ]; then
+  say "installing the locked packages (about 2 GB once unpacked)"
+  # --no-deps: the lock is complete.
+  pip install --disable-pip-version-check --no-deps --require-hashes -r requirements.lock ||
+    die "pip could not install requirements.lock (its reason is above): check the network and" \
+      "pip's index (pip config list), then run make env again."
+  cksum requirements.lock >"$packages"
+fi
 pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation --editable . ||
   die "pip could not install bnnlib from this folder (its reason is above): repair pyproject.toml."
 
 # --- Horovod -------------------------------------------------------------------------------------
-if [ "$(cat "$built" 2>/dev/null)" != "$horovod_from" ]; then
+if [ "$(cat "$horovod_built" 2>/dev/null)" != "$horovod_from" ]; then
   say "building $horovod with MPI and Gloo: 2 to 5 minutes on two cores, log in $venv/horovod.log"
   jobs=$(getconf _NPROCESSORS_ONLN)
   # --no-build-isolation: it is compiled against the TensorFlow just installed. --no-cache-dir and
@@ -99,13 +106,15 @@ if [ "$(cat "$built" 2>/dev/null)" != "$horovod_from" ]; then
     die "Horovod did not build (its last lines are above, all of it in $venv/horovod.log): check the" \
       "network, memory and g++ (version 9 or newer), then run make env again."
   fi
-  echo "$horovod_from" >"$built"
+  echo "$horovod_from" >"$horovod_built"
 fi
 
 say "checking Horovod: import, MPI and Gloo, and an allreduce of two ranks"
-remedy="Build it again: rm -f $built && make env."
-python jobs/local/check_horovod.py 1 || die "this Horovod cannot be used. $remedy"
-timeout 120 mpiexec -n 2 python jobs/local/check_horovod.py 2 ||
-  die "two ranks under mpiexec could not add two numbers with this Horovod. $remedy"
-state >"$stamp"
+notes=$venv/check.log # TensorFlow's own lines at start-up, many of them about absent graphics cards
+remedy="Install and build again: rm -f $venv/*.stamp && make env."
+why=$(python jobs/local/check_horovod.py 1 2>"$notes") ||
+  die "${why:-the check of Horovod died, see $notes.} $remedy"
+why=$(timeout 120 mpiexec -n 2 python jobs/local/check_horovod.py 2 2>"$notes") ||
+  die "under mpiexec -n 2: ${why:-the two ranks died or waited for ever, see $notes.} $remedy"
+state >"$verified"
 say "$venv is ready."
