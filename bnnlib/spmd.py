@@ -1052,6 +1052,11 @@ class _Run:
             time.sleep(0.5)
             if self.run_dir is not None and _read_failures([_failure_file(self.run_dir, 0)]):
                 break
+        else:
+            if not everywhere and self.run_dir is not None:
+                # Rank 0 had run its last cell before this rank failed.
+                for line in ["rank 0 did not take this failure up:", *failure.traceback]:
+                    self._prefixed(line)
         _leave(_ERROR_STATUS)
 
     def _take_over(self, others: list[Failure]) -> None:
