@@ -14,6 +14,7 @@ from typing import Any
 from absl import flags
 
 from bnnlib.errors import ExperimentError
+from bnnlib.experiment import unknown_name
 
 _BNN = ["BNN_conv_flip", "BNN_conv_nonflip", "BNN_FC_flip", "BNN_FC_nonflip"]
 _CNN = ["CNN_conv", "CNN_FC"]
@@ -23,26 +24,40 @@ def definitions() -> flags.FlagValues:
     """The seed study's flags with its own defaults where it has one."""
     values = flags.FlagValues()
 
-    def define(kind: Any, name: str, default: Any, meaning: str, **limits: Any) -> None:
-        kind(name, default, meaning, flag_values=values, **limits)
+    def text(name: str, default: str | None, meaning: str) -> None:
+        flags.DEFINE_string(name, default, meaning, flag_values=values)
 
-    define(flags.DEFINE_string, "model_type", "BNN", "BNN: the network bnnConv; CNN: cnnConv")
-    define(flags.DEFINE_enum, "bnnConv", "BNN_conv_flip", "Bayesian network", enum_values=_BNN)
-    define(flags.DEFINE_enum, "cnnConv", "CNN_conv", "deterministic network", enum_values=_CNN)
-    define(flags.DEFINE_string, "data_dir", None, "the data set's .npz, or a name bnnlib knows")
-    define(flags.DEFINE_string, "model_data", None, "the run's directory")
-    define(flags.DEFINE_boolean, "UseEpoch", False, "True: train epochs; False: iteration")
-    define(flags.DEFINE_integer, "epochs", 10, "passes over the training set")
-    define(flags.DEFINE_integer, "iteration", 8000, "steps, divided by the number of ranks")
-    define(flags.DEFINE_integer, "batch_size", 64, "images a rank a step")
-    define(flags.DEFINE_float, "learning_rate", 1e-3, "at one rank; multiplied by the ranks")
-    define(flags.DEFINE_integer, "num_intra", 0, "threads inside an op; 0: cores / ranks")
-    define(flags.DEFINE_integer, "num_inter", 1, "threads between ops")
-    define(flags.DEFINE_integer, "kmp_blocktime", None, "KMP_BLOCKTIME, milliseconds")
-    define(flags.DEFINE_string, "kmp_affinity", None, "KMP_AFFINITY")
-    define(flags.DEFINE_integer, "print_step", 10, "steps between lines of steps.jsonl")
-    define(flags.DEFINE_boolean, "verbose", False, "print the network's weights and shapes")
-    define(flags.DEFINE_boolean, "compression", False, "fp16 gradients")
+    def choice(name: str, choices: list[str], meaning: str) -> None:
+        # The seed study's own configs write CNN_Conv where its code compares with CNN_conv.
+        flags.DEFINE_enum(
+            name, choices[0], choices, meaning, flag_values=values, case_sensitive=False
+        )
+
+    def whole(name: str, default: int | None, least: int, meaning: str) -> None:
+        flags.DEFINE_integer(name, default, meaning, lower_bound=least, flag_values=values)
+
+    def switch(name: str, meaning: str) -> None:
+        flags.DEFINE_boolean(name, False, meaning, flag_values=values)
+
+    choice("model_type", ["BNN", "CNN"], "BNN: the network bnnConv; CNN: cnnConv")
+    choice("bnnConv", _BNN, "Bayesian network")
+    choice("cnnConv", _CNN, "deterministic network")
+    text("data_dir", None, "the data set's .npz, or a name bnnlib knows")
+    text("model_data", None, "the run's directory")
+    switch("UseEpoch", "True: train epochs; False: iteration")
+    whole("epochs", 10, 1, "passes over the training set")
+    whole("iteration", 8000, 1, "steps, divided by the number of ranks")
+    whole("batch_size", 64, 1, "images a rank a step")
+    flags.DEFINE_float(
+        "learning_rate", 1e-3, "at one rank; multiplied by the ranks", flag_values=values
+    )
+    whole("num_intra", 0, 0, "threads inside an op; 0: cores / ranks")
+    whole("num_inter", 1, 1, "threads between ops")
+    whole("kmp_blocktime", None, 0, "KMP_BLOCKTIME, milliseconds")
+    text("kmp_affinity", None, "KMP_AFFINITY")
+    whole("print_step", 10, 1, "steps between lines of steps.jsonl")
+    switch("verbose", "print the network's weights and shapes")
+    switch("compression", "fp16 gradients")
     return values
 
 
@@ -66,13 +81,21 @@ def read(path: str | Path, ranks: int = 1) -> tuple[dict[str, Any], dict[str, st
         raise ExperimentError(f"--flagfile={path}: no such file")
     seed = definitions()
     try:
-        rest = seed(["bnnlib.training", f"--flagfile={path}"])
-    except (flags.Error, OSError) as error:
+        words = seed.read_flags_from_files([f"--flagfile={path}"])
+        if any(word.startswith(("--undefok", "-undefok")) for word in words):
+            raise ExperimentError(f"--flagfile={path}: undefok would ignore flags; take it out")
+        rest = seed(["bnnlib.training", *words])
+    except ExperimentError:
+        raise
+    except flags.IllegalFlagValueError as error:
+        raise ExperimentError(f"--flagfile={path}: {_illegal(error, seed)}") from error
+    except flags.UnrecognizedFlagError as error:
+        message = unknown_name(error.flagname, sorted(_names(seed)), "flag")
+        raise ExperimentError(f"--flagfile={path}: {message}") from error
+    except (flags.Error, OSError, ValueError) as error:  # ValueError: bytes that are no text
         raise ExperimentError(f"--flagfile={path}: {error}") from error
     if rest[1:]:
         raise ExperimentError(f"--flagfile={path}: {rest[1]!r} is no flag; write --name=value")
-    if seed.model_type not in ("BNN", "CNN"):
-        raise ExperimentError(f"model_type = {seed.model_type!r}: expected BNN or CNN")
     if seed.compression:
         raise ExperimentError("compression = True: fp16 gradients are not offered yet; take it out")
     values = {
@@ -105,3 +128,26 @@ def read(path: str | Path, ranks: int = 1) -> tuple[dict[str, Any], dict[str, st
     if seed.kmp_affinity is not None:
         environment["KMP_AFFINITY"] = seed.kmp_affinity
     return values, environment, bool(seed.verbose)
+
+
+def _names(values: flags.FlagValues) -> set[str]:
+    """The study's flags, without absl's own ``flagfile`` and ``undefok``."""
+    return set(values) - {"flagfile", "undefok"}
+
+
+def _illegal(error: flags.IllegalFlagValueError, values: flags.FlagValues) -> str:
+    """Absl's ``flag --name=value: reason`` with what was expected in place of Python's reason."""
+    name, _, value = str(error).removeprefix("flag --").partition("=")
+    value = value.removesuffix(f": {error.__context__}")
+    parser = values[name].parser
+    kind = parser.flag_type()
+    expected = {
+        "int": "a whole number",
+        "float": "a number",
+        "bool": "True or False",
+        "string enum": "one of " + ", ".join(getattr(parser, "enum_values", [])),
+    }[kind]
+    least = getattr(parser, "lower_bound", None)
+    if least is not None:
+        expected += f", {least} or more"
+    return f"{name} = {value!r}: expected {expected}"
