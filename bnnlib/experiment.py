@@ -7,8 +7,11 @@ notebook's cell equal to :meth:`Experiment.parameters_cell`.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
+import hashlib
+import json
 import math
 import re
 import typing
@@ -127,15 +130,15 @@ class Experiment:
         """An experiment from a notebook's ``globals()``, straight after its parameters cell.
 
         Papermill only warns of a parameter that the notebook does not have, and a mistyped name
-        would silently run the defaults. Here every plain value (text, number, list, dictionary)
-        under a public name must be a parameter. A notebook that is run again from its top in a
-        live JupyterLab holds other names by then; once `experiment` stands in the namespace only
+        would silently run the defaults. Here every plain value (text, number, list, dictionary,
+        None) under a public name must be a parameter. A notebook that is run again from its top in
+        a live JupyterLab holds other names by then; once `experiment` stands in the namespace only
         the parameters are read.
 
         Raises:
             ExperimentError: as :meth:`from_mapping`.
         """
-        plain = (str, int, float, bool, list, dict)
+        plain = (str, int, float, bool, list, dict, type(None))
         values = {
             name: value
             for name, value in namespace.items()
@@ -197,7 +200,11 @@ class Experiment:
         ]
 
     def default_run_dir(self, ranks: int) -> Path:
-        """``runs/<dataset>/<model>-r<ranks>-s<seed>[-<what differs>]``, for an empty `run_dir`."""
+        """``runs/<dataset>/<model>-r<ranks>-s<seed>[-<what differs>]``, for an empty `run_dir`.
+
+        What such a name cannot hold (a path, a very long list) is told apart by a checksum at its
+        end, so that other parameters always have another directory.
+        """
         named = {"model", "dataset", "seed", "run_dir"}
         default = type(self)()
         differs = [
@@ -205,8 +212,13 @@ class Experiment:
             for field in dataclasses.fields(self)
             if field.name not in named and getattr(self, field.name) != getattr(default, field.name)
         ]
-        text = "-".join([self.model, f"r{ranks}", f"s{self.seed}", *differs])
-        return Path("runs") / Path(self.dataset).stem / re.sub(r"[^\w.=,-]+", "_", text)
+        full = "-".join([self.model, f"r{ranks}", f"s{self.seed}", *differs])
+        group = re.sub(r"[^\w.-]+", "_", Path(self.dataset).stem, flags=re.ASCII).strip(".")
+        name = re.sub(r"[^\w.=,-]+", "_", full, flags=re.ASCII)
+        if (group, name) != (self.dataset, full) or len(group) > 100 or len(name) > 200:
+            values = json.dumps(self.to_dict() | {"run_dir": ""}).encode()
+            name = f"{name[:190]}-{hashlib.sha256(values).hexdigest()[:8]}"
+        return Path("runs") / (group[:100] or "data") / name
 
 
 _TYPES: dict[str, Any] = typing.get_type_hints(Experiment)
@@ -214,7 +226,7 @@ _TYPES: dict[str, Any] = typing.get_type_hints(Experiment)
 
 def unknown_name(name: str, known: list[str], what: str = "parameter") -> str:
     """One sentence for a name that nothing has, with the nearest one that something has."""
-    near = difflib.get_close_matches(name, known, n=1)
+    near = difflib.get_close_matches(str(name), known, n=1)
     guess = f"did you mean {near[0]}? " if near else ""
     return f"{name}: no such {what}; {guess}Known: {', '.join(known)}"
 
@@ -222,8 +234,9 @@ def unknown_name(name: str, known: list[str], what: str = "parameter") -> str:
 def _typed(name: str, value: Any, expected: Any) -> Any:
     """`value` as the field's type; refuses what would lose something or hide a mistake."""
     if expected is float and isinstance(value, int | float) and not isinstance(value, bool):
-        if math.isfinite(value):
-            return float(value)
+        with contextlib.suppress(OverflowError):  # an int that no float can hold
+            if math.isfinite(value):
+                return float(value)
         raise ExperimentError(f"{name} = {value!r}: expected a finite number")
     if expected is int and isinstance(value, float) and value.is_integer():
         return int(value)  # YAML's and the command line's 1e3
