@@ -40,6 +40,34 @@ def random_signs(shape: Any, seed: Tensor) -> Tensor:
     return tf.cast(2 * bits - 1, tf.float32)
 
 
+def max_pool(x: Tensor) -> Tensor:
+    """The maximum of each 2x2 block of ``(batch, height, width, channels)``, SAME padding.
+
+    TensorFlow's CPU gradient of max-pooling searches each block's maximum again, one number at a
+    time (two thirds of `CNN_conv`'s step). Comparing with the maximum instead, in whole arrays,
+    takes half as long. Entries that tie share the gradient evenly, a subgradient like TensorFlow's
+    own, which gives all of it to the first.
+    """
+    height, width, channels = x.shape[1:]
+    if height % 2 or width % 2:
+        return tf.nn.max_pool2d(x, ksize=2, strides=2, padding="SAME")
+
+    @tf.custom_gradient
+    def compared(x: Tensor) -> tuple[Tensor, Any]:
+        pooled = tf.nn.max_pool2d(x, ksize=2, strides=2, padding="SAME")
+
+        def gradient(upstream: Tensor) -> Tensor:
+            blocks = tf.reshape(x, [-1, height // 2, 2, width // 2, 2, channels])
+            largest = tf.cast(tf.equal(blocks, pooled[:, :, None, :, None, :]), x.dtype)
+            ties = 4.0 * tf.nn.avg_pool2d(tf.reshape(largest, tf.shape(x)), 2, 2, padding="SAME")
+            shared = (upstream / ties)[:, :, None, :, None, :]
+            return tf.reshape(largest * shared, tf.shape(x))
+
+        return pooled, gradient
+
+    return compared(x)
+
+
 class Layer(tf.Module):
     """A dense or convolutional layer: a linear operation with a kernel, then bias.
 

@@ -25,6 +25,7 @@ from bnnlib.layers import (
     Layer,
     Reparameterization,
     Tensor,
+    max_pool,
     stream_key,
     substream,
 )
@@ -144,7 +145,7 @@ class Network(tf.Module):
             if stage.pool:
                 # Before bias and ReLU: both are monotone, so the function is exactly the usual
                 # one, on a quarter of the elements.
-                x = tf.nn.max_pool2d(x, ksize=2, strides=2, padding="SAME")
+                x = max_pool(x)
             x = tf.nn.bias_add(x, layer.bias)
             if index < last:
                 x = tf.nn.relu(x)

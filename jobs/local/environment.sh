@@ -48,7 +48,7 @@ locked() { sed -n "s/^\($1==[^ ]*\).*/\1/p" requirements.lock; }
 horovod_from="Python $version $horovod $(locked tensorflow) $(locked mpich) ${horovod_flags[*]}"
 state() { # what was asked for, and what lies there now
   echo "$horovod_from"
-  cksum requirements.lock pyproject.toml jobs/local/environment.sh jobs/local/check_horovod.py
+  cksum requirements.lock pyproject.toml jobs/local/*.sh jobs/local/*.py
   local site=("$venv"/lib/python3.*/site-packages)
   cksum "${site[0]}"/horovod/metadata.json "${site[0]}"/horovod/tensorflow/*.so
   ls -d "${site[0]}"/tensorflow-*.dist-info
@@ -108,6 +108,9 @@ if [ "$(cat "$horovod_built" 2>/dev/null)" != "$horovod_from" ]; then
   fi
   echo "$horovod_from" >"$horovod_built"
 fi
+
+# Plain `horovodrun` takes Gloo; the file says why.
+{ echo "#!$(cd "$venv" && pwd)/bin/python" && cat jobs/local/horovodrun.py; } >"$venv/bin/horovodrun"
 
 say "checking Horovod: import, MPI and Gloo, and an allreduce of two ranks"
 notes=$venv/check.log # TensorFlow's own lines at start-up, many of them about absent graphics cards
