@@ -5,6 +5,8 @@ import pathlib
 
 import pytest
 
+import bnnlib  # noqa: F401  chooses Keras 2, before a test module imports TensorFlow
+
 BESIDE_THE_REPOSITORY = pathlib.Path(__file__).parents[2] / "shared" / "data"
 
 
