@@ -1,0 +1,327 @@
+"""Networks against Keras with the same weights, and parameter counts worked by hand."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tf_keras
+
+from bnnlib import data, models
+from bnnlib.errors import ExperimentError
+from bnnlib.layers import Deterministic, Flipout, Reparameterization
+
+GREY, COLOUR = (28, 28, 1), (32, 32, 3)
+SEED = tf.constant([5, 6], tf.int64)
+
+
+def images_of(shape, batch=4):
+    return np.random.default_rng(2).uniform(size=(batch, *shape)).astype(np.float32)
+
+
+def set_biases(network):
+    """Biases of both signs, without which the order of pooling, bias and ReLU hardly shows."""
+    rng = np.random.default_rng(4)
+    for layer in network.layers:
+        layer.bias.assign(rng.normal(0.0, 0.5, size=layer.bias.shape))
+
+
+# --- what is built --------------------------------------------------------------------------------
+
+
+def kinds(name, image_shape=GREY, **options):
+    return [type(layer) for layer in models.build(name, image_shape, 10, **options).layers]
+
+
+@pytest.mark.parametrize("bayesian_layers", ["auto", "first", "all"])
+@pytest.mark.parametrize("image_shape", [GREY, COLOUR])
+@pytest.mark.parametrize("name", models.BUILDERS)
+def test_every_model_has_the_layers_that_its_name_says(name, image_shape, bayesian_layers):
+    network = models.build(name, image_shape, 7, bayesian_layers=bayesian_layers)
+    family, structure, *estimator = name.split("_")
+    posterior = {"flip": Flipout, "nonflip": Reparameterization}.get("".join(estimator))
+    assert (posterior is None) == (family == "CNN")
+    num_layers = 8 if structure == "VGG" else 2
+    num_bayesian = num_layers if bayesian_layers == "all" else 1
+    if bayesian_layers == "auto" and structure == "VGG":
+        num_bayesian = num_layers
+    expected = [posterior] * num_bayesian + [Deterministic] * (num_layers - num_bayesian)
+    if posterior is None:
+        expected = [Deterministic] * num_layers
+    assert [type(layer) for layer in network.layers] == expected
+    assert network.is_bayesian == (family == "BNN")
+    dimensions = [len(layer.kernel_shape) for layer in network.layers]
+    assert dimensions == {"conv": [4, 2], "FC": [2, 2], "VGG": [4] * 6 + [2, 2]}[structure]
+
+    logits = network(images_of(image_shape, batch=2), SEED)
+    assert logits.shape == (2, 7)
+    assert logits.dtype == tf.float32
+    assert np.isfinite(logits).all()
+    kl = network.kl().numpy()
+    assert kl == pytest.approx(sum(layer.kl().numpy() for layer in network.layers), rel=1e-6)
+    assert (kl > 0) == network.is_bayesian
+
+
+def test_the_six_are_the_studys():
+    assert set(models.SIX) < set(models.BUILDERS)
+    assert [name for name in models.BUILDERS if "VGG" not in name] == list(models.SIX)
+
+
+# Biases count once, posterior kernels twice (mean and rho).
+COUNTS = {
+    # 5x5 kernels, 64 filters; pooled to 14x14 or 16x16; dense to ten classes.
+    ("CNN_conv", GREY): [25 * 1 * 64 + 64, 14 * 14 * 64 * 10 + 10],
+    ("CNN_conv", COLOUR): [25 * 3 * 64 + 64, 16 * 16 * 64 * 10 + 10],
+    ("BNN_conv_flip", GREY): [2 * 1600 + 64, 125450],
+    ("BNN_conv_nonflip", COLOUR): [2 * 4800 + 64, 163850],
+    ("CNN_FC", GREY): [784 * 64 + 64, 64 * 10 + 10],
+    ("BNN_FC_flip", GREY): [2 * 50176 + 64, 650],
+    ("BNN_FC_nonflip", COLOUR): [2 * 3072 * 64 + 64, 650],
+    # 3x3 kernels; 28 or 32 pixels become 4 in three poolings that round up.
+    ("CNN_VGG", COLOUR): [896, 9248, 18496, 36928, 73856, 147584, 2048 * 128 + 128, 1290],
+    ("CNN_VGG", GREY): [320, 9248, 18496, 36928, 73856, 147584, 2048 * 128 + 128, 1290],
+    ("BNN_VGG_flip", GREY): [
+        *(608, 18464, 36928, 73792, 147584, 295040),
+        *(2 * 2048 * 128 + 128, 2 * 1280 + 10),
+    ],
+}
+
+
+@pytest.mark.parametrize(("name", "image_shape"), COUNTS)
+def test_parameter_counts_by_hand(name, image_shape):
+    network = models.build(name, image_shape, 10)
+    rows = models.summary(network)
+    assert [row["parameters"] for row in rows] == COUNTS[name, image_shape]
+    assert sum(weight.size for weight in network.weights().values()) == sum(
+        COUNTS[name, image_shape]
+    )
+    assert [row["type"] for row in rows] == [kind.__name__ for kind in kinds(name, image_shape)]
+
+
+def test_summary_by_hand():
+    assert models.summary(models.build("BNN_conv_flip", GREY, 10)) == [
+        {
+            "layer": "layer0_convolution",
+            "type": "Flipout",
+            "kernel": (5, 5, 1, 64),
+            "parameters": 3264,
+        },
+        {
+            "layer": "layer1_dense",
+            "type": "Deterministic",
+            "kernel": (12544, 10),
+            "parameters": 125450,
+        },
+    ]
+
+
+def test_prior_stddev_reaches_every_posterior():
+    network = models.build("BNN_VGG_flip", GREY, 10, prior_stddev=0.25)
+    assert {float(layer.prior.scale) for layer in network.layers} == {0.25}
+
+
+def test_unknown_names_are_refused():
+    with pytest.raises(
+        ExperimentError, match=r"^BNN_conv_flop: no such model; did you mean BNN_conv_flip\?"
+    ):
+        models.build("BNN_conv_flop", GREY, 10)
+    with pytest.raises(ExperimentError, match=r"^lenet: no such model; Known: BNN_conv_flip, "):
+        models.build("lenet", GREY, 10)
+    with pytest.raises(ExperimentError, match="'last': expected auto, first or all"):
+        models.build("BNN_FC_flip", GREY, 10, bayesian_layers="last")
+
+
+# --- what is computed -----------------------------------------------------------------------------
+
+
+def keras_twin(name, image_shape):
+    """The usual order, convolution - bias - ReLU - pooling, in Keras' layers."""
+    keras = tf_keras.layers
+    pool = keras.MaxPooling2D(2, padding="same")
+    if name == "CNN_VGG":
+        hidden = [
+            layer
+            for filters in (32, 64, 128)
+            for layer in (
+                keras.Conv2D(filters, 3, padding="same", activation="relu"),
+                keras.Conv2D(filters, 3, padding="same", activation="relu"),
+                keras.MaxPooling2D(2, padding="same"),
+            )
+        ]
+        hidden += [keras.Flatten(), keras.Dense(128, activation="relu")]
+    elif name == "CNN_conv":
+        hidden = [
+            keras.Conv2D(64, 5, padding="same", activation="relu"),
+            pool,
+            keras.Flatten(),
+        ]
+    else:
+        hidden = [keras.Flatten(), keras.Dense(64, activation="relu")]
+    return tf_keras.Sequential([keras.InputLayer(image_shape), *hidden, keras.Dense(10)])
+
+
+@pytest.mark.parametrize("image_shape", [GREY, COLOUR, (7, 9, 2)])
+@pytest.mark.parametrize("name", ["CNN_conv", "CNN_FC", "CNN_VGG"])
+def test_pooling_before_bias_and_relu_is_the_usual_network(name, image_shape):
+    network, twin = models.build(name, image_shape, 10), keras_twin(name, image_shape)
+    set_biases(network)
+    twin.set_weights([w for layer in network.layers for w in (layer.kernel, layer.bias)])
+    images = images_of(image_shape)
+    expected = twin(images).numpy()
+    np.testing.assert_allclose(network(images, SEED), expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        network.predict(images, network.sample(SEED)), expected, rtol=1e-4, atol=1e-5
+    )
+
+    # And so are its gradients, where pooling's tied maxima would show.
+    labels = np.arange(4)
+    with tf.GradientTape(persistent=True) as tape:
+        ours, theirs = (
+            tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits))
+            for logits in (network(images, SEED), twin(images))
+        )
+    own = [w for layer in network.layers for w in (layer.kernel, layer.bias)]
+    for gradient, keras_gradient in zip(
+        tape.gradient(ours, own), tape.gradient(theirs, twin.trainable_variables), strict=True
+    ):
+        np.testing.assert_allclose(gradient, keras_gradient, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["BNN_conv_nonflip", "BNN_FC_nonflip"])
+def test_a_training_draw_of_reparameterization_is_a_prediction_with_that_draw(name):
+    network = models.build(name, GREY, 10, bayesian_layers="all")
+    set_biases(network)
+    images = images_of(GREY)
+    np.testing.assert_allclose(
+        network(images, SEED), network.predict(images, network.sample(SEED)), rtol=1e-4, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("name", ["BNN_conv_flip", "BNN_conv_nonflip", "BNN_FC_flip"])
+def test_logits_follow_from_the_seed_alone(name):
+    network, images = models.build(name, GREY, 10), images_of(GREY)
+    first = network(images, SEED).numpy()
+    other = network(images, SEED + 1).numpy()
+    assert (other != first).all()
+    np.testing.assert_array_equal(network(images, SEED), first)
+
+
+def test_layers_draw_different_noise_of_one_seed():
+    # Two layers of one shape, 64 x 64: with the same noise their draws would be equal.
+    network = models.build("BNN_FC_flip", (8, 8, 1), 64, bayesian_layers="all")
+    draws = [
+        ((draw - layer.mean) / layer.posterior.stddev()).numpy().ravel()
+        for layer, draw in zip(network.layers, network.sample(SEED), strict=True)
+    ]
+    assert abs(np.corrcoef(draws)[0, 1]) < 5 / 64
+    means = [layer.mean.numpy().ravel() for layer in network.layers]
+    assert abs(np.corrcoef(means)[0, 1]) < 5 / 64
+
+
+def test_an_images_prediction_does_not_depend_on_its_batch():
+    network, images = models.build("BNN_conv_flip", GREY, 10), images_of(GREY)
+    kernels = network.sample(SEED)
+    alone = tf.concat([network.predict(images[n : n + 1], kernels) for n in range(4)], 0)
+    np.testing.assert_allclose(network.predict(images, kernels), alone, rtol=1e-4, atol=1e-6)
+
+
+# --- weights --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", models.BUILDERS)
+def test_initial_weights_follow_from_the_seed(name):
+    one, same, other = (models.build(name, GREY, 10, seed=seed).weights() for seed in (3, 3, 4))
+    for key, value in one.items():
+        np.testing.assert_array_equal(same[key], value)
+        if not key.endswith("bias"):
+            assert (other[key] != value).mean() > 0.99
+
+
+@pytest.mark.parametrize("name", models.BUILDERS)
+def test_weights_are_all_that_a_network_is(name):
+    network = models.build(name, GREY, 10, seed=1)
+    set_biases(network)
+    weights = network.weights()
+    assert len(weights) == len(network.trainable_variables)
+    other = models.build(name, GREY, 10, seed=2)
+    images = images_of(GREY)
+    assert (other(images, SEED).numpy() != network(images, SEED).numpy()).all()
+    other.load_weights(weights)
+    np.testing.assert_array_equal(other(images, SEED), network(images, SEED))
+    assert other.kl().numpy() == network.kl().numpy()
+    for key, value in other.weights().items():
+        np.testing.assert_array_equal(value, weights[key])
+
+
+def test_weights_have_the_names_of_their_layers():
+    assert set(models.build("BNN_FC_flip", GREY, 10).weights()) == {
+        *("layer0/mean", "layer0/rho", "layer0/bias"),
+        *("layer1/kernel", "layer1/bias"),
+    }
+
+
+def test_weights_are_copies():
+    network = models.build("CNN_FC", GREY, 10)
+    before = network.weights()
+    kept = before["layer1/bias"].copy()
+    network.layers[1].bias.assign_add(tf.ones(10))
+    np.testing.assert_array_equal(before["layer1/bias"], kept)
+
+
+@pytest.mark.parametrize(
+    ("name", "image_shape", "message"),
+    [
+        ("CNN_FC", GREY, r"'layer0/kernel', 'layer0/mean', 'layer0/rho'.* of another network$"),
+        ("BNN_FC_flip", COLOUR, r"^layer0/mean has shape \(3072, 64\).*expects \(784, 64\)"),
+        ("BNN_conv_flip", GREY, r"has shape .*the network BNN_FC_flip expects"),
+    ],
+)
+def test_another_networks_weights_are_refused_and_nothing_is_set(name, image_shape, message):
+    network = models.build("BNN_FC_flip", GREY, 10)
+    before = network.weights()
+    wrong = models.build(name, image_shape, 10, seed=9).weights()
+    with pytest.raises(ExperimentError, match=message):
+        network.load_weights(wrong)
+    for key, value in network.weights().items():
+        np.testing.assert_array_equal(value, before[key])
+
+
+def test_weights_with_one_wrong_shape_set_nothing():
+    network = models.build("CNN_FC", GREY, 10)
+    before = network.weights()
+    wrong = {key: value + 1 for key, value in before.items()}
+    wrong["layer1/kernel"] = np.zeros((64, 9), np.float32)
+    with pytest.raises(ExperimentError, match=r"^layer1/kernel has shape \(64, 9\)"):
+        network.load_weights(wrong)
+    for key, value in network.weights().items():
+        np.testing.assert_array_equal(value, before[key])
+
+
+# --- inputs ---------------------------------------------------------------------------------------
+
+
+def test_inputs_are_scaled_and_centred():
+    dataset = data.load("tiny")
+    images = np.zeros((2, *GREY), np.uint8)
+    images[1] = 51
+    inputs = models.to_inputs(tf.constant(images), dataset).numpy()
+    assert inputs.dtype == np.float32
+    np.testing.assert_allclose(inputs[0], 0.0)
+    np.testing.assert_allclose(inputs[1], 0.2, rtol=1e-6)
+
+    mean_image = np.linspace(0, 1, 784, dtype=np.float32).reshape(GREY)
+    centred = dataclasses.replace(dataset, mean_image=mean_image)
+    inputs = models.to_inputs(tf.constant(images), centred).numpy()
+    np.testing.assert_allclose(inputs, [0.0 - mean_image, 0.2 - mean_image], atol=1e-7)
+
+    floating = dataclasses.replace(dataset, scale=1.0)
+    values = np.full((1, *GREY), 3.5, np.float64)
+    np.testing.assert_array_equal(models.to_inputs(values, floating), values.astype(np.float32))
+
+
+@pytest.mark.parametrize("name", ["tiny", "tiny_cifar10"])
+def test_a_data_sets_own_mean_image_centres_its_inputs(name):
+    dataset = data.load(name, subtract_mean=True)
+    inputs = models.to_inputs(dataset.x_train, dataset).numpy()
+    assert np.abs(inputs.mean(axis=0)).max() < 1e-5
+    assert inputs.std() > 0.1
