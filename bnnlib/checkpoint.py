@@ -7,11 +7,13 @@ whole file or none; each array carries the zip format's checksum.
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
 import os
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO
 
@@ -20,6 +22,10 @@ import numpy as np
 from bnnlib.errors import RecordError
 
 logger = logging.getLogger(__name__)
+
+# What numpy and zipfile raise on damaged bytes: RuntimeError for a bit that says "encrypted", its
+# NotImplementedError for an unknown compression or version.
+_DAMAGED = (OSError, ValueError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
 KEEP = 2  # the newest, and the one before in case the newest cannot be read
 
@@ -39,11 +45,13 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise RecordError(
-            f"{path}: could not be written ({error.strerror}); what was there before is unharmed. "
-            "Make room or give another run_dir, and start the same command again"
+            f"{path}: could not be written ({error.strerror or error}); what was there before is "
+            "unharmed. Make room or give another run_dir, and start the same command again"
         ) from error
+    finally:
+        with contextlib.suppress(OSError):  # its folder may be what is missing
+            temporary.unlink(missing_ok=True)
 
 
 def save(directory: Path, state: dict[str, np.ndarray]) -> Path:
@@ -60,10 +68,21 @@ def save(directory: Path, state: dict[str, np.ndarray]) -> Path:
         RecordError: the file could not be written.
     """
     path = directory / f"step-{int(state['step']):09d}.npz"
-    write_atomically(path, lambda file: np.savez(file, **state))
+    write_npz(path, state)
     for old in _newest_first(directory)[KEEP:]:
         old.unlink(missing_ok=True)
     return path
+
+
+def write_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Writes arrays by name, for :func:`read_npz`.
+
+    Raises:
+        RecordError: as :func:`write_atomically`.
+    """
+    content = io.BytesIO()  # a zip archive that is cut off by a full disk complains when collected
+    np.savez(content, **arrays)
+    write_atomically(path, lambda file: file.write(content.getbuffer()))
 
 
 def read_npz(path: Path, what: str) -> dict[str, np.ndarray]:
@@ -75,7 +94,7 @@ def read_npz(path: Path, what: str) -> dict[str, np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+    except _DAMAGED as error:
         raise RecordError(f"{path}: no readable {what} ({error})") from error
 
 
