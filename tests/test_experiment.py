@@ -51,6 +51,9 @@ WRONG_TYPES: dict[type, list[Any]] = {
     float: [True, "0.1", math.nan, math.inf, -math.inf, None, [0.1], 10**400],
 }
 
+# The same examples each time, and no deadline: a busy machine is no failure.
+quick = settings(deadline=None, derandomize=True)
+
 PLAIN = st.one_of(
     st.none(),
     st.booleans(),
@@ -108,7 +111,7 @@ def test_numbers_that_mean_the_same_are_taken_as_the_fields_type():
 
 def test_messages_of_wrong_types_say_which():
     with pytest.raises(ExperimentError, match=r"^epochs = '10': expected int, got str$"):
-        Experiment(epochs="10")  # type: ignore[arg-type]
+        Experiment(epochs="10")
     with pytest.raises(ExperimentError, match=r"^epochs = True: expected an int, got a bool$"):
         Experiment(epochs=True)
     with pytest.raises(ExperimentError, match=r"^learning_rate = nan: expected a finite number$"):
@@ -133,7 +136,7 @@ def test_a_name_like_no_other_gets_no_guess():
     assert unknown_name("a", ["b"], "flag") == "a: no such flag; Known: b"
 
 
-@settings(deadline=None)  # a busy machine is no failure
+@quick
 @given(st.dictionaries(st.one_of(st.sampled_from(NAMES), st.text(), st.integers()), PLAIN))
 def test_an_arbitrary_mapping_is_an_experiment_or_one_kind_of_error(values):
     try:
@@ -147,7 +150,7 @@ def test_an_arbitrary_mapping_is_an_experiment_or_one_kind_of_error(values):
         assert all(type(getattr(experiment, name)) is TYPES[name] for name in NAMES)
 
 
-@settings(deadline=None)
+@quick
 @given(st.dictionaries(st.one_of(st.sampled_from(NAMES), st.text()), PLAIN))
 def test_an_arbitrary_namespace_is_an_experiment_or_one_kind_of_error(namespace):
     mistyped = [
@@ -225,12 +228,12 @@ def test_a_notebook_run_again_in_a_live_kernel_may_hold_other_names():
 def test_an_experiment_cannot_be_changed():
     experiment = Experiment()
     with pytest.raises(dataclasses.FrozenInstanceError):
-        experiment.epochs = 3  # type: ignore[misc]
+        experiment.epochs = 3
     with pytest.raises(ExperimentError, match=r"^epochs = 0"):
         dataclasses.replace(experiment, epochs=0)
 
 
-@settings(deadline=None)
+@quick
 @given(some_fields())
 def test_to_dict_gives_json_and_the_same_experiment_back(values):
     experiment = Experiment.from_mapping(values)
@@ -241,7 +244,7 @@ def test_to_dict_gives_json_and_the_same_experiment_back(values):
 
 def test_the_parameters_cell_gives_the_defaults_with_their_types():
     cell = Experiment.parameters_cell()
-    namespace: dict[str, Any] = {}
+    namespace = dict[str, Any]()
     exec(compile(cell, "cell", "exec"), namespace)
     assert {name: namespace[name] for name in NAMES} == DEFAULTS
     assert [type(namespace[name]) for name in NAMES] == list(TYPES.values())
@@ -310,7 +313,7 @@ def test_default_run_dir_stays_below_runs(text):
     assert_safe(Experiment(dataset=text, model=text).default_run_dir(1))
 
 
-@settings(deadline=None)
+@quick
 @given(some_fields(), some_fields(), st.integers(1, 4), st.integers(1, 4))
 def test_default_run_dir_is_safe_and_another_for_other_parameters(one, other, ranks, other_ranks):
     first, second = Experiment.from_mapping(one), Experiment.from_mapping(other)
@@ -320,7 +323,7 @@ def test_default_run_dir_is_safe_and_another_for_other_parameters(one, other, ra
     assert (paths[0] == paths[1]) == ((first, ranks) == (second, other_ranks))
 
 
-@settings(deadline=None)
+@quick
 @given(some_fields(), st.sampled_from(NAMES[:-1]), st.data())
 def test_default_run_dir_tells_a_single_difference(values, name, data):
     first = Experiment.from_mapping(values)

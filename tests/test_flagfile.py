@@ -249,7 +249,9 @@ def read_or_refuse(path: Path, ranks: int = 1) -> None:
 
 
 # The file is written anew for each example, so that one folder serves them all.
-one_folder = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+one_folder = settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, derandomize=True
+)
 
 
 @one_folder
