@@ -10,6 +10,6 @@ import sys
 from horovod.runner.launch import run_commandline
 
 if __name__ == "__main__":
-    if not {"--mpi", "--gloo"} & set(sys.argv):
+    if not {"--gloo", "--mpi", "--jsrun"} & set(sys.argv):
         sys.argv.insert(1, "--gloo")
     sys.exit(run_commandline())

@@ -14,7 +14,7 @@ models=(CNN_FC BNN_FC_nonflip BNN_FC_flip CNN_conv BNN_conv_nonflip BNN_conv_fli
 
 # Environment: made by jobs/local/environment.sh.
 PATH=$PWD/.venv/bin:$PATH
-export PATH TF_CPP_MIN_LOG_LEVEL=2 # TensorFlow's errors only, so that the progress can be read
+export PATH
 
 for i in "${!models[@]}"; do
   model=${models[i]}
