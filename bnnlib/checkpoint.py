@@ -47,7 +47,8 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     except OSError as error:
         raise RecordError(
             f"{path}: could not be written ({error.strerror or error}); what was there before is "
-            "unharmed. Make room or give another run_dir, and start the same command again"
+            "unharmed. Make room or choose another place (run_dir, for a run), and start the same "
+            "command again"
         ) from error
     finally:
         with contextlib.suppress(OSError):  # its folder may be what is missing

@@ -233,7 +233,8 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypat
             checkpoint.save(tmp_path, state(2))
     assert str(error.value) == (
         f"{old}: could not be written (No space left on device); what was there before is "
-        "unharmed. Make room or give another run_dir, and start the same command again"
+        "unharmed. Make room or choose another place (run_dir, for a run), and start the same "
+        "command again"
     )
     assert names(tmp_path) == [old.name]
     assert old.read_bytes() == before
