@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 
 from bnnlib import launcher, provenance
 from bnnlib.errors import BnnlibError
@@ -39,11 +40,14 @@ def train(argv: list[str] | None = None) -> None:
         from bnnlib import results
 
         rank = launcher.rank()
-        results.record_failure(
-            results.run_directory(experiment, launcher.size()),
-            experiment.to_dict(),
-            {"rank": rank, "type": type(error).__name__, "message": str(error)},
-        )
+        try:
+            results.record_failure(
+                results.run_directory(experiment, launcher.size()),
+                experiment.to_dict(),
+                {"rank": rank, "type": type(error).__name__, "message": str(error)},
+            )
+        except BnnlibError as problem:  # a full disk must not keep the other ranks waiting
+            print(f"the run's record could not be written: {problem}", file=sys.stderr)
         distributed.abort(error)
 
 
