@@ -124,7 +124,8 @@ class Run:
         """Sets `trainer` to the last checkpoint, on all ranks; returns its step, 0 without one.
 
         Raises:
-            BnnlibError: the checkpoint is not of this network; raised on every rank.
+            BnnlibError: the checkpoint is not of this network, or ``steps.jsonl`` is damaged or
+                cannot be written; raised on every rank.
         """
 
         def restore() -> None:
@@ -132,14 +133,14 @@ class Run:
                 state = checkpoint.latest(self.directory / "checkpoints")
                 if state is not None:
                     trainer.restore(state)
+                # Lines after the checkpoint are written again when their steps are done again.
+                kept = [line for line in read_steps(self.directory) if line.step <= trainer.step]
+                text = "".join(_json_line(line) for line in kept)
+                write_atomically(self.directory / "steps.jsonl", lambda f: f.write(text.encode()))
+                self.lines = kept
 
         distributed.agree(restore)
         trainer.broadcast()
-        if self.ranks.rank == 0:
-            kept = [line for line in read_steps(self.directory) if line.step <= trainer.step]
-            text = "".join(_json_line(line) for line in kept)
-            write_atomically(self.directory / "steps.jsonl", lambda f: f.write(text.encode()))
-            self.lines = kept
         self.lines = distributed.gather(self.lines)[0]
         return trainer.step
 
@@ -198,9 +199,7 @@ class Run:
                 arrays[f"{name}/labels"] = its_labels
                 arrays[f"{name}/mean_probs"] = one.mean_probs
                 arrays[f"{name}/expected_entropy"] = one.expected_entropy
-            write_atomically(
-                self.directory / "predictions.npz", lambda file: np.savez(file, **arrays)
-            )
+            checkpoint.write_npz(self.directory / "predictions.npz", arrays)
             self._update(status=status, metrics=values, error=None, ended=_now())
         self._close()
         return values
@@ -267,7 +266,8 @@ def record_failure(
         parameters: as they were given, for a run whose parameters were refused.
         error: ``rank``, ``type``, ``message``, ``traceback`` (lines).
 
-    A record of another run in that directory is left as it is.
+    A record of another run in that directory, one that trained or may be training, is left as it
+    is, so that a mistyped parameter does not cost the run that it was meant to continue.
     """
     if _OPEN:
         for run in list(_OPEN):
@@ -275,7 +275,8 @@ def record_failure(
         return
     directory = Path(directory)
     path = directory / "run.json"
-    if path.exists() and read_record(directory)["status"] != "failed":
+    trained = (directory / "checkpoints").exists()
+    if path.exists() and (trained or read_record(directory)["status"] != "failed"):
         return
     ranks = int(error.get("ranks", 1))
     record = {
@@ -338,7 +339,8 @@ def read_record(directory: str | Path) -> dict[str, Any]:
     if not isinstance(record, dict):
         raise RecordError(f"{path}: no run record, expected an object with the key `parameters`")
     for key, types in KEYS.items():
-        if not isinstance(record.get(key, ...), types):
+        value = record.get(key, ...)
+        if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
             found = repr(record[key])[:60] if key in record else "nothing"
             expected = " or ".join("null" if t is type(None) else t.__name__ for t in types)
             raise RecordError(f"{path}: key {key!r}: expected {expected}, found {found}")
@@ -346,6 +348,9 @@ def read_record(directory: str | Path) -> dict[str, Any]:
         raise RecordError(
             f"{path}: status = {record['status']!r}: expected one of {', '.join(STATUSES)}"
         )
+    for key, value in record["metrics"].items():
+        if key in COLUMNS and not _is_number(value) and value is not None:
+            raise RecordError(f"{path}: metric {key!r}: expected a number, found {value!r:.60}")
     return record
 
 
@@ -353,17 +358,23 @@ def read_steps(directory: str | Path) -> list[StepLog]:
     """The lines of a run's ``steps.jsonl``; an unfinished last line is left out.
 
     Raises:
-        RecordError: another line is no step.
+        RecordError: another line is no step, or the file cannot be read.
     """
     path = Path(directory) / "steps.jsonl"
     if not path.exists():
         return []
-    text = path.read_text(encoding="utf-8")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise RecordError(f"{path}: no readable steps ({error})") from error
     lines = []
     for number, line in enumerate(text[: text.rfind("\n") + 1].splitlines(), start=1):
         try:
-            lines.append(StepLog(**json.loads(line)))
-        except (ValueError, TypeError) as error:
+            values = json.loads(line)
+            if not all(isinstance(value, int | float) for value in values.values()):
+                raise ValueError("expected numbers only")
+            lines.append(StepLog(**values))
+        except (AttributeError, RecursionError, TypeError, ValueError) as error:
             raise RecordError(f"{path}, line {number}: no step ({error})") from error
     return lines
 
@@ -379,8 +390,12 @@ def read_predictions(directory: str | Path, name: str = "test") -> tuple[Predict
     names = sorted({key.split("/")[0] for key in arrays})
     if name not in names:
         raise RecordError(f"{path}: no evaluation set {name!r}; it holds {', '.join(names)}")
-    prediction = Prediction(arrays[f"{name}/mean_probs"], arrays[f"{name}/expected_entropy"])
-    return prediction, arrays[f"{name}/labels"]
+    parts = ("mean_probs", "expected_entropy", "labels")
+    missing = [part for part in parts if f"{name}/{part}" not in arrays]
+    if missing:
+        raise RecordError(f"{path}: {name!r} has no {', '.join(missing)}")
+    mean_probs, expected_entropy, labels = (arrays[f"{name}/{part}"] for part in parts)
+    return Prediction(mean_probs, expected_entropy), labels
 
 
 def load(path: str | Path) -> pd.DataFrame:
@@ -452,21 +467,27 @@ def _json(record: Mapping[str, Any]) -> bytes:
     return (json.dumps(_plain(record), indent=2, allow_nan=False) + "\n").encode()
 
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def _json_line(line: StepLog) -> str:
     return json.dumps(_plain(dataclasses.asdict(line)), allow_nan=False) + "\n"
 
 
 def _plain(value: Any) -> Any:
-    """JSON has no NaN; null stands for a metric that is no number."""
+    """JSON's values: no NaN, for which null stands, and text for what JSON has no word for."""
     if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
+        return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     if isinstance(value, np.generic):
         return _plain(value.item())
     if isinstance(value, float) and not math.isfinite(value):
         return None
-    return value
+    if value is None or isinstance(value, str | int | float):
+        return value
+    return str(value)  # such as a date in a refused parameter file
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -481,12 +502,20 @@ def main(argv: list[str] | None = None) -> int:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 1
     shown = table[list(TABLE_COLUMNS)].copy()
-    shown["dataset"] = shown["dataset"].map(lambda name: Path(str(name)).name)
+    shown["dataset"] = shown["dataset"].map(lambda name: Path(str(name)).name, na_action="ignore")
     digits = {"accuracy": 4, "nll": 4, "brier": 4, "ece": 4, "images_per_second": 0}
-    formats = {name: f"{{:.{places}f}}".format for name, places in digits.items()}
+    formats: dict[str, Any] = {n: f"{{:.{places}f}}".format for n, places in digits.items()}
+    # Beside a run whose parameters were refused, the others' whole numbers are floats.
+    formats["seed"] = lambda seed: f"{seed:.0f}" if isinstance(seed, float) else str(seed)
     print(shown.to_string(index=False, formatters=formats, na_rep="-"))
     if arguments.csv:
-        table.to_csv(arguments.csv, index=False)
+        try:
+            write_atomically(
+                Path(arguments.csv), lambda f: f.write(table.to_csv(index=False).encode())
+            )
+        except RecordError as error:
+            print(f"{parser.prog}: {error}", file=sys.stderr)
+            return 1
         print(f"written: {arguments.csv}")
     return 0
 
