@@ -47,6 +47,20 @@ MARKERS: dict[str, str] = {
     "CNN_VGG": "*",
 }
 ORDER = list(PALETTE)
+# For a user's own models, in alphabetical order; again from the start when they are more.
+_OWN_COLOURS = (_COLOURS[8], _COLOURS[2], "#332288", "#882255", "#117733", "#661100")
+_OWN_MARKERS = ("h", "<", ">", "d", "H", "8")
+
+
+def looks(models: Iterable[str]) -> tuple[dict[str, str], dict[str, str]]:
+    """Colours and markers of `models` by name: the study's own, and others for a user's models."""
+    present = set(models)
+    colours = {model: PALETTE[model] for model in ORDER if model in present}
+    markers = {model: MARKERS[model] for model in ORDER if model in present}
+    for index, model in enumerate(sorted(present - set(ORDER))):
+        colours[model] = _OWN_COLOURS[index % len(_OWN_COLOURS)]
+        markers[model] = _OWN_MARKERS[index % len(_OWN_MARKERS)]
+    return colours, markers
 
 
 def set_style() -> None:
@@ -193,6 +207,7 @@ def accuracy_against_nll(table: pd.DataFrame) -> Figure:
     set_style()
     figure, axis = _subplots(figsize=(7, 4.6), layout="constrained")
     models = _models(table)
+    palette, markers = looks(models)
     sns.scatterplot(
         table,
         x="nll",
@@ -201,8 +216,8 @@ def accuracy_against_nll(table: pd.DataFrame) -> Figure:
         style="model",
         hue_order=models,
         style_order=models,
-        palette=PALETTE,
-        markers=MARKERS,
+        palette=palette,
+        markers=markers,
         s=120,
         ax=axis,
     )
@@ -219,15 +234,17 @@ def reliability_table(table: pd.DataFrame, num_bins: int = metrics.NUM_BINS) -> 
         num_bins: bins of equal width of the confidence.
 
     Returns:
-        Columns model, seed, ece and those of :class:`bnnlib.metrics.ReliabilityBins`.
+        Columns run, model, seed, ece and those of :class:`bnnlib.metrics.ReliabilityBins`.
     """
     rows = []
     for run in table.itertuples():
         prediction, labels = results.read_predictions(run.path)
         bins = pd.DataFrame(vars(metrics.reliability_bins(prediction.mean_probs, labels, num_bins)))
-        bins.insert(0, "model", run.model)
-        bins.insert(1, "seed", run.seed)
-        bins.insert(2, "ece", run.ece)
+        # Seeds do not tell runs apart: the same one may have run on other numbers of ranks.
+        bins.insert(0, "run", f"{run.group}/{run.run_id}")
+        bins.insert(1, "model", run.model)
+        bins.insert(2, "seed", run.seed)
+        bins.insert(3, "ece", run.ece)
         rows.append(bins[bins["count"] > 0])
     return pd.concat(rows, ignore_index=True)
 
@@ -241,6 +258,7 @@ def reliability_diagrams(bins: pd.DataFrame) -> Figure:
     """
     set_style()
     models = _models(bins)
+    palette, markers = looks(models)
     columns = min(3, len(models))
     rows = -(-len(models) // columns)
     figure, axes = _subplots(
@@ -256,14 +274,14 @@ def reliability_diagrams(bins: pd.DataFrame) -> Figure:
     for index, model in enumerate(models):
         row, column = divmod(index, columns)
         upper, lower = axes[2 * row, column], axes[2 * row + 1, column]
-        for _, run in bins[bins.model == model].groupby("seed"):
+        for _, run in bins[bins.model == model].groupby("run"):
             gap = run.accuracy - run.confidence
             upper.errorbar(
                 run.confidence,
                 gap,
                 yerr=[run.accuracy - run.accuracy_low, run.accuracy_high - run.accuracy],
-                color=PALETTE.get(model, _COLOURS[8]),
-                marker=MARKERS.get(model, "o"),
+                color=palette[model],
+                marker=markers[model],
                 capsize=2,
                 linewidth=1.5,
                 elinewidth=1,
@@ -272,10 +290,10 @@ def reliability_diagrams(bins: pd.DataFrame) -> Figure:
                 (run.lower + run.upper) / 2,
                 run["count"],
                 width=0.9 * (run.upper - run.lower),
-                color=PALETTE.get(model, _COLOURS[8]),
+                color=palette[model],
                 alpha=0.6,
             )
-        mean_ece = bins[bins.model == model].groupby("seed").ece.first().mean()
+        mean_ece = bins[bins.model == model].groupby("run").ece.first().mean()
         upper.axhline(0, color="0.3", linewidth=1, linestyle="--")
         upper.set_title(f"{model}   ECE {mean_ece:.3f}", fontsize=12)
         lower.set_yscale("log")
