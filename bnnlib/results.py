@@ -7,6 +7,8 @@ A run's directory, ``runs/<group>/<run id>/``, holds
 - ``predictions.npz``: of each evaluation set, ``<set>/labels`` int64 ``(num_images,)``,
   ``<set>/mean_probs`` float32 ``(num_images, num_classes)`` and ``<set>/expected_entropy`` float32
   ``(num_images,)`` in nats;
+- ``posterior.jsonl``: one :class:`bnnlib.posterior.LayerLog` a line, of each Bayesian layer before
+  training and after every epoch;
 - ``checkpoints/``: training states; ``train.ipynb``: the executed notebook.
 
 ``python -m bnnlib.results runs/<group>`` prints the table of a group.
@@ -21,20 +23,25 @@ import json
 import math
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
 
-from bnnlib import checkpoint, distributed, metrics
+from bnnlib import checkpoint, data, distributed, metrics, models, posterior
 from bnnlib.checkpoint import write_atomically
+from bnnlib.data import Dataset
 from bnnlib.distributed import Ranks
 from bnnlib.errors import BnnlibError, RecordError
 from bnnlib.experiment import Experiment
+from bnnlib.models import Network
+from bnnlib.posterior import LayerLog
 from bnnlib.prediction import Prediction
 from bnnlib.training import StepLog, Trainer
+
+Line = TypeVar("Line")
 
 STATUSES = ("running", "finished", "stopped", "failed")
 # Every key of run.json and its type; None stands for what could not be known.
@@ -138,6 +145,7 @@ class Run:
                 text = "".join(_json_line(line) for line in kept)
                 write_atomically(self.directory / "steps.jsonl", lambda f: f.write(text.encode()))
                 self.lines = kept
+                self._keep_posterior(trainer.step)
 
         distributed.agree(restore)
         trainer.broadcast()
@@ -145,14 +153,19 @@ class Run:
         return trainer.step
 
     def follow(self, trainer: Trainer) -> Iterator[StepLog]:
-        """Trains to the end; logs each line, writes a checkpoint after each epoch and at the end.
+        """Trains to the end; logs each line, and posterior and checkpoint after each epoch.
 
         Yields:
             The lines of :meth:`bnnlib.training.Trainer.run`, each already in ``steps.jsonl``.
         """
+        if trainer.step == 0:
+            self.log_posterior(trainer)
         for line in trainer.run():
             self.log(line)
             if trainer.step % trainer.steps_per_epoch == 0 or trainer.step == trainer.num_steps:
+                # The posterior first: lines after the checkpoint are dropped when it is resumed,
+                # but one that is missing would stay missing.
+                self.log_posterior(trainer)
                 self.save(trainer)
             yield line
 
@@ -160,14 +173,13 @@ class Run:
         """Appends a line to ``steps.jsonl``, at once visible to ``tail -f``."""
         self.lines.append(line)
         if self.ranks.rank == 0:
-            try:
-                with open(self.directory / "steps.jsonl", "a", encoding="utf-8") as file:
-                    file.write(_json_line(line))
-            except OSError as error:
-                raise RecordError(
-                    f"{self.directory / 'steps.jsonl'}: could not be written ({error.strerror}); "
-                    "checkpoints and lines written before are unharmed"
-                ) from error
+            self._append("steps.jsonl", [line])
+
+    def log_posterior(self, trainer: Trainer) -> None:
+        """Appends the present posterior to ``posterior.jsonl``, from rank 0: weights are equal."""
+        if self.ranks.rank == 0 and trainer.network.is_bayesian:
+            epoch = trainer.step / trainer.steps_per_epoch
+            self._append("posterior.jsonl", posterior.logs(trainer.network, trainer.step, epoch))
 
     def save(self, trainer: Trainer) -> None:
         """Writes a checkpoint, from rank 0; the other ranks go on."""
@@ -209,6 +221,24 @@ class Run:
         if self.ranks.rank == 0:
             self._update(status="failed", error=dict(error), ended=_now())
         self._close()
+
+    def _append(self, name: str, lines: Sequence[StepLog | LayerLog]) -> None:
+        try:
+            with open(self.directory / name, "a", encoding="utf-8") as file:
+                file.writelines(_json_line(line) for line in lines)
+        except OSError as error:
+            raise RecordError(
+                f"{self.directory / name}: could not be written ({error.strerror}); "
+                "checkpoints and lines written before are unharmed"
+            ) from error
+
+    def _keep_posterior(self, step: int) -> None:
+        """Drops the lines that training from `step` on writes again; those of step 0 among them."""
+        path = self.directory / "posterior.jsonl"
+        if path.exists():
+            lines = read_posterior(self.directory) if step > 0 else []
+            text = "".join(_json_line(line) for line in lines if line.step <= step)
+            write_atomically(path, lambda file: file.write(text.encode()))
 
     def _close(self) -> None:
         if self in _OPEN:
@@ -360,23 +390,78 @@ def read_steps(directory: str | Path) -> list[StepLog]:
     Raises:
         RecordError: another line is no step, or the file cannot be read.
     """
-    path = Path(directory) / "steps.jsonl"
+
+    def step(values: dict[str, Any]) -> StepLog:
+        if not all(isinstance(value, int | float) for value in values.values()):
+            raise ValueError("expected numbers only")
+        return StepLog(**values)
+
+    return _read_lines(Path(directory) / "steps.jsonl", "step", step)
+
+
+def read_posterior(directory: str | Path) -> list[LayerLog]:
+    """The lines of a run's ``posterior.jsonl``; an unfinished last line is left out.
+
+    Returns:
+        In order of training; empty for a deterministic network, and for a run older than this file.
+
+    Raises:
+        RecordError: another line is no layer's posterior, or the file cannot be read.
+    """
+
+    def layer(values: dict[str, Any]) -> LayerLog:
+        line = LayerLog(**values)
+        quantiles = [*line.mean, *line.stddev, *line.snr]
+        numbers = [line.step, line.epoch, line.entries, *quantiles]
+        if len(quantiles) != 3 * len(posterior.LEVELS) or not all(map(_is_number, numbers)):
+            raise ValueError(f"expected {len(posterior.LEVELS)} quantiles of each quantity")
+        return line
+
+    return _read_lines(Path(directory) / "posterior.jsonl", "layer's posterior", layer)
+
+
+def _read_lines(path: Path, what: str, parse: Callable[[dict[str, Any]], Line]) -> list[Line]:
+    """The lines of a file that grows; its last may be cut off by the end of the process."""
     if not path.exists():
         return []
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
-        raise RecordError(f"{path}: no readable steps ({error})") from error
+        raise RecordError(f"{path}: no readable {path.stem} ({error})") from error
     lines = []
     for number, line in enumerate(text[: text.rfind("\n") + 1].splitlines(), start=1):
         try:
-            values = json.loads(line)
-            if not all(isinstance(value, int | float) for value in values.values()):
-                raise ValueError("expected numbers only")
-            lines.append(StepLog(**values))
+            lines.append(parse(json.loads(line)))
         except (AttributeError, RecursionError, TypeError, ValueError) as error:
-            raise RecordError(f"{path}, line {number}: no step ({error})") from error
+            raise RecordError(f"{path}, line {number}: no {what} ({error})") from error
     return lines
+
+
+def restore(directory: str | Path) -> tuple[Experiment, Dataset, Network]:
+    """A run's network as its last checkpoint has it, with the data set it was trained on.
+
+    Raises:
+        RecordError: there is no record, or no readable checkpoint.
+        DataError: the data set is not on this machine.
+        ExperimentError: the checkpoint is not of the network that the record describes.
+    """
+    experiment = Experiment.from_mapping(read_record(directory)["parameters"])
+    state = checkpoint.latest(Path(directory) / "checkpoints")
+    if state is None:
+        raise RecordError(
+            f"{directory}: no readable checkpoint; the network is made by training it again"
+        )
+    dataset = data.load(experiment.dataset, experiment.subtract_mean)
+    network = models.build(
+        experiment.model,
+        dataset.image_shape,
+        dataset.num_classes,
+        experiment.prior_stddev,
+        experiment.bayesian_layers,
+        experiment.seed,
+    )
+    network.load_weights({n: value for n, value in state.items() if n.startswith("layer")})
+    return experiment, dataset, network
 
 
 def read_predictions(directory: str | Path, name: str = "test") -> tuple[Prediction, np.ndarray]:
@@ -471,7 +556,7 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _json_line(line: StepLog) -> str:
+def _json_line(line: StepLog | LayerLog) -> str:
     return json.dumps(_plain(dataclasses.asdict(line)), allow_nan=False) + "\n"
 
 
