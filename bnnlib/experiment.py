@@ -27,6 +27,10 @@ _ANY: Check = (lambda value: True, "")
 _POSITIVE: Check = (lambda value: value > 0, "greater than 0")
 _NOT_NEGATIVE: Check = (lambda value: value >= 0, "0 or more")
 _NAME: Check = (lambda value: value != "" and value == value.strip(), "a name without outer spaces")
+_NAMES: Check = (
+    lambda value: all(map(_NAME[0], value)) and len(set(value)) == len(value),
+    "names without outer spaces, none twice",
+)
 
 
 def _one_of(*choices: str) -> Check:
@@ -85,6 +89,22 @@ class Experiment:
     )
     train_draws: int = _parameter(1, "weight draws a training step", _POSITIVE)
     test_draws: int = _parameter(30, "weight draws of the predictive distribution", _POSITIVE)
+    holdout: float = _parameter(
+        0.0,
+        "share of the training images held out to fit the temperature on",
+        (lambda v: 0 <= v < 0.5, "0 or more and less than 0.5"),
+    )
+    dropout: float = _parameter(
+        0.0,
+        "dropout rate before the later dense layers, CNN_… only; > 0: MC dropout",
+        (lambda v: 0 <= v < 1, "0 or more and less than 1"),
+    )
+    eval_sets: list[str] = _parameter(  # noqa: RUF009 - a field with a factory
+        ["test"], "sets and groups of bnnlib.data.expand, such as shifts", _NAMES
+    )
+    ood_sets: list[str] = _parameter(  # noqa: RUF009
+        [], "out of distribution: names of bnnlib.data.OOD_NAMES, paths of .npz", _NAMES
+    )
     noise: str = _parameter(
         "independent",
         "independent | shared; weight noise of the ranks",
@@ -176,7 +196,8 @@ class Experiment:
         lines = []
         for field in dataclasses.fields(cls):
             default = getattr(cls(), field.name)
-            text = f'"{default}"' if isinstance(default, str) else repr(default)
+            # As the formatter writes them: text in double quotes, True and not true.
+            text = json.dumps(default) if isinstance(default, str | list) else repr(default)
             lines.append(f"{field.name}: {field.type} = {text}  # {field.metadata['meaning']}")
         return "\n".join(lines)
 
@@ -245,7 +266,10 @@ def _typed(name: str, value: Any, expected: Any) -> Any:
     if typing.get_origin(expected) is list:
         if isinstance(value, list | tuple) and all(isinstance(item, str) for item in value):
             return list(value)
-        raise ExperimentError(f"{name} = {value!r}: expected a list of text")
+        raise ExperimentError(
+            f"{name} = {value!r}: expected a list of text, on papermill's command line "
+            f"-y '{name}: [first, second]'"
+        )
     if not isinstance(value, expected):
         raise ExperimentError(
             f"{name} = {value!r}: expected {expected.__name__}, got {type(value).__name__}"

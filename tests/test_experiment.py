@@ -9,15 +9,17 @@ import tokenize
 from pathlib import Path
 from typing import Any
 
+import nbformat
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from papermill.translators import PythonTranslator
 
 from bnnlib.errors import ExperimentError
 from bnnlib.experiment import Experiment, unknown_name
 
 NAMES = [field.name for field in dataclasses.fields(Experiment)]
-DEFAULTS = {field.name: field.default for field in dataclasses.fields(Experiment)}
+DEFAULTS = Experiment().to_dict()
 TYPES = {name: type(value) for name, value in DEFAULTS.items()}
 
 # By hand: values just inside the limits, and just outside.
@@ -37,6 +39,10 @@ LIMITS: dict[str, tuple[list[Any], list[Any]]] = {
     "prior_stddev": ([1e-3, 10.0], [0.0, -1.0]),
     "train_draws": ([1, 8], [0]),
     "test_draws": ([1, 200], [0]),
+    "holdout": ([0.0, 0.1, 0.499], [-0.1, 0.5, 1.0]),
+    "dropout": ([0.0, 0.5, 0.999], [-0.1, 1.0]),
+    "eval_sets": ([[], ["test"], ["test", "shifts"]], [[""], [" test"], ["test", "test"]]),
+    "ood_sets": ([[], ["kmnist", "/data/mine.npz"]], [[""], ["kmnist "], ["a", "b", "a"]]),
     "noise": (["independent", "shared"], ["", "equal"]),
     "seed": ([0, 2**31 - 1], [-1, 2**31]),
     "threads": ([0, 64], [-1]),
@@ -48,6 +54,7 @@ WRONG_TYPES: dict[type, list[Any]] = {
     str: [1, 1.0, True, None, ["text"], b"text"],
     bool: [0, 1, 1.0, "True", "", None],
     int: [True, False, "10", 1.5, math.nan, math.inf, None, [1], 1 + 0j],
+    list: ["test", None, 1, [1], [None], {"test": 1}, [["test"]]],
     float: [True, "0.1", math.nan, math.inf, -math.inf, None, [0.1], 10**400],
 }
 
@@ -72,6 +79,7 @@ def some_fields() -> st.SearchStrategy[dict[str, Any]]:
     kinds: dict[type, st.SearchStrategy[Any]] = {int: whole, float: number, bool: st.booleans()}
     chosen = {name: kinds.get(TYPES[name], st.sampled_from(LIMITS[name][0])) for name in NAMES}
     text = st.text(min_size=1, max_size=40).filter(lambda t: t == t.strip())
+    chosen |= {name: st.sampled_from(LIMITS[name][0]) for name in ("holdout", "dropout")}
     chosen |= {"model": text, "dataset": text, "run_dir": st.just("")}
     return st.fixed_dictionaries({}, optional=chosen)
 
@@ -118,6 +126,14 @@ def test_messages_of_wrong_types_say_which():
         Experiment(learning_rate=math.nan)
     with pytest.raises(ExperimentError, match=r"expected a finite number$"):
         Experiment(learning_rate=10**400)
+    with pytest.raises(ExperimentError, match=r"list of text.* -y 'ood_sets: \[first, second\]'$"):
+        Experiment(ood_sets="kmnist")
+
+
+def test_lists_of_two_experiments_are_two_lists():
+    one, other = Experiment(), Experiment()
+    one.eval_sets.append("shifts")
+    assert other.eval_sets == Experiment().eval_sets == ["test"]
 
 
 @pytest.mark.parametrize(
@@ -253,7 +269,18 @@ def test_the_parameters_cell_gives_the_defaults_with_their_types():
         for statement in ast.parse(cell).body
         if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name)
     }
-    assert annotations == {name: kind.__name__ for name, kind in TYPES.items()}
+    words = {name: kind.__name__ for name, kind in TYPES.items()}
+    assert annotations == words | {"eval_sets": "list[str]", "ood_sets": "list[str]"}
+
+
+def test_papermill_reads_every_line_of_the_parameters_cell():
+    cell = nbformat.v4.new_code_cell(Experiment.parameters_cell())
+    found = PythonTranslator.inspect(cell)
+    assert [parameter.name for parameter in found] == NAMES
+    for parameter in found:
+        assert ast.literal_eval(parameter.default) == DEFAULTS[parameter.name]
+        assert parameter.help
+    assert {p.inferred_type_name for p in found} == {"str", "int", "float", "bool", "list[str]"}
 
 
 def test_every_line_of_the_parameters_cell_says_what_it_means_in_one_line():
