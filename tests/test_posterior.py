@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from typing import Any
 
 import horovod.tensorflow as hvd
 import numpy as np
@@ -78,7 +79,7 @@ def test_draws_of_a_deterministic_network_are_all_the_same(tiny):
 
 # ---------------------------------------------------------------------------------- in the record
 
-PROVENANCE = {
+PROVENANCE: dict[str, Any] = {
     "commit": None,
     "clean": None,
     "versions": {},
