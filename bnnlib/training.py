@@ -34,7 +34,7 @@ BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-7
 
 
 class DivergedError(BnnlibError, ArithmeticError):
-    """The loss is no finite number."""
+    """The loss or a weight is no finite number."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -166,7 +166,7 @@ class Trainer:
             A line; on all ranks the same numbers, but for its times.
 
         Raises:
-            DivergedError: the loss is not finite, on all ranks at one step.
+            DivergedError: the loss or a weight is not finite, on all ranks at one line.
         """
         warmup = True
         if self.step < self.num_steps:
@@ -233,11 +233,11 @@ class Trainer:
         ).numpy()
         seconds = time.perf_counter() - started
         loss, nll, kl = (float(term) / len(batches) for term in sums)
-        if not math.isfinite(loss):
-            # The nll is an average over ranks, so every rank sees the same number and raises.
-            term = "nll" if not math.isfinite(nll) else "kl"
+        wrong = self._not_finite(loss, nll, kl)
+        if wrong:
+            # The nll is an average over ranks and their weights are equal, so every rank raises.
             raise DivergedError(
-                f"{term} = {nll if term == 'nll' else kl} within steps {self.step + 1} to "
+                f"{wrong} within steps {self.step + 1} to "
                 f"{self.step + len(batches)}: training diverged at learning rate {rates[-1]:.3g}, "
                 f"{self.ranks.size} rank(s); lower learning_rate or lengthen warmup_epochs"
             )
@@ -255,6 +255,17 @@ class Trainer:
             warmup=warmup,
         )
 
+    def _not_finite(self, loss: float, nll: float, kl: float) -> str:
+        """What is no finite number, with its value; empty if all is well."""
+        if not math.isfinite(loss):
+            return f"kl = {kl}" if math.isfinite(nll) else f"nll = {nll}"
+        # In a graph TensorFlow fuses matrix product, bias and ReLU to an op that makes NaN 0: the
+        # loss of weights that are NaN is finite.
+        for name, value in self.network.weights().items():
+            if not np.isfinite(value).all():
+                return f"{name} = {value[~np.isfinite(value)][0]}"
+        return ""
+
     def _steps(
         self, batches: Tensor, first_step: Tensor, rates: Tensor, kl_weights: Tensor
     ) -> Tensor:
@@ -268,7 +279,7 @@ class Trainer:
     def _one_step(self, batch: Tensor, step: Tensor, rate: Tensor, kl_weight: Tensor) -> Tensor:
         images = to_inputs(tf.gather(self.images, batch), self.dataset)
         labels = tf.gather(self.labels, batch)
-        draws = self.experiment.train_draws if self.network.is_bayesian else 1
+        draws = self.experiment.train_draws if self.network.is_stochastic else 1
         seeds = [tf.stack([self.noise_key, step * draws + draw]) for draw in range(draws)]
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(self.variables)

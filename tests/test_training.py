@@ -4,6 +4,7 @@ Ranks are simulated here in one process by giving a trainer another place; tests
 starts real ones.
 """
 
+import dataclasses
 import itertools
 
 import horovod.tensorflow as hvd
@@ -251,8 +252,9 @@ def test_the_expected_gradient_is_the_same_for_1_2_and_4_ranks(dataset, model):
         # 5 standard errors: by chance once in 230, for three comparisons of 2,499 entries.
         assert np.abs(z).max() < 5
         assert np.mean(z**2) < 1.5
-    # More ranks draw more noise, so that the estimate itself is less noisy.
-    assert np.median(estimates[4][1]) < np.median(estimates[1][1])
+    # One draw shared by the batch becomes four, which Flipout's signs had given it already.
+    fall = np.median(estimates[4][1]) / np.median(estimates[1][1])
+    assert fall < 0.8 if model == "BNN_FC_nonflip" else 0.8 < fall < 1.2
 
     # The comparison sees the error that it is here for: KL divided by a shard's size.
     wrong = averaged_gradients(network, dataset, 2, num_train=NUM_TRAIN // 2)
@@ -533,6 +535,15 @@ def test_divergence_of_kl(dataset):
     weights["layer0/mean"] = np.full_like(weights["layer0/mean"], 1e25)
     trainer.network.load_weights(weights)
     with pytest.raises(DivergedError, match=r"^kl = inf within steps 3 to 4: "):
+        list(trainer.run())
+
+
+def test_divergence_that_a_fused_relu_hides_from_the_loss(dataset):
+    # NaN in, 0 out of the hidden layer: the loss is the finite one of the last bias alone.
+    images = np.full((NUM_TRAIN, *SHAPE), np.nan, np.float32)
+    broken = dataclasses.replace(dataset, x_train=images, scale=1.0)
+    trainer = trainer_of(broken, log_every=2)
+    with pytest.raises(DivergedError, match=r"^(nll|layer0/kernel) = nan within steps 1 to 2: "):
         list(trainer.run())
 
 
