@@ -27,6 +27,8 @@ SCALE_FLOOR = float(np.finfo(np.float32).eps)
 # What a layer draws of one seed; added to the seed's first number so that no two draws coincide.
 KERNEL, SIGN_IN, SIGN_OUT = 0, 1, 2
 DRAWS_PER_LAYER = 3
+# A dropout mask in the place of a kernel's noise: no network has both.
+MASK = KERNEL
 
 
 def substream(seed: Tensor, index: int) -> Tensor:
@@ -66,6 +68,23 @@ def max_pool(x: Tensor) -> Tensor:
         return pooled, gradient
 
     return compared(x)
+
+
+def dropout(x: Tensor, rate: float, seed: Tensor) -> Tensor:
+    """Zeros each entry with probability `rate` and divides the others by 1 - rate.
+
+    The mean over masks is `x` itself (Srivastava et al. 2014, section 10, inverted as is usual).
+
+    Args:
+        x: float32 ``(batch, features)``; each entry has a mask of its own.
+        rate: 0 or more and less than 1.
+        seed: int64 ``(2,)``; the same seed gives the same mask.
+
+    Returns:
+        Of the shape of `x`.
+    """
+    kept = tf.random.stateless_uniform(tf.shape(x), seed) >= rate
+    return tf.where(kept, x / (1.0 - rate), 0.0)
 
 
 class Layer(tf.Module):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -20,11 +20,13 @@ from bnnlib.experiment import unknown_name
 from bnnlib.layers import (
     DRAWS_PER_LAYER,
     INITIAL,
+    MASK,
     Deterministic,
     Flipout,
     Layer,
     Reparameterization,
     Tensor,
+    dropout,
     max_pool,
     stream_key,
     substream,
@@ -52,14 +54,21 @@ class Network(tf.Module):
 
     Attributes:
         layers: the layers in order.
-        is_bayesian: whether any layer has a posterior, so that draws differ.
+        dropout: rate of dropout before each dense layer after the first layer, at prediction as in
+            training (MC dropout, Gal and Ghahramani 2016); 0: none.
+        is_bayesian: whether any layer has a posterior.
+        is_stochastic: whether draws differ, by weights or by dropout masks.
     """
 
-    def __init__(self, name: str, stages: list[Stage], layers: list[Layer]) -> None:
+    def __init__(
+        self, name: str, stages: list[Stage], layers: list[Layer], dropout: float = 0.0
+    ) -> None:
         super().__init__(name=name)
         self.stages = stages
         self.layers = layers
+        self.dropout = dropout
         self.is_bayesian = any(layer.bayesian for layer in layers)
+        self.is_stochastic = self.is_bayesian or dropout > 0
 
     def __call__(self, images: Tensor, seed: Tensor) -> Tensor:
         """Logits of one training draw: Flipout layers give every image a perturbation of its own.
@@ -72,15 +81,20 @@ class Network(tf.Module):
             float32 ``(batch, num_classes)``.
         """
         return self._forward(
-            images, [functools.partial(layer, seed=s) for layer, s in self._seeded(seed)]
+            images, [functools.partial(layer, seed=s) for layer, s in self._seeded(seed)], seed
         )
 
     def sample(self, seed: Tensor) -> list[Tensor]:
         """One draw of every layer's kernel from the posterior, for :meth:`predict`."""
         return [layer.sample(s) for layer, s in self._seeded(seed)]
 
-    def predict(self, images: Tensor, kernels: list[Tensor]) -> Tensor:
+    def predict(
+        self, images: Tensor, kernels: list[Tensor], mask_seed: Tensor | None = None
+    ) -> Tensor:
         """Logits ``(batch, num_classes)`` under one weight draw that all images share.
+
+        Each image has dropout masks of its own where there are any; they follow from `mask_seed`
+        int64 ``(2,)`` and the image's place in the batch.
 
         Flipout's signs change the dependence between images, never one image's predictive
         distribution; without them a draw needs half the multiplications, and an image's
@@ -92,6 +106,7 @@ class Network(tf.Module):
                 functools.partial(layer.apply, kernel=kernel)
                 for layer, kernel in zip(self.layers, kernels, strict=True)
             ],
+            mask_seed,
         )
 
     def kl(self) -> Tensor:
@@ -136,11 +151,15 @@ class Network(tf.Module):
             for index, layer in enumerate(self.layers)
         ]
 
-    def _forward(self, x: Tensor, operations: list[Callable[[Tensor], Tensor]]) -> Tensor:
+    def _forward(
+        self, x: Tensor, operations: list[Callable[[Tensor], Tensor]], mask_seed: Tensor | None
+    ) -> Tensor:
         last = len(self.layers) - 1
         for index, (stage, layer) in enumerate(zip(self.stages, self.layers, strict=True)):
             if stage.kind == "dense" and len(x.shape) > 2:
                 x = tf.reshape(x, [-1, int(np.prod(x.shape[1:]))])
+            if self.dropout > 0 and stage.kind == "dense" and index > 0:
+                x = dropout(x, self.dropout, substream(mask_seed, index * DRAWS_PER_LAYER + MASK))
             x = operations[index](x)
             if stage.pool:
                 # Before bias and ReLU: both are monotone, so the function is exactly the usual
@@ -184,7 +203,13 @@ def _builder(
         prior_stddev: float = 1.0,
         bayesian_layers: str = "auto",
         seed: int = 0,
+        dropout: float = 0.0,
     ) -> Network:
+        if dropout > 0 and bayesian is not None:
+            raise ExperimentError(
+                f"dropout = {dropout}: {name} has a posterior over its weights already; dropout is "
+                f"for its deterministic twin, {name.rpartition('_')[0].replace('BNN', 'CNN')}"
+            )
         which = default_layers if bayesian_layers == "auto" else bayesian_layers
         if which not in ("first", "all"):
             raise ExperimentError(
@@ -200,7 +225,7 @@ def _builder(
                 layers.append(Deterministic(label, kernel_shape, key))
             else:
                 layers.append(bayesian(label, kernel_shape, key, prior_stddev))
-        return Network(name, stages, layers)
+        return Network(name, stages, layers, dropout)
 
     build.__doc__ = f"Builds {name}; see :func:`build`."
     return build
@@ -244,6 +269,7 @@ def build(
     prior_stddev: float = 1.0,
     bayesian_layers: str = "auto",
     seed: int = 0,
+    dropout: float = 0.0,
 ) -> Network:
     """The network `name` with its initial weights.
 
@@ -255,16 +281,17 @@ def build(
         bayesian_layers: ``first`` or ``all``; ``auto`` is ``all`` for the VGG networks, else
             ``first``. Without effect on the deterministic twins.
         seed: of the initial weights; the same seed gives bitwise the same weights.
+        dropout: rate before each dense layer after the first layer; deterministic networks only.
 
     Returns:
         The network.
 
     Raises:
-        ExperimentError: no such network, or a bad `bayesian_layers`.
+        ExperimentError: no such network, a bad `bayesian_layers`, or dropout in a Bayesian one.
     """
     if name not in BUILDERS:
         raise ExperimentError(unknown_name(name, list(BUILDERS), "model"))
-    return BUILDERS[name](image_shape, num_classes, prior_stddev, bayesian_layers, seed)
+    return BUILDERS[name](image_shape, num_classes, prior_stddev, bayesian_layers, seed, dropout)
 
 
 def summary(network: Network) -> list[dict[str, Any]]:
@@ -278,6 +305,27 @@ def summary(network: Network) -> list[dict[str, Any]]:
         }
         for layer in network.layers
     ]
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """Names of networks, each once: the study's in its order, then a user's own as they come.
+
+    A variant's name goes on behind the network's, as in ``CNN_FC ensemble(5)``, and it follows it.
+    """
+    present = list(dict.fromkeys(names))
+    order = list(dict.fromkeys([*BUILDERS, *(network_of(name) for name in present)]))
+    return sorted(present, key=lambda name: (order.index(network_of(name)), name != order))
+
+
+def network_of(name: str) -> str:
+    """The network of a variant's name: ``CNN_FC`` of ``CNN_FC ensemble(5)``."""
+    return name.split(" ")[0] if name.split(" ")[0] in BUILDERS else name
+
+
+def twin(name: str) -> str | None:
+    """The deterministic twin's name of a Bayesian network's, None for another network or variant."""
+    other = "CNN_" + name.split("_")[1] if name.startswith("BNN_") else ""
+    return other if name in BUILDERS and other in BUILDERS else None
 
 
 def to_inputs(images: Tensor, dataset: Dataset) -> Tensor:

@@ -2,7 +2,8 @@
 
 p(y | x) is estimated by the mean over draws w_d ~ q of softmax(f(x, w_d)). A draw is one set of
 weights for all images, from (`seed`, draw) alone, and images are computed in fixed blocks, so that
-the numbers do not depend on the number of ranks.
+the numbers do not depend on the number of ranks. With MC dropout a draw is a mask for each image,
+from (`seed`, draw, the image's place in its set), and so does not depend on the ranks either.
 """
 
 from __future__ import annotations
@@ -22,6 +23,21 @@ BLOCK = 500  # images; the activations of a block stay small beside the caches
 
 
 @dataclasses.dataclass(frozen=True)
+class Ladder:
+    """A prediction as it stood after growing numbers of draws.
+
+    Attributes:
+        draws: int64 ``(num_rungs,)``, growing; the last is all draws.
+        mean_probs: float32 ``(num_rungs, num_images, num_classes)``, means over the first draws.
+        expected_entropy: float32 ``(num_rungs, num_images)``, nats.
+    """
+
+    draws: np.ndarray
+    mean_probs: np.ndarray
+    expected_entropy: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
 class Prediction:
     """Predictive distribution of a set of images.
 
@@ -30,10 +46,93 @@ class Prediction:
         expected_entropy: float32 ``(num_images,)``, nats; the mean over draws of each draw's
             entropy. The entropy of `mean_probs` less this is the mutual information between label
             and weights (Depeweg et al. 2018, equation 2).
+        ladder: the same after fewer draws, where it was asked for.
     """
 
     mean_probs: np.ndarray
     expected_entropy: np.ndarray
+    ladder: Ladder | None = None
+
+
+def rungs(num_draws: int) -> list[int]:
+    """1, 2, 5, 10, 20, 50, … up to `num_draws`, which is always the last."""
+    steps = (digit * 10**power for power in range(len(str(num_draws))) for digit in (1, 2, 5))
+    return [*(step for step in steps if step < num_draws), num_draws]
+
+
+class Predictor:
+    """A network's predictive distribution of one set of images after another.
+
+    The graph is traced once, for the first set; the sets may differ in size. Memory does not grow
+    with the number of draws.
+
+    Attributes:
+        num_draws: draws of each prediction; 1 for a network whose draws are all the same.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        dataset: Dataset,
+        num_draws: int,
+        seed: int,
+        ranks: Ranks | None = None,
+    ) -> None:
+        """Args as :func:`predict`."""
+        self.network, self.dataset, self.ranks = network, dataset, ranks or Ranks()
+        self.num_draws = num_draws if network.is_stochastic else 1
+        self.key = stream_key(seed, PREDICTION)
+        self.num_classes = network.layers[-1].kernel_shape[-1]
+        self._sample = tf.function(network.sample)
+        self._one_draw = tf.function(self._softmax, reduce_retracing=True)
+
+    def __call__(self, images: np.ndarray, ladder: bool = False) -> Prediction:
+        """The predictive distribution of `images`, the same on every rank; all must call.
+
+        Args:
+            images: ``(num_images, height, width, channels)`` in the data set's own type.
+            ladder: whether to keep the prediction after each of :func:`rungs` draws too.
+
+        Returns:
+            The prediction, in the order of `images`.
+        """
+        ranks = self.ranks
+        starts = range(ranks.rank * BLOCK, len(images), ranks.size * BLOCK)
+        blocks = [tf.constant(images[start : start + BLOCK]) for start in starts]
+        sums = [np.zeros((len(block), self.num_classes + 1)) for block in blocks]
+        kept = set(rungs(self.num_draws) if ladder else [self.num_draws])
+        means: list[list[np.ndarray]] = []  # by rung, then by block
+        for draw in range(self.num_draws):
+            if blocks:
+                kernels = self._sample(tf.constant([self.key, draw], tf.int64))
+            for start, block, total in zip(starts, blocks, sums, strict=True):
+                # The draw in the upper half of the number, the block in the lower.
+                mask_seed = tf.constant([self.key, (draw << 32) + start], tf.int64)
+                total += self._one_draw(block, kernels, mask_seed).numpy()
+            if draw + 1 in kept:
+                means.append([(total / (draw + 1)).astype(np.float32) for total in sums])
+
+        found = np.empty((len(means), len(images), self.num_classes + 1), np.float32)
+        for rank, part in enumerate(distributed.gather(means) if ranks.size > 1 else [means]):
+            for rung, of_blocks in enumerate(part):
+                for index, mean in enumerate(of_blocks):
+                    start = (index * ranks.size + rank) * BLOCK
+                    found[rung, start : start + BLOCK] = mean
+        mean_probs, entropy = found[..., :-1], found[..., -1]
+        draws = np.array(sorted(kept), np.int64)
+        return Prediction(
+            np.ascontiguousarray(mean_probs[-1]),
+            np.ascontiguousarray(entropy[-1]),
+            Ladder(draws, mean_probs, entropy) if ladder else None,
+        )
+
+    def _softmax(self, block: Tensor, kernels: list[Tensor], mask_seed: Tensor) -> Tensor:
+        """Of one draw, probabilities and last their entropy, ``(num_images, num_classes + 1)``."""
+        inputs = to_inputs(block, self.dataset)
+        log_probs = tf.nn.log_softmax(self.network.predict(inputs, kernels, mask_seed))
+        probs = tf.exp(log_probs)
+        entropy = -tf.reduce_sum(probs * log_probs, axis=-1, keepdims=True)
+        return tf.concat([probs, entropy], axis=-1)
 
 
 def predict(
@@ -44,49 +143,18 @@ def predict(
     seed: int,
     ranks: Ranks | None = None,
 ) -> Prediction:
-    """The predictive distribution of `images`, the same on every rank.
+    """The predictive distribution of one set of images; :class:`Predictor` is for several.
 
     Args:
-        network: in its present state; a deterministic one is computed once whatever `num_draws`.
+        network: in its present state; a deterministic one without dropout is computed once
+            whatever `num_draws`.
         dataset: whose scale and mean image apply.
         images: ``(num_images, height, width, channels)`` in the data set's own type.
-        num_draws: weight draws.
-        seed: of the weight draws.
+        num_draws: weight draws, or draws of dropout masks.
+        seed: of the draws.
         ranks: all must call; alone if not given.
 
     Returns:
-        The prediction, in the order of `images`. Memory does not grow with `num_draws`.
+        The prediction, in the order of `images`.
     """
-    ranks = ranks or Ranks()
-    draws = num_draws if network.is_bayesian else 1
-    key = stream_key(seed, PREDICTION)
-    starts = range(ranks.rank * BLOCK, len(images), ranks.size * BLOCK)
-    blocks = [tf.constant(images[start : start + BLOCK]) for start in starts]
-
-    @tf.function(reduce_retracing=True)
-    def one_draw(block: Tensor, kernels: list[Tensor]) -> tuple[Tensor, Tensor]:
-        log_probs = tf.nn.log_softmax(network.predict(to_inputs(block, dataset), kernels))
-        probs = tf.exp(log_probs)
-        return probs, -tf.reduce_sum(probs * log_probs, axis=-1)
-
-    sample = tf.function(network.sample)
-    sums: list[tuple[np.ndarray, np.ndarray]] = [
-        (np.zeros((len(block), network.layers[-1].kernel_shape[-1])), np.zeros(len(block)))
-        for block in blocks
-    ]
-    for draw in range(draws if blocks else 0):
-        kernels = sample(tf.constant([key, draw], tf.int64))
-        for block, (probs_sum, entropy_sum) in zip(blocks, sums, strict=True):
-            probs, entropy = one_draw(block, kernels)
-            probs_sum += probs.numpy()
-            entropy_sum += entropy.numpy()
-
-    num_classes = network.layers[-1].kernel_shape[-1]
-    mean_probs = np.empty((len(images), num_classes), np.float32)
-    expected_entropy = np.empty(len(images), np.float32)
-    for rank, part in enumerate(distributed.gather(sums) if ranks.size > 1 else [sums]):
-        for index, (probs_sum, entropy_sum) in enumerate(part):
-            start = (index * ranks.size + rank) * BLOCK
-            mean_probs[start : start + BLOCK] = probs_sum / draws
-            expected_entropy[start : start + BLOCK] = entropy_sum / draws
-    return Prediction(mean_probs, expected_entropy)
+    return Predictor(network, dataset, num_draws, seed, ranks)(images)
