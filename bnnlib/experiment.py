@@ -71,7 +71,7 @@ class Experiment:
     batch_size: int = _parameter(64, "images a rank a step", _POSITIVE)
     learning_rate: float = _parameter(1e-3, "Adam's step size at one rank", _POSITIVE)
     learning_rate_scaling: str = _parameter(
-        "sqrt",
+        "linear",
         "none | sqrt | linear; its factor, of the number of ranks",
         _one_of("none", "sqrt", "linear"),
     )
@@ -213,8 +213,10 @@ class Experiment:
     def learning_rate_factor(self, ranks: int) -> float:
         """The factor on `learning_rate` once warmed up.
 
-        ``linear`` is Goyal et al. 2017 (arXiv 1706.02677), made for SGD; ``sqrt`` is what Malladi
-        et al. 2022 (arXiv 2205.10287) derive for Adam, the optimizer used here.
+        ``linear`` is Goyal et al. 2017 (arXiv 1706.02677) and the seed study's: it keeps the
+        distance that weights and posterior can travel in an epoch, whatever the number of ranks.
+        ``sqrt`` is what Malladi et al. 2022 (arXiv 2205.10287) derive for Adam's noise; it is the
+        safer one at many ranks.
         """
         return {"none": 1.0, "sqrt": math.sqrt(ranks), "linear": float(ranks)}[
             self.learning_rate_scaling
