@@ -24,7 +24,7 @@ import tensorflow as tf
 from bnnlib import distributed
 from bnnlib.data import Dataset, epoch_batches, steps_per_epoch
 from bnnlib.distributed import Ranks
-from bnnlib.errors import BnnlibError
+from bnnlib.errors import BnnlibError, RecordError
 from bnnlib.experiment import Experiment
 from bnnlib.layers import TRAINING, Tensor, stream_key
 from bnnlib.models import Network, to_inputs
@@ -198,12 +198,24 @@ class Trainer:
         return {**weights, **moments, "step": np.asarray(self.step)}
 
     def restore(self, state: dict[str, np.ndarray]) -> None:
-        """Sets what :meth:`state` gave, on this rank; :meth:`broadcast` gives it to the others."""
+        """Sets what :meth:`state` gave, on this rank; :meth:`broadcast` gives it to the others.
+
+        Raises:
+            RecordError: something of a training state is missing; nothing has been set then.
+            ExperimentError: the weights are not this network's; nothing has been set then.
+        """
+        count = len(self.variables)
+        names = [f"adam{1 + index // count}/{index % count}" for index in range(2 * count)]
+        missing = [name for name in [*names, "step"] if name not in state]
+        if missing:
+            raise RecordError(
+                f"no training state: {', '.join(missing)} missing; only what Trainer.state gave "
+                "can be restored"
+            )
         weights = {name: value for name, value in state.items() if name.startswith("layer")}
         self.network.load_weights(weights)
-        count = len(self.variables)
-        for index, moment in enumerate(self.moments):
-            moment.assign(state[f"adam{1 + index // count}/{index % count}"])
+        for name, moment in zip(names, self.moments, strict=True):
+            moment.assign(state[name])
         self.step = int(state["step"])
 
     def learning_rate(self, steps: np.ndarray) -> np.ndarray:

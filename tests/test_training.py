@@ -16,6 +16,7 @@ import tf_keras
 from bnnlib import data, models
 from bnnlib.data import Dataset, epoch_batches
 from bnnlib.distributed import Ranks
+from bnnlib.errors import RecordError
 from bnnlib.experiment import Experiment
 from bnnlib.layers import Deterministic, Flipout, Reparameterization
 from bnnlib.models import Network, Stage
@@ -570,3 +571,16 @@ def test_the_posterior_moves_to_the_prior_where_kl_rules(dataset):
     list(trainer.run())
     assert trainer.network.kl().numpy() < 0.1 * before
     assert isinstance(trainer.network.layers[0], Flipout)
+
+
+@pytest.mark.parametrize("missing", ["adam1/0", "step"])
+def test_an_incomplete_state_is_refused_and_nothing_is_set(dataset, missing):
+    source = trainer_of(dataset, model="BNN_FC_flip", steps=1)
+    list(source.run())
+    state = source.state()
+    del state[missing]
+    trainer = trainer_of(dataset, model="BNN_FC_flip", seed=1)
+    before = trainer.state()
+    with pytest.raises(RecordError, match=missing):
+        trainer.restore(state)
+    assert all_equal(trainer.state(), before)
