@@ -54,13 +54,15 @@ def train(argv: list[str] | None = None) -> None:
 def _train(experiment: Experiment, origin: dict[str, object], verbose: bool) -> None:
     from tqdm import tqdm
 
-    from bnnlib import data, distributed, models, prediction, results, training
+    from bnnlib import data, distributed, evaluation, models, results, training
 
     ranks = distributed.init(experiment.threads, experiment.inter_threads)
     run = results.Run.open(experiment, ranks, origin)
     dataset = distributed.on_first_local_rank(
-        lambda: data.load(experiment.dataset, experiment.subtract_mean), ranks
+        lambda: data.load(experiment.dataset, experiment.subtract_mean, experiment.holdout), ranks
     )
+    # Before training, so that a mistyped name is not told after it.
+    sets = distributed.on_first_local_rank(lambda: evaluation.sets(experiment, dataset), ranks)
     network = models.build(
         experiment.model,
         dataset.image_shape,
@@ -68,6 +70,7 @@ def _train(experiment: Experiment, origin: dict[str, object], verbose: bool) -> 
         experiment.prior_stddev,
         experiment.bayesian_layers,
         experiment.seed,
+        experiment.dropout,
     )
     if verbose and ranks.rank == 0:
         print(*models.summary(network), sep="\n")
@@ -81,10 +84,9 @@ def _train(experiment: Experiment, origin: dict[str, object], verbose: bool) -> 
                 nll=f"{line.nll:.3f}", images_per_second=f"{line.images_per_second:.0f}"
             )
             bar.update(trainer.step - bar.n)
-    test = prediction.predict(
-        network, dataset, dataset.x_test, experiment.test_draws, experiment.seed, ranks
-    )
-    run.finish({"test": (test, dataset.y_test)})
+    with tqdm(total=len(sets), unit="set", disable=ranks.rank > 0) as bar:
+        found = evaluation.evaluate(experiment, network, dataset, sets, ranks, bar.update)
+    run.finish(found)
     if ranks.rank == 0:
         results.main([str(run.directory)])
         print(f"record: {run.directory}")

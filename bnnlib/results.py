@@ -4,9 +4,13 @@ A run's directory, ``runs/<group>/<run id>/``, holds
 
 - ``run.json``: what was asked and what came of it, the keys in :data:`KEYS`;
 - ``steps.jsonl``: one :class:`bnnlib.training.StepLog` a line, to be followed by ``tail -f``;
-- ``predictions.npz``: of each evaluation set, ``<set>/labels`` int64 ``(num_images,)``,
-  ``<set>/mean_probs`` float32 ``(num_images, num_classes)`` and ``<set>/expected_entropy`` float32
-  ``(num_images,)`` in nats;
+- ``predictions.npz``: of each evaluation set, ``<set>/labels`` int64 ``(num_images,)``, left out
+  for a set out of distribution, ``<set>/mean_probs`` float32 ``(num_images, num_classes)`` and
+  ``<set>/expected_entropy`` float32 ``(num_images,)`` in nats; sets are ``test``, ``holdout`` where
+  images are held out, and those of `eval_sets` and `ood_sets`. Of ``test`` also how it came to be
+  with the number of draws: ``test/ladder_draws`` int64 ``(num_rungs,)``,
+  ``test/ladder_mean_probs`` float32 ``(num_rungs, num_images, num_classes)`` and
+  ``test/ladder_expected_entropy`` float32 ``(num_rungs, num_images)``;
 - ``posterior.jsonl``: one :class:`bnnlib.posterior.LayerLog` a line, of each Bayesian layer before
   training and after every epoch;
 - ``checkpoints/``: training states; ``train.ipynb``: the executed notebook.
@@ -30,15 +34,16 @@ from typing import Any, TypeVar
 import numpy as np
 import pandas as pd
 
-from bnnlib import checkpoint, data, distributed, metrics, models, posterior
+from bnnlib import checkpoint, data, distributed, evaluation, models, posterior
 from bnnlib.checkpoint import write_atomically
 from bnnlib.data import Dataset
 from bnnlib.distributed import Ranks
 from bnnlib.errors import BnnlibError, RecordError
+from bnnlib.evaluation import Evaluation, Labels
 from bnnlib.experiment import Experiment
 from bnnlib.models import Network
 from bnnlib.posterior import LayerLog
-from bnnlib.prediction import Prediction
+from bnnlib.prediction import Ladder, Prediction
 from bnnlib.training import StepLog, Trainer
 
 Line = TypeVar("Line")
@@ -50,6 +55,7 @@ KEYS: dict[str, tuple[type, ...]] = {
     "parameters": (dict,),
     "status": (str,),
     "metrics": (dict,),
+    "evaluation": (list,),
     "error": (dict, type(None)),
     "ranks": (int,),
     "hosts": (list,),
@@ -66,7 +72,8 @@ KEYS: dict[str, tuple[type, ...]] = {
     "started": (str,),
     "ended": (str, type(None)),
 }
-SCHEMA = 1
+# 2: `evaluation`, a row a set of :class:`bnnlib.evaluation.Evaluation`; 1 had the test set alone.
+SCHEMA = 2
 # The table's first columns; all others follow in the record's order.
 COLUMNS = (
     "group",
@@ -83,6 +90,25 @@ COLUMNS = (
     "images_per_second",
 )
 TABLE_COLUMNS = COLUMNS[2:]
+# The first columns of :func:`load_evaluation`: whose row it is, then of which set.
+EVALUATION_COLUMNS = (
+    "group",
+    "run_id",
+    "path",
+    "model",
+    "dataset",
+    "seed",
+    "ranks",
+    "set",
+    "kind",
+    "num_images",
+    "family",
+    "severity",
+)
+SCALED_COLUMNS = ("temperature", *(f"{name}_scaled" for name in evaluation.SCALED))
+# What may differ between the members of an ensemble: nothing of it changes a trained network's
+# predictions, but for the seed. Other evaluation sets leave those that all members have.
+MAY_DIFFER = {"seed", "run_dir", "threads", "inter_threads", "log_every", "eval_sets", "ood_sets"}
 
 
 class Run:
@@ -186,33 +212,32 @@ class Run:
         if self.ranks.rank == 0:
             checkpoint.save(self.directory / "checkpoints", trainer.state())
 
-    def finish(
-        self, predictions: Mapping[str, tuple[Prediction, np.ndarray]], status: str = "finished"
-    ) -> dict[str, Any]:
-        """Writes predictions and metrics and closes the record.
+    def finish(self, found: Evaluation, status: str = "finished") -> dict[str, Any]:
+        """Writes predictions, the row of each set and the metrics, and closes the record.
 
         Args:
-            predictions: by evaluation set, the prediction and its labels ``(num_images,)``;
-                ``test`` gives the record's own metrics.
+            found: of :func:`bnnlib.evaluation.evaluate`.
             status: ``finished``, or ``stopped`` where training ended before its last step.
 
         Returns:
-            The metrics, on every rank: those of :func:`bnnlib.metrics.summary` on ``test``, and
-            ``images_per_second``, ``train_seconds``, ``steps``, ``kl`` (nats), ``train_nll``.
+            The metrics, on every rank: those of the evaluation, and ``images_per_second``,
+            ``train_seconds``, ``steps``, ``kl`` (nats), ``train_nll``.
         """
-        prediction, labels = predictions["test"]
-        values: dict[str, Any] = metrics.summary(
-            prediction.mean_probs, labels, prediction.expected_entropy
-        )
-        values |= training_metrics(self.lines)
+        values = found.metrics | training_metrics(self.lines)
         if self.ranks.rank == 0:
             arrays = {}
-            for name, (one, its_labels) in predictions.items():
-                arrays[f"{name}/labels"] = its_labels
+            for name, (one, labels) in found.predictions.items():
+                if labels is not None:
+                    arrays[f"{name}/labels"] = labels
                 arrays[f"{name}/mean_probs"] = one.mean_probs
                 arrays[f"{name}/expected_entropy"] = one.expected_entropy
+                if one.ladder is not None:
+                    for field in dataclasses.fields(Ladder):
+                        arrays[f"{name}/ladder_{field.name}"] = getattr(one.ladder, field.name)
             checkpoint.write_npz(self.directory / "predictions.npz", arrays)
-            self._update(status=status, metrics=values, error=None, ended=_now())
+            self._update(
+                status=status, metrics=values, evaluation=found.rows, error=None, ended=_now()
+            )
         self._close()
         return values
 
@@ -251,6 +276,7 @@ class Run:
             "parameters": self.experiment.to_dict(),
             "status": "running",
             "metrics": {},
+            "evaluation": [],
             "error": None,
             "ranks": self.ranks.size,
             "hosts": list(self.ranks.hosts),
@@ -268,6 +294,7 @@ class Run:
                 _refuse_other(self.directory, old, record)
                 record["started"] = old["started"]
                 record["metrics"] = old["metrics"]
+                record["evaluation"] = old["evaluation"]
         write_atomically(path, lambda file: file.write(_json(record)))
 
     def _update(self, **changes: Any) -> None:
@@ -314,6 +341,7 @@ def record_failure(
         "parameters": dict(parameters),
         "status": "failed",
         "metrics": {},
+        "evaluation": [],
         "error": dict(error),
         "ranks": ranks,
         "hosts": [],
@@ -368,6 +396,7 @@ def read_record(directory: str | Path) -> dict[str, Any]:
         raise RecordError(f"{path}: no readable run record ({error})") from error
     if not isinstance(record, dict):
         raise RecordError(f"{path}: no run record, expected an object with the key `parameters`")
+    record.setdefault("evaluation", [])  # schema 1
     for key, types in KEYS.items():
         value = record.get(key, ...)
         if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
@@ -381,7 +410,28 @@ def read_record(directory: str | Path) -> dict[str, Any]:
     for key, value in record["metrics"].items():
         if key in COLUMNS and not _is_number(value) and value is not None:
             raise RecordError(f"{path}: metric {key!r}: expected a number, found {value!r:.60}")
+    for row in record["evaluation"]:
+        _check_row(path, row)
     return record
+
+
+def _check_row(path: Path, row: Any) -> None:
+    """Refuses what is no row of :class:`bnnlib.evaluation.Evaluation`."""
+    texts = ("set", "kind")
+    if not isinstance(row, dict) or not all(isinstance(row.get(key), str) for key in texts):
+        raise RecordError(f"{path}: evaluation: expected rows with set and kind, found {row!r:.60}")
+    if row["kind"] not in evaluation.KINDS:
+        expected = ", ".join(evaluation.KINDS)
+        raise RecordError(
+            f"{path}: evaluation of {row['set']!r}: kind = {row['kind']!r}: expected one of "
+            f"{expected}"
+        )
+    for key, value in row.items():
+        if key not in texts and not _is_number(value) and value is not None:
+            raise RecordError(
+                f"{path}: evaluation of {row['set']!r}: {key!r}: expected a number, found "
+                f"{value!r:.60}"
+            )
 
 
 def read_steps(directory: str | Path) -> list[StepLog]:
@@ -451,7 +501,7 @@ def restore(directory: str | Path) -> tuple[Experiment, Dataset, Network]:
         raise RecordError(
             f"{directory}: no readable checkpoint; the network is made by training it again"
         )
-    dataset = data.load(experiment.dataset, experiment.subtract_mean)
+    dataset = data.load(experiment.dataset, experiment.subtract_mean, experiment.holdout)
     network = models.build(
         experiment.model,
         dataset.image_shape,
@@ -459,28 +509,47 @@ def restore(directory: str | Path) -> tuple[Experiment, Dataset, Network]:
         experiment.prior_stddev,
         experiment.bayesian_layers,
         experiment.seed,
+        experiment.dropout,
     )
     network.load_weights({n: value for n, value in state.items() if n.startswith("layer")})
     return experiment, dataset, network
 
 
-def read_predictions(directory: str | Path, name: str = "test") -> tuple[Prediction, np.ndarray]:
+def read_predictions(directory: str | Path, name: str = "test") -> tuple[Prediction, Labels]:
     """The prediction of one evaluation set of a run, and its labels ``(num_images,)``.
+
+    Returns:
+        The prediction, with its ladder where the record has one; labels are None for a set out of
+        distribution.
 
     Raises:
         RecordError: the file or the set in it is missing or damaged.
     """
     path = Path(directory) / "predictions.npz"
-    arrays = checkpoint.read_npz(path, "predictions")
-    names = sorted({key.split("/")[0] for key in arrays})
-    if name not in names:
-        raise RecordError(f"{path}: no evaluation set {name!r}; it holds {', '.join(names)}")
-    parts = ("mean_probs", "expected_entropy", "labels")
-    missing = [part for part in parts if f"{name}/{part}" not in arrays]
-    if missing:
-        raise RecordError(f"{path}: {name!r} has no {', '.join(missing)}")
-    mean_probs, expected_entropy, labels = (arrays[f"{name}/{part}"] for part in parts)
-    return Prediction(mean_probs, expected_entropy), labels
+    found = _read_all_predictions(path)
+    if name not in found:
+        raise RecordError(
+            f"{path}: no evaluation set {name!r}; it holds {', '.join(sorted(found))}"
+        )
+    return found[name]
+
+
+def _read_all_predictions(path: Path) -> dict[str, tuple[Prediction, Labels]]:
+    """What one ``predictions.npz`` holds, by set, in order of evaluation."""
+    sets: dict[str, dict[str, np.ndarray]] = {}
+    for key, array in checkpoint.read_npz(path, "predictions").items():
+        name, _, part = key.rpartition("/")
+        sets.setdefault(name, {})[part] = array
+    found: dict[str, tuple[Prediction, Labels]] = {}
+    for name, parts in sets.items():
+        missing = [part for part in ("mean_probs", "expected_entropy") if part not in parts]
+        if missing:
+            raise RecordError(f"{path}: {name!r} has no {', '.join(missing)}")
+        rungs = [parts.get(f"ladder_{field.name}") for field in dataclasses.fields(Ladder)]
+        ladder = None if any(part is None for part in rungs) else Ladder(*rungs)  # type: ignore[arg-type]
+        prediction = Prediction(parts["mean_probs"], parts["expected_entropy"], ladder)
+        found[name] = prediction, parts.get("labels")
+    return found
 
 
 def load(path: str | Path) -> pd.DataFrame:
@@ -502,7 +571,147 @@ def load(path: str | Path) -> pd.DataFrame:
             f"{path}: no run records (run.json) below; train first, for example with make study"
         )
     table = pd.DataFrame([_row(file.parent) for file in found])
-    return table.reindex(columns=list(dict.fromkeys([*COLUMNS, *table.columns])))
+    table = table.reindex(columns=list(dict.fromkeys([*COLUMNS, *table.columns])))
+    for name in set(SCALED_COLUMNS) & set(table.columns):
+        table[name] = table[name].astype(float)  # null where nothing is held out
+    return table
+
+
+def load_evaluation(path: str | Path) -> pd.DataFrame:
+    """All evaluation sets of all runs below a folder, a row a run and set.
+
+    Args:
+        path: as for :func:`load`.
+
+    Returns:
+        The columns :data:`EVALUATION_COLUMNS` and then the scores of the record's rows
+        (:class:`bnnlib.evaluation.Evaluation`), NaN where a set has none. A shift's ``family`` and
+        ``severity`` are the two parts of its name, such as rotate and 30. A run without a finished
+        evaluation has no row.
+
+    Raises:
+        RecordError: no run there, or a damaged record.
+    """
+    runs = load(path)
+    rows = []
+    for run in runs.to_dict("records"):
+        whose = {name: run[name] for name in EVALUATION_COLUMNS[:7]}
+        rows += [whose | row for row in read_record(run["path"])["evaluation"]]
+    return _evaluation_table(rows)
+
+
+def _evaluation_table(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    for row in rows:
+        if row["kind"] == "shift":
+            row["family"], _, severity = row["set"].rpartition("-")
+            row["severity"] = float(severity) if severity.isdecimal() else math.nan
+    scores = dict.fromkeys(key for row in rows for key in row if key not in EVALUATION_COLUMNS)
+    table = pd.DataFrame(rows, columns=[*EVALUATION_COLUMNS, *scores])
+    numbers = ["severity", *scores]
+    return table.astype(dict.fromkeys(numbers, float))
+
+
+def ensembles(table: pd.DataFrame, by: Sequence[str] = ("model",)) -> pd.DataFrame:
+    """Deep ensembles: the runs of one model with different seeds, judged as one predictor.
+
+    Lakshminarayanan et al. 2017, section 2.4: the members' probabilities are averaged with equal
+    weights. Nothing is trained: an ensemble is a group of runs that exist.
+
+    Args:
+        table: of :func:`load`; runs that are not finished are passed over.
+        by: columns that the members of one ensemble share, such as ``("model", "dropout")``.
+
+    Returns:
+        As :func:`load_evaluation`, a row an ensemble and set that all its members have: ``model``
+        is ``<model> ensemble(<members>)``, ``run_id`` its members', joined by ``+``, and ``path``
+        and ``seed`` are empty. A model with one run has none. The temperature is the ensemble's
+        own, fitted on the images held out.
+
+    Raises:
+        RecordError: the members differ in a parameter other than their seed, or not in that, or
+            were judged on other images.
+    """
+    rows: list[dict[str, Any]] = []
+    finished = table[table["status"] == "finished"]
+    for _, members in finished.groupby(list(by), sort=False, dropna=False):
+        if len(members) < 2:
+            continue
+        _refuse_unlike_members(members, by)
+        first = members.iloc[0]
+        more = [f"{name}={first[name]}" for name in by if name not in EVALUATION_COLUMNS]
+        whose = {
+            "group": first["group"],
+            "run_id": "+".join(members["run_id"]),
+            "path": "",
+            "model": " ".join([first["model"], *more, f"ensemble({len(members)})"]),
+            "dataset": first["dataset"],
+            "seed": None,
+            "ranks": first["ranks"],
+        }
+        predictions = [_read_all_predictions(Path(p) / "predictions.npz") for p in members["path"]]
+        common = [name for name in predictions[0] if all(name in one for one in predictions)]
+        judged = evaluation.judge(
+            {name: _ensemble([one[name] for one in predictions], name) for name in common}
+        )
+        rows += [whose | row for row in judged.rows]
+    return _evaluation_table(rows)
+
+
+def ensemble_predictions(
+    paths: Sequence[str | Path], name: str = "test"
+) -> tuple[Prediction, Labels]:
+    """The prediction of an ensemble on one evaluation set, from its members' records.
+
+    Args:
+        paths: the members' directories, runs of one model with different seeds.
+        name: the evaluation set.
+
+    Returns:
+        The members' mean probabilities, averaged, and the average of their expected entropies, so
+        that the mutual information holds what the members disagree about, too; and the labels.
+
+    Raises:
+        RecordError: a member lacks the set, or the members were judged on other images.
+    """
+    return _ensemble([read_predictions(path, name) for path in paths], name)
+
+
+def _ensemble(members: Sequence[tuple[Prediction, Labels]], name: str) -> tuple[Prediction, Labels]:
+    if not members:
+        raise RecordError(f"an ensemble for {name!r} without members: give the paths of its runs")
+    labels = members[0][1]
+    shape = members[0][0].mean_probs.shape
+    for prediction, its_labels in members[1:]:
+        same = (labels is None) == (its_labels is None) and prediction.mean_probs.shape == shape
+        if not same or (labels is not None and not np.array_equal(labels, its_labels)):
+            raise RecordError(
+                f"the members of an ensemble were judged on different images or labels of "
+                f"{name!r}; take runs of one data set"
+            )
+    predictions = [prediction for prediction, _ in members]
+    mean_probs = np.mean([one.mean_probs for one in predictions], axis=0, dtype=np.float64)
+    entropy = np.mean([one.expected_entropy for one in predictions], axis=0, dtype=np.float64)
+    return Prediction(mean_probs.astype(np.float32), entropy.astype(np.float32)), labels
+
+
+def _refuse_unlike_members(members: pd.DataFrame, by: Sequence[str]) -> None:
+    names = [name for name in Experiment.names() if name in members and name not in MAY_DIFFER]
+    defaults = Experiment().to_dict()
+    # A run older than a parameter was made with what is its default now.
+    known = members[names].fillna({name: defaults[name] for name in names})
+    different = [
+        f"{name} ({', '.join(map(str, dict.fromkeys(values)))})"
+        for name, values in [*known.items(), ("ranks", members["ranks"])]
+        if len(set(values)) > 1
+    ]
+    what = f"{', '.join(map(str, members.iloc[0][list(by)]))} ({', '.join(members['run_id'])})"
+    if different:
+        raise RecordError(
+            f"no ensemble of {what}: its runs differ in {', '.join(different)}; select runs, or "
+            "add the parameter to `by`"
+        )
+    if members["seed"].duplicated().any():
+        raise RecordError(f"no ensemble of {what}: two of its runs have one seed; select runs")
 
 
 def _row(directory: Path) -> dict[str, Any]:
@@ -516,7 +725,8 @@ def _row(directory: Path) -> dict[str, Any]:
 
 
 def _refuse_other(directory: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
-    before, after = dict(old["parameters"]), dict(new["parameters"])
+    # A run older than a parameter was made with what is its default now.
+    before, after = Experiment().to_dict() | old["parameters"], dict(new["parameters"])
     before["ranks"], after["ranks"] = old["ranks"], new["ranks"]
     different = [
         f"{name} ({before.get(name)!r} there, {after.get(name)!r} now)"

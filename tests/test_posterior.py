@@ -12,6 +12,7 @@ import tensorflow as tf
 from bnnlib import data, models, posterior, prediction, results, training
 from bnnlib.distributed import Ranks
 from bnnlib.errors import RecordError
+from bnnlib.evaluation import judge
 from bnnlib.experiment import Experiment
 
 
@@ -102,7 +103,7 @@ def finish(run, trainer, tiny):
     run.resume(trainer)
     list(run.follow(trainer))
     test = prediction.predict(trainer.network, tiny, tiny.x_test, 2, 0)
-    run.finish({"test": (test, tiny.y_test)})
+    run.finish(judge({"test": (test, tiny.y_test)}))
 
 
 def test_a_run_logs_the_initial_posterior_and_every_epochs(tiny, tmp_path):

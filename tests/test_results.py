@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from bnnlib import checkpoint, data, models, prediction, provenance, results
 from bnnlib.distributed import Ranks
 from bnnlib.errors import ExperimentError, RecordError
+from bnnlib.evaluation import judge
 from bnnlib.experiment import Experiment
 from bnnlib.prediction import Prediction
 from bnnlib.results import Run
@@ -77,7 +78,7 @@ def made_prediction(labels: np.ndarray, num_classes: int = 3) -> tuple[Predictio
 
 
 def finish(run: Run) -> dict[str, Any]:
-    return run.finish({"test": made_prediction(np.array([0, 1, 2, 0]))})
+    return run.finish(judge({"test": made_prediction(np.array([0, 1, 2, 0]))}))
 
 
 # ------------------------------------------------------------------------------------ a run's life
@@ -110,7 +111,7 @@ def test_a_run_that_is_interrupted_goes_on_from_its_checkpoint_to_the_same_bits(
         lines.append(line)
         on_disk = results.read_steps("runs/g/a")  # already there for tail -f
         assert on_disk == lines
-    values = run.finish({"test": predict(trainer)})
+    values = run.finish(judge({"test": predict(trainer)}))
     assert values["steps"] == trainer.num_steps == lines[-1].step
     assert read("runs/g/a")["status"] == "finished"
 
@@ -132,7 +133,7 @@ def test_a_run_that_is_interrupted_goes_on_from_its_checkpoint_to_the_same_bits(
     assert kept == run.lines
     assert kept[-1].step == again.steps_per_epoch  # the line of the lost steps is taken out
     list(run.follow(again))
-    run.finish({"test": predict(again)})
+    run.finish(judge({"test": predict(again)}))
     assert [line.step for line in run.lines] == [line.step for line in lines]
     assert [line.nll for line in run.lines] == [line.nll for line in lines]
     for name, value in trainer.state().items():
@@ -220,7 +221,7 @@ def test_a_run_too_short_for_a_measurement_tells_its_speed_all_the_same():
 
 def test_a_stopped_run_says_so():
     run = open_run()
-    run.finish({"test": made_prediction(np.array([0, 1]))}, status="stopped")
+    run.finish(judge({"test": made_prediction(np.array([0, 1]))}), status="stopped")
     assert read(run.directory)["status"] == "stopped"
 
 
@@ -230,7 +231,7 @@ def test_several_evaluation_sets_are_kept_apart():
         "test": made_prediction(np.array([0, 1])),
         "rotate-30": made_prediction(np.array([2, 2, 1])),
     }
-    run.finish(both)
+    run.finish(judge(both))
     for name, (_, labels) in both.items():
         assert results.read_predictions(run.directory, name)[1].tolist() == labels.tolist()
 
@@ -303,7 +304,7 @@ def test_the_same_parameters_go_on(status):
     run = open_run()
     run.log(step_log(1))
     if status != "running":
-        run.finish({"test": made_prediction(np.array([0, 1]))}, status=status)
+        run.finish(judge({"test": made_prediction(np.array([0, 1]))}), status=status)
     old = read(run.directory) | {"started": "2020-01-01T00:00:00+00:00"}
     (run.directory / "run.json").write_text(json.dumps(old))
     record = read(open_run().directory)
@@ -458,7 +459,7 @@ def test_a_failure_of_another_start_leaves_a_trained_run_alone(status):
     if status == "failed":
         run.fail(ERROR)
     elif status != "running":
-        run.finish({"test": made_prediction(np.array([0, 1]))}, status=status)
+        run.finish(judge({"test": made_prediction(np.array([0, 1]))}), status=status)
     results._OPEN.clear()
     before = (run.directory / "run.json").read_bytes()
     results.record_failure(run.directory, {"batch_size": 0}, ERROR | {"message": "another"})
