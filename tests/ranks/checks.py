@@ -1,0 +1,237 @@
+"""What every rank sees, written to ``<folder>/rank<rank>.json`` for tests/test_distributed.py.
+
+Usage: ``mpiexec -n 2 python tests/ranks/checks.py <folder>``. One start does many checks, since a
+start costs the import of TensorFlow on every rank.
+"""
+
+import dataclasses
+import hashlib
+import json
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+import bnnlib  # noqa: F401  chooses Keras 2, before TensorFlow is imported
+from bnnlib import data, distributed, launcher, models, prediction
+from bnnlib.errors import BnnlibError, ExperimentError
+from bnnlib.experiment import Experiment
+from bnnlib.training import DivergedError, Trainer
+
+# isort: split
+import tensorflow as tf
+
+GLOBAL_BATCH = 16
+NO_WIDTH = -200.0  # of rho: a draw is the mean, and ranks' noise plays no part
+
+
+def digest(*arrays):
+    return hashlib.sha256(b"".join(np.asarray(array).tobytes() for array in arrays)).hexdigest()
+
+
+def digest_of(weights):
+    return digest(*(weights[name] for name in sorted(weights)))
+
+
+def error_of(action):
+    """What `action` raises, as text; None if it does not."""
+    try:
+        action()
+    except BnnlibError as error:
+        return f"{type(error).__name__}: {error}"
+    return None
+
+
+def refuse(where, ranks):
+    """An action that fails on the ranks `where` and gives 10 times the rank on others."""
+
+    def action():
+        if ranks.rank in where:
+            raise ExperimentError(f"no cake on {ranks.rank}")
+        return 10 * ranks.rank
+
+    return action
+
+
+def check_start(ranks):
+    return {
+        "ranks": dataclasses.asdict(ranks),
+        "launcher": [launcher.name(), launcher.rank(), launcher.size()],
+        "controller": distributed.build_info()["controller"],
+        "intra_threads": tf.config.threading.get_intra_op_parallelism_threads(),
+    }
+
+
+def check_collectives(ranks):
+    numbers = np.random.default_rng(0).normal(size=(ranks.size, 3, 2)).astype(np.float32)
+    own = tf.constant(numbers[ranks.rank])
+    in_graph = tf.function(lambda tensor: distributed.average(tensor, "graph"))
+    variables = [tf.Variable(own), tf.Variable(ranks.rank + 5, dtype=tf.int64)]
+    distributed.broadcast(variables, "check")
+    return {
+        "numpy_mean": numbers.mean(axis=0).tolist(),
+        "average": distributed.average(own, "eager").numpy().tolist(),
+        "average_in_graph": in_graph(own).numpy().tolist(),
+        "scalar": float(distributed.average(tf.constant(float(ranks.rank)), "scalar")),
+        "gathered": distributed.gather({"rank": ranks.rank, "text": "ä" * ranks.rank}),
+        "broadcast_is_rank_0s": bool((variables[0].numpy() == numbers[0]).all())
+        and int(variables[1].numpy()) == 5,
+    }
+
+
+def check_agreement(ranks, folder):
+    last = ranks.size - 1
+    calls = folder / "calls.txt"
+
+    def call():
+        with calls.open("a") as file:
+            file.write(f"start {ranks.rank}\n")
+        if ranks.local_rank == 0:
+            time.sleep(0.3)  # the others would overtake it if they did not wait
+        with calls.open("a") as file:
+            file.write(f"end {ranks.rank}\n")
+        return f"value {ranks.rank}"
+
+    returned = distributed.on_first_local_rank(call, ranks)
+    return {
+        "fine": distributed.agree(refuse([], ranks)),
+        "one": error_of(lambda: distributed.agree(refuse([last], ranks))),
+        "all": error_of(lambda: distributed.agree(refuse(range(ranks.size), ranks))),
+        "again": distributed.agree(refuse([], ranks)),
+        "first_local": returned,
+        "first_local_fails": error_of(
+            lambda: distributed.on_first_local_rank(refuse([0], ranks), ranks)
+        ),
+        "other_local_fails": error_of(
+            lambda: distributed.on_first_local_rank(refuse([last], ranks), ranks)
+        ),
+    }
+
+
+def trainer_of(dataset, ranks, network_seed=0, network=None, **parameters):
+    experiment = Experiment(
+        **{"batch_size": 8, "steps": 9, "log_every": 2, "model": "BNN_FC_flip"} | parameters
+    )
+    network = network or models.build(
+        experiment.model,
+        dataset.image_shape,
+        dataset.num_classes,
+        prior_stddev=experiment.prior_stddev,
+        seed=network_seed,
+    )
+    return Trainer(experiment, dataset, network, ranks)
+
+
+def check_training(ranks, noise):
+    dataset = data.load("tiny")
+    # Every rank builds another network; the trainer makes them rank 0's.
+    built = models.build("BNN_FC_flip", dataset.image_shape, 10, seed=ranks.rank)
+    result = {"built": digest_of(built.weights())}
+    trainer = trainer_of(dataset, ranks, network=built, noise=noise)
+    result["initial"] = digest_of(built.weights())
+    result["is_rank_0s"] = result["initial"] == digest_of(
+        models.build("BNN_FC_flip", dataset.image_shape, 10, seed=0).weights()
+    )
+    key = trainer.noise_key
+    result["noise"] = digest(*built.sample(tf.constant([key, 0], tf.int64)))
+    lines = [dataclasses.asdict(line) for line in trainer.run(until=lambda: trainer.step == 6)]
+    result["lines"] = [
+        {name: line[name] for name in ("step", "epoch", "loss", "nll", "kl", "learning_rate")}
+        for line in lines
+    ]
+    state = trainer.state()
+    result["trained"] = digest_of(state)
+    list(trainer.run())
+    result["uninterrupted"] = digest_of(trainer.state())
+    return result, state
+
+
+def check_resumption(ranks, state):
+    dataset = data.load("tiny")
+    # Rank 0 alone restores a checkpoint; the others hold something else until the broadcast.
+    resumed = trainer_of(dataset, ranks, network_seed=7)
+    if ranks.rank == 0:
+        resumed.restore(state)
+    resumed.broadcast()
+    result = {"restored": digest_of(resumed.state())}
+    list(resumed.run())
+    result["resumed"] = digest_of(resumed.state())
+    return result
+
+
+def train_without_noise(ranks, folder):
+    """A network without noise, trained on the same global batches whatever the number of ranks."""
+    dataset = data.load("tiny")
+    # A narrow prior, so that a KL scaled by the number of ranks would show.
+    network = models.build("BNN_FC_flip", dataset.image_shape, 10, prior_stddev=0.1, seed=3)
+    network.layers[0].rho.assign(tf.fill(network.layers[0].rho.shape, NO_WIDTH))
+    trainer = trainer_of(
+        dataset,
+        ranks,
+        network=network,
+        batch_size=GLOBAL_BATCH // ranks.size,
+        learning_rate_scaling="none",
+        log_every=8,
+        steps=8,
+    )
+    (line,) = trainer.run()
+    np.savez(
+        folder / f"without_noise{ranks.rank}.npz",
+        losses=np.array([line.loss, line.nll]),
+        **network.weights(),
+    )
+
+
+def check_divergence(ranks):
+    """Images of which only the last rank's are no numbers."""
+    dataset = data.load("tiny")
+    images = dataset.x_train.astype(np.float32) / 255
+    if ranks.rank == ranks.size - 1:
+        images[:] = np.nan
+    broken = dataclasses.replace(dataset, x_train=images, scale=1.0)
+    trainer = trainer_of(broken, ranks, model="CNN_FC", steps=2)
+    try:
+        list(trainer.run())
+    except DivergedError as error:
+        return {"error": str(error)}
+    return {"error": None}
+
+
+def check_prediction(ranks):
+    prediction.BLOCK = 10  # 64 images: seven blocks, not the same number on every rank
+    dataset = data.load("tiny")
+    network = models.build("BNN_conv_flip", dataset.image_shape, 10, seed=1)
+    found = prediction.predict(network, dataset, dataset.x_test, 4, 3, ranks)
+    few = prediction.predict(network, dataset, dataset.x_test[:5], 4, 3, ranks)
+    return {
+        "probs": digest(found.mean_probs),
+        "entropy": digest(found.expected_entropy),
+        "few": digest(few.mean_probs, few.expected_entropy),
+        "sums": [float(found.mean_probs.sum(axis=1).min()), float(found.mean_probs.sum())],
+    }
+
+
+def main(folder):
+    ranks = distributed.init(threads=1)
+    independent, state = check_training(ranks, "independent")
+    shared, _ = check_training(ranks, "shared")
+    train_without_noise(ranks, folder)
+    results = {
+        "start": check_start(ranks),
+        "collectives": check_collectives(ranks),
+        "agreement": check_agreement(ranks, folder),
+        "independent": independent,
+        "shared": shared,
+        "resume": check_resumption(ranks, state),
+        "divergence": check_divergence(ranks),
+        "prediction": check_prediction(ranks),
+        "threads_error": error_of(lambda: distributed.init(threads=2)),
+        "same_threads_again": dataclasses.asdict(distributed.init(threads=1)),
+    }
+    distributed.shutdown()
+    (folder / f"rank{ranks.rank}.json").write_text(json.dumps(results))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
