@@ -623,7 +623,8 @@ def ensembles(table: pd.DataFrame, by: Sequence[str] = ("model",)) -> pd.DataFra
 
     Returns:
         As :func:`load_evaluation`, a row an ensemble and set that all its members have: ``model``
-        is ``<model> ensemble(<members>)``, ``run_id`` its members', joined by ``+``, and ``path``
+        is ``<model> ensemble(<members>)``, with what else of `by` is no default as in
+        ``CNN_FC dropout(0.1) ensemble(5)``, ``run_id`` its members', joined by ``+``, and ``path``
         and ``seed`` are empty. A model with one run has none. The temperature is the ensemble's
         own, fitted on the images held out.
 
@@ -632,13 +633,18 @@ def ensembles(table: pd.DataFrame, by: Sequence[str] = ("model",)) -> pd.DataFra
             were judged on other images.
     """
     rows: list[dict[str, Any]] = []
+    defaults = Experiment().to_dict()
     finished = table[table["status"] == "finished"]
     for _, members in finished.groupby(list(by), sort=False, dropna=False):
         if len(members) < 2:
             continue
         _refuse_unlike_members(members, by)
         first = members.iloc[0]
-        more = [f"{name}={first[name]}" for name in by if name not in EVALUATION_COLUMNS]
+        more = [
+            f"{name}({first[name]})"
+            for name in by
+            if name not in EVALUATION_COLUMNS and first[name] != defaults.get(name)
+        ]
         whose = {
             "group": first["group"],
             "run_id": "+".join(members["run_id"]),

@@ -246,7 +246,7 @@ print("ready", flush=True)
 sys.stdin.readline()
 try:
     print(data._download("mnist").read_text())
-except data.DataError as error:
+except DataError as error:
     print("DataError", error)
 """
 
@@ -896,3 +896,82 @@ def test_sets_out_of_distribution_that_cannot_be(tmp_path, monkeypatch, empty_ho
     four = dataclasses.replace(tiny, x_train=tiny.x_train.repeat(4, axis=3))
     with pytest.raises(DataError, match="4 channels, but named out-of-distribution sets exist for"):
         data.ood_set(four, "svhn")
+
+
+# --- images held out ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("fraction", "count"), [(0.1, 26), (0.25, 64), (0.499, 128), (0.002, 1)])
+def test_a_split_is_a_partition_that_keeps_the_order(dataset, fraction, count):
+    split = data.split(dataset, fraction)
+    assert len(split.x_holdout) == len(split.y_holdout) == count
+    assert split.num_train_examples == len(split.y_train) == 256 - count
+    whole = [image.tobytes() for image in dataset.x_train]
+    assert len(set(whole)) == 256  # so that an image tells its place
+    for images, labels in ((split.x_train, split.y_train), (split.x_holdout, split.y_holdout)):
+        places = [whole.index(image.tobytes()) for image in images]
+        assert places == sorted(places)
+        np.testing.assert_array_equal(labels, dataset.y_train[places])
+    parts = [image.tobytes() for part in (split.x_train, split.x_holdout) for image in part]
+    assert sorted(parts) == sorted(whole)
+    np.testing.assert_array_equal(split.x_test, dataset.x_test)
+
+
+def test_the_same_images_are_held_out_for_ever():
+    """Records of years apart form one ensemble only if their members hold out the same images."""
+    split = data.split(data.load("tiny"), 8 / 256)
+    whole = [image.tobytes() for image in data.load("tiny").x_train]
+    places = [whole.index(image.tobytes()) for image in split.x_holdout]
+    assert places == [47, 66, 82, 119, 121, 153, 200, 229]
+
+
+def test_a_greater_share_holds_out_the_same_images_and_more(dataset):
+    few, many = (
+        {image.tobytes() for image in data.split(dataset, share).x_holdout} for share in (0.1, 0.3)
+    )
+    assert few < many
+
+
+def test_nothing_held_out_is_the_whole_set(dataset):
+    assert data.split(dataset, 0.0) is dataset
+    assert dataset.x_holdout is dataset.y_holdout is None
+
+
+@pytest.mark.parametrize("fraction", [-0.1, 0.5, 1.0, float("nan"), 0.001])
+def test_a_share_that_cannot_be_held_out(dataset, fraction):
+    with pytest.raises(DataError, match=rf"holdout is {fraction!r}"):
+        data.split(dataset, fraction)
+
+
+def test_nothing_is_held_out_twice(dataset):
+    with pytest.raises(DataError, match="held out already"):
+        data.split(data.split(dataset, 0.1), 0.1)
+
+
+def test_the_mean_image_is_that_of_the_images_trained_on():
+    split = data.load("tiny", subtract_mean=True, holdout=0.25)
+    mean = split.x_train.astype(np.float64).mean(axis=0) / 255
+    np.testing.assert_allclose(split.mean_image, mean, atol=1e-6)
+    assert np.abs(split.mean_image - data.load("tiny", subtract_mean=True).mean_image).max() > 1e-3
+
+
+def test_shifted_sets_do_not_depend_on_what_is_held_out(dataset):
+    """Also where the range of pixels is that of the images: its extremes may be held out."""
+    whole = as_float(dataset)
+    held_out = data.split(whole, 0.1).x_holdout[0]
+    brighter = whole.x_train.copy()
+    brighter[(brighter == held_out).all(axis=(1, 2, 3))] += 3.0
+    whole = dataclasses.replace(whole, x_train=brighter)
+    split = data.split(whole, 0.1)
+    assert split.pixel_range == whole.pixel_range
+    assert split.pixel_range[1] > split.x_train.max()
+    for name in ("gaussian_noise-3", "brightness-2"):
+        np.testing.assert_array_equal(
+            data.evaluation_set(split, name).images, data.evaluation_set(whole, name).images
+        )
+
+
+def test_names_are_refused_for_the_size_of_the_images_before_any_is_made():
+    assert data.expand(["translate-27"], (28, 30, 1)) == ["translate-27"]
+    with pytest.raises(DataError, match="moves images of 28 x 30 pixels out of view"):
+        data.expand(["translations", "translate-28"], (28, 30, 1))

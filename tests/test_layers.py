@@ -327,3 +327,28 @@ def test_deterministic_kernels_start_as_keras(kernel_shape):
     same = scipy.stats.ks_2samp(layer.kernel.numpy().ravel(), keras.ravel())
     assert same.pvalue > 1e-4
     assert (layer.bias.numpy() == 0).all()
+
+
+def test_dropout_keeps_the_mean_and_the_share():
+    x = tf.constant(np.random.default_rng(0).uniform(1, 2, size=(400, 500)), tf.float32)
+    for rate in (0.1, 0.5, 0.9):
+        found = layers.dropout(x, rate, seed()).numpy()
+        kept = found != 0
+        np.testing.assert_allclose(found[kept], x.numpy()[kept] / (1 - rate), rtol=1e-6)
+        error = (rate * (1 - rate) / kept.size) ** 0.5  # of a share of so many coins
+        assert abs(kept.mean() - (1 - rate)) < 5 * error
+        assert abs(found.mean() / x.numpy().mean() - 1) < 6 * error / (1 - rate)
+
+
+def test_dropout_masks_of_images_features_and_seeds_are_independent():
+    ones = tf.ones([300, 300])
+    mask, other = (layers.dropout(ones, 0.5, seed(11, n)).numpy() > 0 for n in (0, 1))
+    np.testing.assert_array_equal(mask, layers.dropout(ones, 0.5, seed(11, 0)).numpy() > 0)
+    agree = [mask == other, mask[1:] == mask[:-1], mask[:, 1:] == mask[:, :-1]]
+    for same in agree:
+        assert abs(same.mean() - 0.5) < 5 * 0.5 / same.size**0.5
+
+
+def test_without_dropout_nothing_changes():
+    x = tf.constant([[1.0, -2.0, 0.0]])
+    np.testing.assert_array_equal(layers.dropout(x, 0.0, seed()), x)

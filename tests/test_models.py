@@ -9,7 +9,7 @@ import tf_keras
 
 from bnnlib import data, models
 from bnnlib.errors import ExperimentError
-from bnnlib.layers import Deterministic, Flipout, Reparameterization
+from bnnlib.layers import DRAWS_PER_LAYER, Deterministic, Flipout, Reparameterization, dropout
 
 GREY, COLOUR = (28, 28, 1), (32, 32, 3)
 SEED = tf.constant([5, 6], tf.int64)
@@ -325,3 +325,64 @@ def test_a_data_sets_own_mean_image_centres_its_inputs(name):
     inputs = models.to_inputs(dataset.x_train, dataset).numpy()
     assert np.abs(inputs.mean(axis=0)).max() < 1e-5
     assert inputs.std() > 0.1
+
+
+# --- dropout --------------------------------------------------------------------------------------
+
+
+def test_dropout_in_a_dense_network_by_hand():
+    network = models.build("CNN_FC", GREY, 10, dropout=0.4)
+    set_biases(network)
+    images = images_of(GREY)
+    first, last = network.layers
+    hidden = np.maximum(images.reshape(4, -1) @ first.kernel.numpy() + first.bias.numpy(), 0)
+    mask_seed = SEED + tf.constant([DRAWS_PER_LAYER, 0], tf.int64)  # of layer 1; layer 0 has none
+    dropped = dropout(tf.constant(hidden), 0.4, mask_seed).numpy()
+    logits = dropped @ last.kernel.numpy() + last.bias.numpy()
+    for found in (network(images, SEED), network.predict(images, network.sample(SEED), SEED)):
+        np.testing.assert_allclose(found, logits, atol=1e-5)
+    assert 0.2 < (dropped[hidden > 0] == 0).mean() < 0.6
+
+
+@pytest.mark.parametrize("name", ["CNN_conv", "CNN_FC"])
+def test_the_mean_over_masks_is_the_network_without_dropout(name):
+    """Its last layer is linear, and no other has dropout before it."""
+    network = models.build(name, GREY, 10, seed=3, dropout=0.5)
+    plain = models.build(name, GREY, 10, seed=3)
+    set_biases(network)
+    set_biases(plain)
+    image = images_of(GREY, batch=1)
+    draws = network(np.repeat(image, 2000, axis=0), SEED).numpy()
+    error = draws.std(axis=0) / 2000**0.5
+    assert (error > 0).all()
+    assert (np.abs(draws.mean(axis=0) - plain(image, SEED).numpy()[0]) < 5 * error).all()
+
+
+def test_every_later_dense_layer_has_masks_of_its_own(monkeypatch):
+    seen = []
+
+    def spy(x, rate, seed):
+        seen.append((tuple(x.shape), rate, tuple(seed.numpy())))
+        return x
+
+    monkeypatch.setattr(models, "dropout", spy)
+    network = models.build("CNN_VGG", COLOUR, 10, dropout=0.2)
+    network(images_of(COLOUR), SEED)
+    assert [(shape, rate) for shape, rate, _ in seen] == [((4, 2048), 0.2), ((4, 128), 0.2)]
+    assert len({seed for *_, seed in seen}) == 2
+
+
+def test_dropout_makes_a_deterministic_network_stochastic_and_keeps_its_weights():
+    plain, dropped = (models.build("CNN_conv", GREY, 10, seed=3, dropout=d) for d in (0.0, 0.1))
+    assert (plain.is_bayesian, plain.is_stochastic) == (False, False)
+    assert (dropped.is_bayesian, dropped.is_stochastic) == (False, True)
+    bayesian = models.build("BNN_conv_flip", GREY, 10)
+    assert (bayesian.is_bayesian, bayesian.is_stochastic) == (True, True)
+    for name, value in plain.weights().items():
+        np.testing.assert_array_equal(dropped.weights()[name], value)
+
+
+@pytest.mark.parametrize("name", [name for name in models.BUILDERS if name.startswith("BNN")])
+def test_dropout_is_refused_for_bayesian_networks(name):
+    with pytest.raises(ExperimentError, match=r"dropout = 0\.1: .* twin, CNN_(conv|FC|VGG)$"):
+        models.build(name, GREY, 10, dropout=0.1)

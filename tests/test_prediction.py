@@ -20,9 +20,9 @@ def dataset():
     return data.load("tiny")
 
 
-def network_of(name, dataset, scale=-1.0):
+def network_of(name, dataset, scale=-1.0, dropout=0.0):
     """A network of wide posteriors, whose draws disagree."""
-    network = models.build(name, dataset.image_shape, dataset.num_classes, seed=1)
+    network = models.build(name, dataset.image_shape, dataset.num_classes, seed=1, dropout=dropout)
     for layer in network.layers:
         if layer.bayesian:
             layer.rho.assign(tf.fill(layer.rho.shape, scale))
@@ -154,3 +154,96 @@ def test_prediction_leaves_the_network_alone(dataset):
     predict(network, dataset, dataset.x_test, DRAWS, seed=3)
     for key, value in network.weights().items():
         np.testing.assert_array_equal(value, before[key])
+
+
+# ----------------------------------------------------------------------------------------- ladders
+
+
+@pytest.mark.parametrize(
+    ("num_draws", "expected"),
+    [
+        (1, [1]),
+        (2, [1, 2]),
+        (3, [1, 2, 3]),
+        (10, [1, 2, 5, 10]),
+        (30, [1, 2, 5, 10, 20, 30]),
+        (200, [1, 2, 5, 10, 20, 50, 100, 200]),
+        (999, [1, 2, 5, 10, 20, 50, 100, 200, 500, 999]),
+    ],
+)
+def test_rungs_by_hand(num_draws, expected):
+    assert prediction.rungs(num_draws) == expected
+
+
+@pytest.mark.parametrize(("name", "dropout"), [("BNN_FC_flip", 0.0), ("CNN_conv", 0.3)])
+def test_a_rung_is_a_prediction_with_so_many_draws(dataset, name, dropout, monkeypatch):
+    monkeypatch.setattr(prediction, "BLOCK", 30)
+    network = network_of(name, dataset, dropout=dropout)
+    found = prediction.Predictor(network, dataset, 7, seed=3)(dataset.x_test, ladder=True)
+    ladder = found.ladder
+    assert ladder.draws.tolist() == [1, 2, 5, 7]
+    assert ladder.mean_probs.shape == (4, 64, 10)
+    assert ladder.expected_entropy.shape == (4, 64)
+    assert ladder.draws.dtype == np.int64
+    assert ladder.mean_probs.dtype == ladder.expected_entropy.dtype == np.float32
+    for index, draws in enumerate(ladder.draws):
+        alone = predict(network, dataset, dataset.x_test, int(draws), seed=3)
+        np.testing.assert_array_equal(ladder.mean_probs[index], alone.mean_probs)
+        np.testing.assert_array_equal(ladder.expected_entropy[index], alone.expected_entropy)
+    np.testing.assert_array_equal(ladder.mean_probs[-1], found.mean_probs)
+    np.testing.assert_array_equal(ladder.expected_entropy[-1], found.expected_entropy)
+    assert np.abs(ladder.mean_probs[0] - ladder.mean_probs[1]).max() > 1e-3
+
+
+def test_without_draws_a_ladder_has_one_rung(dataset):
+    network = models.build("CNN_FC", dataset.image_shape, 10)
+    ladder = prediction.Predictor(network, dataset, 30, seed=0)(dataset.x_test, ladder=True).ladder
+    assert ladder.draws.tolist() == [1]
+
+
+def test_one_predictor_serves_sets_of_several_sizes_and_later_weights(dataset):
+    network = network_of("BNN_FC_flip", dataset)
+    predictor = prediction.Predictor(network, dataset, DRAWS, seed=3)
+    for count in (64, 1, 0, 33):
+        images = dataset.x_train[:count]
+        expected = predict(network, dataset, images, DRAWS, seed=3)
+        np.testing.assert_allclose(predictor(images).mean_probs, expected.mean_probs, atol=1e-6)
+    for layer in network.layers:
+        layer.bias.assign_add(tf.range(layer.bias.shape[0], dtype=tf.float32))
+    np.testing.assert_array_equal(
+        predictor(dataset.x_test).mean_probs,
+        predict(network, dataset, dataset.x_test, DRAWS, seed=3).mean_probs,
+    )
+
+
+# --------------------------------------------------------------------------------------- MC dropout
+
+
+def test_mc_dropout_is_the_mean_over_masks_of_the_documented_seeds(dataset, monkeypatch):
+    monkeypatch.setattr(prediction, "BLOCK", 40)
+    network = network_of("CNN_FC", dataset, dropout=0.4)
+    found = predict(network, dataset, dataset.x_test, DRAWS, seed=3)
+    key = stream_key(3, PREDICTION)
+    kernels = network.sample(tf.constant([0, 0], tf.int64))
+    probs = np.zeros((DRAWS, 64, 10))
+    for draw in range(DRAWS):
+        for start in (0, 40):
+            inputs = dataset.x_test[start : start + 40] / np.float32(255)
+            seed = tf.constant([key, draw * 2**32 + start], tf.int64)
+            logits = network.predict(tf.constant(inputs), kernels, seed).numpy()
+            probs[draw, start : start + 40] = scipy.special.softmax(logits, axis=-1)
+    np.testing.assert_allclose(found.mean_probs, probs.mean(axis=0), atol=1e-5)
+    entropies = scipy.stats.entropy(probs, axis=-1)
+    np.testing.assert_allclose(found.expected_entropy, entropies.mean(axis=0), atol=1e-4)
+    assert (np.ptp(probs, axis=0).max(axis=1) > 1e-3).all()  # every image's draws differ
+
+
+def test_equal_images_have_masks_of_their_own_and_the_same_in_every_set(dataset):
+    network = network_of("CNN_FC", dataset, dropout=0.4)
+    equal = np.repeat(dataset.x_test[:1], 64, axis=0)
+    found = predict(network, dataset, equal, 1, seed=3)
+    assert len(np.unique(found.mean_probs, axis=0)) == 64
+    again = predict(network, dataset, equal, 1, seed=3)
+    np.testing.assert_array_equal(found.mean_probs, again.mean_probs)
+    other = predict(network, dataset, equal, 1, seed=4)
+    assert (found.mean_probs != other.mean_probs).any(axis=1).all()

@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 from bnnlib import checkpoint, data, models, prediction, provenance, results
 from bnnlib.distributed import Ranks
 from bnnlib.errors import ExperimentError, RecordError
-from bnnlib.evaluation import judge
+from bnnlib.evaluation import Evaluation, judge
 from bnnlib.experiment import Experiment
-from bnnlib.prediction import Prediction
+from bnnlib.prediction import Ladder, Prediction
 from bnnlib.results import Run
 from bnnlib.training import StepLog, Trainer
 
@@ -744,3 +744,274 @@ def test_a_csv_that_cannot_be_written_is_told(group, capsys):
     Path("file").write_text("")
     assert results.main([str(group), "--csv", "file/table.csv"]) == 1
     assert "file/table.csv: could not be written" in capsys.readouterr().err
+
+
+# ------------------------------------------------------------------------------ evaluation by set
+
+LABELS = np.array([0, 1, 2, 0])
+
+
+def judged_by_hand() -> Evaluation:
+    """All right at 0.8 but one rotated image; out of distribution it is as sure."""
+    rotated = made_prediction(np.array([0, 1, 2, 1]))[0], LABELS
+    outside = made_prediction(np.array([0, 0]))[0], None
+    return judge(
+        {
+            "test": made_prediction(LABELS),
+            "holdout": (rotated[0], LABELS),
+            "rotate-30": rotated,
+            "mine": outside,
+        }
+    )
+
+
+def test_every_set_has_its_row_and_its_predictions():
+    run = open_run()
+    found = judged_by_hand()
+    values = run.finish(found)
+    record = read(run.directory)
+    assert record["schema"] == results.SCHEMA == 2
+    assert record["evaluation"] == found.rows
+    assert [row["set"] for row in record["evaluation"]] == ["test", "holdout", "rotate-30", "mine"]
+    # Right three times of four at (0.8, 0.1, 0.1): softened to 0.75, 8^(1/T) = 6.
+    assert values["temperature"] == pytest.approx(math.log(8) / math.log(6), rel=1e-5)
+    assert values["nll_scaled"] == pytest.approx(-math.log(0.75), rel=1e-5)
+    assert record["metrics"] == values
+    arrays = np.load(run.directory / "predictions.npz")
+    labelled = {f"{name}/labels" for name in ("test", "holdout", "rotate-30")}
+    assert {name for name in arrays.files if name.endswith("labels")} == labelled
+    found_outside, labels = results.read_predictions(run.directory, "mine")
+    assert labels is None
+    assert found_outside.mean_probs.tolist() == found.predictions["mine"][0].mean_probs.tolist()
+
+
+def test_a_ladder_is_kept_with_its_set():
+    run = open_run()
+    ladder = Ladder(
+        np.array([1, 2], np.int64),
+        np.full((2, 4, 3), 1 / 3, np.float32),
+        np.full((2, 4), 0.5, np.float32),
+    )
+    one = dataclasses.replace(made_prediction(LABELS)[0], ladder=ladder)
+    run.finish(judge({"test": (one, LABELS), "rotate-30": made_prediction(LABELS)}))
+    arrays = np.load(run.directory / "predictions.npz")
+    assert arrays["test/ladder_draws"].tolist() == [1, 2]
+    assert arrays["test/ladder_mean_probs"].shape == (2, 4, 3)
+    assert arrays["test/ladder_expected_entropy"].shape == (2, 4)
+    assert not any(name.startswith("rotate-30/ladder") for name in arrays.files)
+    kept = results.read_predictions(run.directory)[0].ladder
+    assert kept is not None
+    for field in dataclasses.fields(Ladder):
+        np.testing.assert_array_equal(getattr(kept, field.name), getattr(ladder, field.name))
+    assert results.read_predictions(run.directory, "rotate-30")[0].ladder is None
+
+
+def test_load_evaluation_gives_a_row_a_run_and_set():
+    for run_id, seed in [("a", 0), ("b", 1)]:
+        open_run(f"runs/g/{run_id}", seed=seed).finish(judged_by_hand())
+    open_run("runs/g/c", seed=2)  # still running
+    table = results.load_evaluation("runs/g")
+    assert tuple(table.columns[:12]) == results.EVALUATION_COLUMNS
+    assert table.columns.is_unique
+    assert table.run_id.tolist() == ["a"] * 4 + ["b"] * 4
+    assert table.seed.tolist() == [0] * 4 + [1] * 4
+    assert table.path.tolist() == ["runs/g/a"] * 4 + ["runs/g/b"] * 4
+    assert set(zip(table.group, table.model, table.dataset, table.ranks, strict=True)) == {
+        ("g", "BNN_conv_flip", "tiny", 1)
+    }
+    first = table[table.run_id == "a"].set_index("set")
+    assert first.kind.tolist() == ["test", "holdout", "shift", "ood"]
+    assert first.num_images.tolist() == [4, 4, 4, 2]
+    assert (
+        first.family.isna().tolist() == first.severity.isna().tolist() == [True, True, False, True]
+    )
+    assert (first.family["rotate-30"], first.severity["rotate-30"]) == ("rotate", 30)
+    assert first.accuracy["rotate-30"] == 0.75
+    assert math.isnan(first.accuracy["mine"])
+    assert first.auroc_entropy["mine"] == 0.5
+    assert math.isnan(first.auroc_entropy["test"])
+    scores = table.columns[12:]
+    assert {"nll_scaled", "ece_scaled", "brier_scaled", "e_aurc", "fpr95_entropy"} <= set(scores)
+    assert all(table[name].dtype == float for name in [*scores, "severity"])
+
+
+def test_load_evaluation_without_any_row_has_the_columns_all_the_same():
+    open_run()
+    table = results.load_evaluation("runs")
+    assert len(table) == 0
+    assert tuple(table.columns) == results.EVALUATION_COLUMNS
+
+
+def test_the_table_of_runs_has_the_temperature_as_a_number():
+    open_run("runs/g/a").finish(judge({"test": made_prediction(LABELS)}))
+    table = results.load("runs")
+    assert all(table[name].dtype == float for name in results.SCALED_COLUMNS)
+    assert table.temperature.isna().all()
+    open_run("runs/g/b", seed=1).finish(judged_by_hand())
+    assert results.load("runs").temperature.isna().tolist() == [True, False]
+
+
+def test_a_record_of_the_first_schema_is_read_and_continued():
+    run = open_run(seed=3)
+    finish(run)
+    old = read(run.directory)
+    del old["evaluation"]
+    old["schema"] = 1
+    for name in ("holdout", "dropout", "eval_sets", "ood_sets"):
+        del old["parameters"][name]
+    (run.directory / "run.json").write_text(json.dumps(old))
+    assert results.read_record(run.directory)["evaluation"] == []
+    assert len(results.load_evaluation("runs")) == 0
+    assert results.load("runs").accuracy.tolist() == [1.0]
+    with pytest.raises(RecordError, match=r"holdout \(0\.0 there, 0\.1 now\)\. "):
+        open_run(seed=3, holdout=0.1)
+    open_run(seed=3)
+    assert read(run.directory)["parameters"]["holdout"] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ({}, "key 'evaluation': expected list, found {}"),
+        ([1], "evaluation: expected rows with set and kind, found 1"),
+        ([{"set": "test"}], "evaluation: expected rows with set and kind, found {'set': 'test'}"),
+        (
+            [{"set": "a", "kind": "b"}],
+            "evaluation of 'a': kind = 'b': expected one of test, holdout, train, shift, ood",
+        ),
+        (
+            [{"set": "test", "kind": "test", "nll": "low"}],
+            "evaluation of 'test': 'nll': expected a number, found 'low'",
+        ),
+    ],
+)
+def test_damaged_evaluation_rows_are_named(rows, message):
+    record = read(open_run().directory) | {"evaluation": rows}
+    Path("runs/g/a/run.json").write_text(json.dumps(record))
+    with pytest.raises(RecordError) as error:
+        results.load_evaluation("runs/g")
+    assert str(error.value) == f"runs/g/a/run.json: {message}"
+
+
+@quick
+@given(JSON)
+def test_arbitrary_evaluation_rows_are_loaded_or_refused(value):
+    rows = [{"set": "rotate-30", "kind": "shift"}, {"set": "a", "kind": "ood", "x": value}]
+    content = json.dumps(FINISHED | {"evaluation": rows})
+    load_or_refuse(content.encode())
+    try:
+        table = results.load_evaluation("runs")
+    except RecordError:
+        assert not isinstance(value, int | float) or isinstance(value, bool)
+    else:
+        assert len(table) == 2
+
+
+# -------------------------------------------------------------------------------------- ensembles
+
+
+def member(run_id: str, seed: int, first: list[float], labels: Any = (0, 1), **parameters: Any):
+    """A run that gives the first class these probabilities, with no entropy in any draw."""
+    probs = np.array([[p, 1 - p] for p in first], np.float32)
+    entropy = np.array([0.1 * (seed + 1)] * len(first), np.float32)
+    one, outside = Prediction(probs, entropy), Prediction(probs[:1], entropy[:1])
+    run = open_run(f"runs/g/{run_id}", seed=seed, **parameters)
+    predictions = {
+        "test": (one, np.array(labels)),
+        "holdout": (one, np.array(labels)),
+        "mine": (outside, None),
+    }
+    if seed == 0:
+        predictions["rotate-30"] = (one, np.array(labels))
+    run.finish(judge(predictions))
+
+
+def test_an_ensemble_by_hand():
+    member("a", 0, [0.9, 0.6])
+    member("b", 1, [0.5, 0.2])
+    found, labels = results.ensemble_predictions(["runs/g/a", "runs/g/b"])
+    np.testing.assert_allclose(found.mean_probs, [[0.7, 0.3], [0.4, 0.6]], rtol=1e-6)
+    np.testing.assert_allclose(found.expected_entropy, [0.15, 0.15], rtol=1e-6)
+    assert labels.tolist() == [0, 1]
+    assert results.ensemble_predictions(["runs/g/a", "runs/g/b"], "mine")[1] is None
+
+    table = results.ensembles(results.load("runs"))
+    assert table["set"].tolist() == ["test", "holdout", "mine"]  # what both members have
+    assert set(table.model) == {"BNN_conv_flip ensemble(2)"}
+    assert set(table.run_id) == {"a+b"}
+    test = table.iloc[0]
+    assert test.accuracy == 1.0  # the members alone: 0.5 each
+    assert test.nll == pytest.approx(-(math.log(0.7) + math.log(0.6)) / 2, rel=1e-6)
+    assert test.aleatoric == pytest.approx(0.15, rel=1e-6)
+    entropy = [-sum(p * math.log(p) for p in row) for row in ([0.7, 0.3], [0.4, 0.6])]
+    assert test.epistemic == pytest.approx(np.mean(entropy) - 0.15, rel=1e-5)
+    assert math.isfinite(test.nll_scaled)
+    alone = results.load_evaluation("runs")
+    assert set(table.columns) == set(alone.columns)
+    both = pd.concat([alone, table])
+    assert both.groupby("model").size().tolist() == [7, 3]
+
+
+def test_an_ensembles_temperature_is_its_own():
+    member("a", 0, [0.9] * 4, labels=[0, 0, 0, 1])
+    member("b", 1, [0.7] * 4, labels=[0, 0, 0, 1])
+    table = results.ensembles(results.load("runs")).set_index("set")
+    # Together 0.8, right three times of four.
+    assert table.nll_scaled["test"] == pytest.approx(
+        -0.75 * math.log(0.75) - 0.25 * math.log(0.25), rel=1e-6
+    )
+
+
+def test_a_model_of_one_run_is_no_ensemble_and_an_unfinished_run_no_member():
+    member("a", 0, [0.9, 0.6])
+    open_run("runs/g/b", seed=1)
+    table = results.ensembles(results.load("runs"))
+    assert len(table) == 0
+    assert tuple(table.columns) == results.EVALUATION_COLUMNS
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        (
+            {"seed": 1, "epochs": 3},
+            r"differ in epochs \(10, 3\); select runs, or add the parameter",
+        ),
+        ({"seed": 1, "dataset": "digits"}, r"differ in dataset \(tiny, digits\)"),
+        ({"seed": 0}, "two of its runs have one seed"),
+        ({"seed": 1, "labels": [1, 0]}, "different images or labels of 'test'"),
+        ({"seed": 1, "first": [0.5], "labels": [0]}, "different images or labels of 'test'"),
+    ],
+)
+def test_runs_that_are_no_ensemble_are_refused(other, message):
+    member("a", 0, [0.9, 0.6])
+    member(**{"run_id": "b", "first": [0.5, 0.2]} | other)
+    with pytest.raises(RecordError, match=message):
+        results.ensembles(results.load("runs"))
+
+
+def test_what_changes_no_prediction_may_differ():
+    member("a", 0, [0.9, 0.6], threads=1, log_every=10)
+    member("b", 1, [0.5, 0.2], threads=2, log_every=20, eval_sets=["rotations"])
+    assert len(results.ensembles(results.load("runs"))) == 3
+
+
+def test_variants_of_one_model_are_ensembles_of_their_own():
+    for dropout in (0.0, 0.1):
+        for seed in (0, 1):
+            member(f"d{dropout}s{seed}", seed, [0.9, 0.6], model="CNN_FC", dropout=dropout)
+    runs = results.load("runs")
+    with pytest.raises(RecordError, match=r"differ in dropout \(0\.0, 0\.1\)"):
+        results.ensembles(runs)
+    table = results.ensembles(runs, by=("model", "dropout"))
+    names = ["CNN_FC ensemble(2)", "CNN_FC dropout(0.1) ensemble(2)"]
+    assert table.model.unique().tolist() == names
+
+
+def test_no_members_are_no_ensemble():
+    with pytest.raises(RecordError, match="without members"):
+        results.ensemble_predictions([])
+    member("a", 0, [0.9, 0.6])
+    member("b", 1, [0.9, 0.6])
+    with pytest.raises(RecordError, match="no evaluation set 'rotate-30'"):
+        results.ensemble_predictions(["runs/g/a", "runs/g/b"], "rotate-30")

@@ -54,6 +54,7 @@ def trainer_of(dataset, rank=0, size=1, network=None, **parameters):
         dataset.num_classes,
         prior_stddev=experiment.prior_stddev,
         seed=experiment.seed,
+        dropout=experiment.dropout,
     )
     return Trainer(experiment, dataset, network, Ranks(rank=rank, size=size))
 
@@ -117,15 +118,17 @@ def test_several_draws_are_averaged(dataset):
 
 @pytest.mark.parametrize("train_draws", [1, 3])
 @pytest.mark.parametrize("size", [1, 2])
+@pytest.mark.parametrize(("model", "dropout"), [("BNN_FC_flip", 0.0), ("CNN_FC", 0.5)])
 def test_a_trainers_steps_are_the_objective_with_the_documented_seeds(
-    dataset, monkeypatch, train_draws, size
+    dataset, monkeypatch, model, dropout, train_draws, size
 ):
     monkeypatch.setattr("bnnlib.distributed.average", lambda tensor, name: tensor)
     trainer = trainer_of(
         dataset,
         rank=size - 1,
         size=size,
-        model="BNN_FC_flip",
+        model=model,
+        dropout=dropout,
         train_draws=train_draws,
         kl_weight=0.3,
         log_every=1,
