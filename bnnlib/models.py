@@ -37,6 +37,8 @@ CONVOLUTION_SIZE = 5
 DENSE_UNITS = 64
 VGG_BLOCKS = (32, 64, 128)
 VGG_DENSE_UNITS = 128
+# Numbers in a patch, up to which patches take about as much memory as what is made of them.
+LARGEST_PATCH = 128
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,11 +90,38 @@ class Network(tf.Module):
         """One draw of every layer's kernel from the posterior, for :meth:`predict`."""
         return [layer.sample(s) for layer, s in self._seeded(seed)]
 
+    def unfold(self, images: Tensor) -> Tensor:
+        """Images in the form that makes many draws of :meth:`predict` cheapest.
+
+        Where a first convolution is pooled, that is its input patches, once for all draws. A draw
+        then is a matrix product and a maximum; TensorFlow's convolution of one channel takes twice
+        as long (BNN_conv_flip, one core: 104 and 61 µs an image and draw).
+
+        Args:
+            images: float32 ``(batch, height, width, channels)``.
+
+        Returns:
+            float32 ``(4, batch, height / 2, width / 2, patch)``, first the place in the 2x2 block
+            that pooling takes the maximum of; or the images as they are.
+        """
+        stage = self.stages[0]
+        height, width, channels = images.shape[1:]
+        patch = stage.size**2 * channels
+        if not stage.pool or height % 2 or width % 2 or patch > LARGEST_PATCH:
+            return images
+        patches = tf.image.extract_patches(
+            images, [1, stage.size, stage.size, 1], [1, 1, 1, 1], [1, 1, 1, 1], "SAME"
+        )
+        blocks = tf.reshape(patches, [-1, height // 2, 2, width // 2, 2, patch])
+        blocks = tf.transpose(blocks, [2, 4, 0, 1, 3, 5])
+        return tf.reshape(blocks, [4, -1, height // 2, width // 2, patch])
+
     def predict(
         self, images: Tensor, kernels: list[Tensor], mask_seed: Tensor | None = None
     ) -> Tensor:
         """Logits ``(batch, num_classes)`` under one weight draw that all images share.
 
+        `images` are as they are or as :meth:`unfold` gives them.
         Each image has dropout masks of its own where there are any; they follow from `mask_seed`
         int64 ``(2,)`` and the image's place in the batch.
 
@@ -100,14 +129,14 @@ class Network(tf.Module):
         distribution; without them a draw needs half the multiplications, and an image's
         prediction does not depend on the batch that it comes in.
         """
-        return self._forward(
-            images,
-            [
-                functools.partial(layer.apply, kernel=kernel)
-                for layer, kernel in zip(self.layers, kernels, strict=True)
-            ],
-            mask_seed,
-        )
+        operations: list[Callable[[Tensor], Tensor]] = [
+            functools.partial(layer.apply, kernel=kernel)
+            for layer, kernel in zip(self.layers, kernels, strict=True)
+        ]
+        unfolded = len(images.shape) == 5
+        if unfolded:
+            operations[0] = functools.partial(_pooled_convolution, kernel=kernels[0])
+        return self._forward(images, operations, mask_seed, unfolded)
 
     def kl(self) -> Tensor:
         """KL(q||p) in nats over all kernels; 0 for a deterministic network."""
@@ -152,7 +181,11 @@ class Network(tf.Module):
         ]
 
     def _forward(
-        self, x: Tensor, operations: list[Callable[[Tensor], Tensor]], mask_seed: Tensor | None
+        self,
+        x: Tensor,
+        operations: list[Callable[[Tensor], Tensor]],
+        mask_seed: Tensor | None,
+        pooled: bool = False,
     ) -> Tensor:
         last = len(self.layers) - 1
         for index, (stage, layer) in enumerate(zip(self.stages, self.layers, strict=True)):
@@ -161,7 +194,7 @@ class Network(tf.Module):
             if self.dropout > 0 and stage.kind == "dense" and index > 0:
                 x = dropout(x, self.dropout, substream(mask_seed, index * DRAWS_PER_LAYER + MASK))
             x = operations[index](x)
-            if stage.pool:
+            if stage.pool and not (pooled and index == 0):
                 # Before bias and ReLU: both are monotone, so the function is exactly the usual
                 # one, on a quarter of the elements.
                 x = max_pool(x)
@@ -169,6 +202,18 @@ class Network(tf.Module):
             if index < last:
                 x = tf.nn.relu(x)
         return x
+
+
+def _pooled_convolution(patches: Tensor, kernel: Tensor) -> Tensor:
+    """Convolution and 2x2 max-pooling of what :meth:`Network.unfold` gives.
+
+    Returns:
+        ``(batch, height / 2, width / 2, outputs)``, before bias.
+    """
+    _, _, height, width, patch = patches.shape
+    outputs = kernel.shape[-1]
+    rows = tf.matmul(tf.reshape(patches, [-1, patch]), tf.reshape(kernel, [patch, outputs]))
+    return tf.reduce_max(tf.reshape(rows, [4, -1, height, width, outputs]), axis=0)
 
 
 Builder = Callable[..., Network]

@@ -19,7 +19,9 @@ from bnnlib.distributed import Ranks
 from bnnlib.layers import PREDICTION, Tensor, stream_key
 from bnnlib.models import Network, to_inputs
 
-BLOCK = 500  # images; the activations of a block stay small beside the caches
+# Images of up to 32 x 32 pixels, fewer of larger ones: the memory of a block is bounded.
+BLOCK = 500
+DRAWS_AT_ONCE = 10  # whose weights are held while the blocks pass by
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,7 +85,10 @@ class Predictor:
         self.num_draws = num_draws if network.is_stochastic else 1
         self.key = stream_key(seed, PREDICTION)
         self.num_classes = network.layers[-1].kernel_shape[-1]
+        height, width, _ = dataset.image_shape
+        self._block = max(1, min(BLOCK, BLOCK * 32 * 32 // (height * width)))
         self._sample = tf.function(network.sample)
+        self._unfold = tf.function(self._inputs, reduce_retracing=True)
         self._one_draw = tf.function(self._softmax, reduce_retracing=True)
 
     def __call__(self, images: np.ndarray, ladder: bool = False) -> Prediction:
@@ -96,39 +101,42 @@ class Predictor:
         Returns:
             The prediction, in the order of `images`.
         """
-        ranks = self.ranks
-        starts = range(ranks.rank * BLOCK, len(images), ranks.size * BLOCK)
-        blocks = [tf.constant(images[start : start + BLOCK]) for start in starts]
-        sums = [np.zeros((len(block), self.num_classes + 1)) for block in blocks]
-        kept = set(rungs(self.num_draws) if ladder else [self.num_draws])
+        ranks, size = self.ranks, self._block
+        starts = range(ranks.rank * size, len(images), ranks.size * size)
+        sums = [np.zeros((len(images[i : i + size]), self.num_classes + 1)) for i in starts]
+        kept = rungs(self.num_draws) if ladder else [self.num_draws]
         means: list[list[np.ndarray]] = []  # by rung, then by block
-        for draw in range(self.num_draws):
-            if blocks:
-                kernels = self._sample(tf.constant([self.key, draw], tf.int64))
-            for start, block, total in zip(starts, blocks, sums, strict=True):
-                # The draw in the upper half of the number, the block in the lower.
-                mask_seed = tf.constant([self.key, (draw << 32) + start], tf.int64)
-                total += self._one_draw(block, kernels, mask_seed).numpy()
-            if draw + 1 in kept:
-                means.append([(total / (draw + 1)).astype(np.float32) for total in sums])
+        ends = sorted({*kept, *range(DRAWS_AT_ONCE, self.num_draws, DRAWS_AT_ONCE)})
+        for first, end in zip([0, *ends], ends, strict=False):
+            draws = range(first, end) if len(starts) > 0 else range(0)
+            kernels = [self._sample(tf.constant([self.key, draw], tf.int64)) for draw in draws]
+            for start, total in zip(starts, sums, strict=True):
+                inputs = self._unfold(tf.constant(images[start : start + size]))
+                for draw, kernel in zip(draws, kernels, strict=True):
+                    # The draw in the upper half of the number, the block in the lower.
+                    mask_seed = tf.constant([self.key, (draw << 32) + start], tf.int64)
+                    total += self._one_draw(inputs, kernel, mask_seed).numpy()
+            if end in kept:
+                means.append([(total / end).astype(np.float32) for total in sums])
 
         found = np.empty((len(means), len(images), self.num_classes + 1), np.float32)
         for rank, part in enumerate(distributed.gather(means) if ranks.size > 1 else [means]):
             for rung, of_blocks in enumerate(part):
                 for index, mean in enumerate(of_blocks):
-                    start = (index * ranks.size + rank) * BLOCK
-                    found[rung, start : start + BLOCK] = mean
+                    start = (index * ranks.size + rank) * size
+                    found[rung, start : start + size] = mean
         mean_probs, entropy = found[..., :-1], found[..., -1]
-        draws = np.array(sorted(kept), np.int64)
         return Prediction(
             np.ascontiguousarray(mean_probs[-1]),
             np.ascontiguousarray(entropy[-1]),
-            Ladder(draws, mean_probs, entropy) if ladder else None,
+            Ladder(np.array(kept, np.int64), mean_probs, entropy) if ladder else None,
         )
 
-    def _softmax(self, block: Tensor, kernels: list[Tensor], mask_seed: Tensor) -> Tensor:
+    def _inputs(self, block: Tensor) -> Tensor:
+        return self.network.unfold(to_inputs(block, self.dataset))
+
+    def _softmax(self, inputs: Tensor, kernels: list[Tensor], mask_seed: Tensor) -> Tensor:
         """Of one draw, probabilities and last their entropy, ``(num_images, num_classes + 1)``."""
-        inputs = to_inputs(block, self.dataset)
         log_probs = tf.nn.log_softmax(self.network.predict(inputs, kernels, mask_seed))
         probs = tf.exp(log_probs)
         entropy = -tf.reduce_sum(probs * log_probs, axis=-1, keepdims=True)

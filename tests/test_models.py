@@ -386,3 +386,21 @@ def test_dropout_makes_a_deterministic_network_stochastic_and_keeps_its_weights(
 def test_dropout_is_refused_for_bayesian_networks(name):
     with pytest.raises(ExperimentError, match=r"dropout = 0\.1: .* twin, CNN_(conv|FC|VGG)$"):
         models.build(name, GREY, 10, dropout=0.1)
+
+
+# --- unfolded images ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("image_shape", [GREY, COLOUR, (8, 6, 2), (7, 9, 2), (8, 8, 6)])
+@pytest.mark.parametrize("name", ["BNN_conv_flip", "CNN_conv", "BNN_FC_flip", "CNN_VGG"])
+def test_unfolded_images_have_the_same_logits(name, image_shape):
+    network = models.build(name, image_shape, 10)
+    set_biases(network)
+    images = images_of(image_shape)
+    unfolded = network.unfold(tf.constant(images))
+    kernels = network.sample(SEED)
+    expected = network.predict(images, kernels)
+    np.testing.assert_allclose(network.predict(unfolded, kernels), expected, atol=2e-5)
+    # By convolution and pooling only, of even sizes, and where patches are not too many.
+    fits = image_shape in (GREY, COLOUR, (8, 6, 2))
+    assert (len(unfolded.shape) == 5) == (fits and "conv" in name)

@@ -247,3 +247,23 @@ def test_equal_images_have_masks_of_their_own_and_the_same_in_every_set(dataset)
     np.testing.assert_array_equal(found.mean_probs, again.mean_probs)
     other = predict(network, dataset, equal, 1, seed=4)
     assert (found.mean_probs != other.mean_probs).any(axis=1).all()
+
+
+def test_large_images_come_in_smaller_blocks():
+    images = np.zeros((4, 64, 96, 1), np.uint8)
+    labels = np.zeros(4, np.int64)
+    large = data.Dataset("large", images, labels, images, labels, 10, scale=1 / 255)
+    network = models.build("CNN_FC", large.image_shape, 10)
+    assert prediction.Predictor(network, large, 1, seed=0)._block == 83  # 500 / 6
+    small = data.load("tiny")
+    network = models.build("CNN_FC", small.image_shape, 10)
+    assert prediction.Predictor(network, small, 1, seed=0)._block == prediction.BLOCK
+
+
+def test_how_many_draws_are_held_at_once_changes_nothing(dataset, monkeypatch):
+    monkeypatch.setattr(prediction, "BLOCK", 7)
+    network = network_of("BNN_FC_flip", dataset)
+    whole = predict(network, dataset, dataset.x_test, 23, seed=3)
+    monkeypatch.setattr(prediction, "DRAWS_AT_ONCE", 23)
+    at_once = predict(network, dataset, dataset.x_test, 23, seed=3)
+    np.testing.assert_array_equal(whole.mean_probs, at_once.mean_probs)
