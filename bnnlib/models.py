@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -355,20 +356,20 @@ def summary(network: Network) -> list[dict[str, Any]]:
 def in_order(names: Iterable[str]) -> list[str]:
     """Names of networks, each once: the study's in its order, then a user's own as they come.
 
-    A variant's name goes on behind the network's, as in ``CNN_FC ensemble(5)``, and it follows it.
+    A variant follows its network, as ``CNN_FC ensemble(5)`` does ``CNN_FC``.
     """
     present = list(dict.fromkeys(names))
     order = list(dict.fromkeys([*BUILDERS, *(network_of(name) for name in present)]))
-    return sorted(present, key=lambda name: (order.index(network_of(name)), name != order))
+    return sorted(present, key=lambda n: (order.index(network_of(n)), n != network_of(n)))
 
 
 def network_of(name: str) -> str:
-    """The network of a variant's name: ``CNN_FC`` of ``CNN_FC ensemble(5)``."""
-    return name.split(" ")[0] if name.split(" ")[0] in BUILDERS else name
+    """The network of a variant's name: ``CNN_FC`` of ``CNN_FC dropout(0.1) ensemble(5)``."""
+    return re.sub(r"( \w+\([^()]*\))+$", "", name)
 
 
 def twin(name: str) -> str | None:
-    """The deterministic twin's name of a Bayesian network's, None for another network or variant."""
+    """The deterministic twin of a Bayesian network; None for any other network or variant."""
     other = "CNN_" + name.split("_")[1] if name.startswith("BNN_") else ""
     return other if name in BUILDERS and other in BUILDERS else None
 

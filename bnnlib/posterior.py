@@ -8,6 +8,7 @@ a thousand times the space.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -77,12 +78,16 @@ def logs(network: Network, step: int, epoch: float) -> list[LayerLog]:
 
 
 def draw_probs(
-    network: Network, dataset: Dataset, images: np.ndarray, num_draws: int, seed: int
+    network: Network,
+    dataset: Dataset,
+    images: Sequence[np.ndarray] | np.ndarray,
+    num_draws: int,
+    seed: int,
 ) -> np.ndarray:
-    """Class probabilities of single weight draws, the ones that :mod:`bnnlib.prediction` averages.
+    """Class probabilities of single draws, the ones that :mod:`bnnlib.prediction` averages.
 
-    Every draw is one set of weights for all images. It is for a few images: memory grows with
-    draws times images.
+    Every draw is one set of weights for all images, or with MC dropout a mask for each, which
+    depends on the image's place. It is for a few images: memory grows with draws times images.
 
     Args:
         network: in its present state.
@@ -95,15 +100,14 @@ def draw_probs(
         float32 ``(num_draws, num_images, num_classes)``.
     """
     key = stream_key(seed, PREDICTION)
-    inputs = to_inputs(tf.constant(images), dataset)
-    # Traced as in prediction, so that compiler and library choose the same operations.
+    inputs = to_inputs(tf.constant(np.stack(list(images))), dataset)
     sample, predict = tf.function(network.sample), tf.function(network.predict)
-    return np.stack(
-        [
-            tf.nn.softmax(predict(inputs, sample(tf.constant([key, draw], tf.int64)))).numpy()
-            for draw in range(num_draws)
-        ]
-    )
+    probs = []
+    for draw in range(num_draws):
+        kernels = sample(tf.constant([key, draw], tf.int64))
+        mask_seed = tf.constant([key, draw << 32], tf.int64)  # as prediction.Predictor's
+        probs.append(tf.nn.softmax(predict(inputs, kernels, mask_seed)).numpy())
+    return np.stack(probs)
 
 
 def _quantiles(values: np.ndarray) -> list[float]:

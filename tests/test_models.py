@@ -404,3 +404,42 @@ def test_unfolded_images_have_the_same_logits(name, image_shape):
     # By convolution and pooling only, of even sizes, and where patches are not too many.
     fits = image_shape in (GREY, COLOUR, (8, 6, 2))
     assert (len(unfolded.shape) == 5) == (fits and "conv" in name)
+
+
+# ------------------------------------------------------------------------------------------ names
+
+
+def test_variants_follow_their_network_and_own_models_come_last():
+    names = ["mine ensemble(2)", "CNN_FC ensemble(3)", "mine", "CNN_FC", "BNN_FC_flip", "CNN_FC"]
+    assert models.in_order(names) == [
+        "BNN_FC_flip",
+        "CNN_FC",
+        "CNN_FC ensemble(3)",
+        "mine",
+        "mine ensemble(2)",
+    ]
+    assert models.in_order(reversed(list(models.BUILDERS))) == list(models.BUILDERS)
+
+
+@pytest.mark.parametrize(
+    ("name", "network"),
+    [
+        ("CNN_FC", "CNN_FC"),
+        ("CNN_FC ensemble(5)", "CNN_FC"),
+        ("CNN_FC dropout(0.1) ensemble(5)", "CNN_FC"),
+        ("my own network", "my own network"),
+        ("my own network ensemble(2)", "my own network"),
+    ],
+)
+def test_the_network_of_a_variant(name, network):
+    assert models.network_of(name) == network
+
+
+def test_twins():
+    pairs = {name: models.twin(name) for name in models.BUILDERS}
+    assert pairs["BNN_conv_flip"] == pairs["BNN_conv_nonflip"] == "CNN_conv"
+    assert pairs["BNN_FC_flip"] == "CNN_FC"
+    assert pairs["BNN_VGG_flip"] == "CNN_VGG"
+    assert pairs["CNN_FC"] is None
+    assert models.twin("BNN_FC_flip ensemble(2)") is None
+    assert models.twin("BNN_of_mine") is None

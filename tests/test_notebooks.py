@@ -44,10 +44,21 @@ def alone(launch, study, folder: Path) -> Path:
     return executed
 
 
+def inside(launch, study, folder: Path) -> Path:
+    """05_draws on one of the study's runs, its figures elsewhere."""
+    executed = folder / "draws.ipynb"
+    run = study.runs / "BNN_FC_flip"
+    parameters = ["-p", "run", run, "-p", "figures", folder, "-p", "draws", "5"]
+    done = launch("papermill", ROOT / "notebooks" / "05_draws.ipynb", executed, *parameters)
+    assert done.returncode == 0, done.stderr
+    return executed
+
+
 # How each notebook is executed; a notebook that is missing here fails a test.
 HOW: dict[str, Callable[..., Path]] = {
     "01_train.ipynb": alone,
     "02_calibration.ipynb": lambda launch, study, folder: study.runs / "02_calibration.ipynb",
+    "05_draws.ipynb": inside,
 }
 
 

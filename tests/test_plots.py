@@ -1,9 +1,7 @@
-"""Figures of small tables made by hand: what is drawn, in whose colour, and what is kept."""
+"""Figures of small tables made by hand: what is drawn, in whose colour, and that it renders."""
 
+import dataclasses
 import io
-import json
-import struct
-from pathlib import Path
 from typing import Any
 
 import matplotlib.colors
@@ -13,15 +11,15 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from bnnlib import checkpoint, models, plots
-from bnnlib.errors import RecordError
+from bnnlib import gallery, metrics, plots, posterior, tables
 
 NAMES = ["CNN_conv", "BNN_conv_flip", "my_network", "another one"]
 SORTED = ["BNN_conv_flip", "CNN_conv", "my_network", "another one"]
+STOCHASTIC = ["BNN_conv_flip", "my_network"]
 
 
 @pytest.fixture(autouse=True)
-def no_display(monkeypatch):
+def no_display():
     plt.switch_backend("agg")
     yield
     assert plt.get_fignums() == []  # an open figure would be shown a second time by a notebook
@@ -31,111 +29,43 @@ def rgb(colour: Any) -> tuple[float, ...]:
     return tuple(round(part, 3) for part in matplotlib.colors.to_rgb(colour))
 
 
-def draw(figure: Figure) -> bytes:
+def draw(figure: Figure) -> None:
     """Renders, which is where matplotlib finds most faults."""
-    content = io.BytesIO()
-    figure.savefig(content, format="png", dpi=40)
-    return content.getvalue()
+    figure.savefig(io.BytesIO(), format="png", dpi=40)
+
+
+def texts(legend: Any) -> list[str]:
+    return [text.get_text() for text in legend.get_texts()]
+
+
+def random_probs(seed, draws=None, images=60):
+    shape = (images, 3) if draws is None else (draws, images, 3)
+    return np.random.default_rng(seed).dirichlet([0.4, 0.4, 0.4], shape[:-1])
+
+
+def predict(set_number, labelled=True, seeds=(0, 1)):
+    """Two runs of four models, two of them the user's own, on one set of 60 images."""
+    labels = np.random.default_rng(set_number).integers(0, 3, 60) if labelled else None
+    found = []
+    for number, model in enumerate(NAMES):
+        for seed in seeds:
+            probs = random_probs([number, seed, set_number], 4 if model in STOCHASTIC else None)
+            one = tables.given(model, probs, labels, f"{model}-{seed}")
+            if one.expected_entropy is None:
+                entropy = metrics.predictive_entropy(one.mean_probs)
+                one = dataclasses.replace(one, expected_entropy=entropy)
+            found.append(one)
+    return found
 
 
 @pytest.fixture
-def table(tmp_path):
-    """Two seeds of four models, two of them the user's own, with predictions on disk."""
-    rows = []
-    for number, model in enumerate(NAMES):
-        for seed in (0, 1):
-            path = tmp_path / "runs" / "g" / f"{number}-{seed}"
-            write_predictions(path, seed=10 * number + seed)
-            rows.append(
-                {
-                    "group": "g",
-                    "run_id": path.name,
-                    "model": model,
-                    "dataset": "tiny",
-                    "seed": seed,
-                    "ranks": 2,
-                    "accuracy": 0.9 + 0.01 * number + 0.002 * seed,
-                    "nll": 0.5 - 0.1 * number,
-                    "brier": 0.2,
-                    "ece": 0.05 + 0.01 * seed,
-                    "images_per_second": 1000.0 + number,
-                    "path": str(path),
-                    "commit": None,
-                    "clean": True,
-                    "command": "papermill",
-                    "started": "2020-01-01T00:00:00+00:00",
-                    "ended": None,
-                }
-            )
-    return pd.DataFrame(rows)
+def test_set():
+    return predict(0)
 
 
-def write_predictions(path: Path, seed: int, right: float = 0.8) -> None:
-    rng = np.random.default_rng(seed)
-    labels = rng.integers(0, 3, 60)
-    probs = rng.dirichlet([0.4, 0.4, 0.4], 60)
-    order = np.argsort(-probs, axis=1)
-    for image in np.flatnonzero(rng.random(60) < right):  # the largest probability to the label
-        row = probs[image, order[image]]
-        rest = [c for c in range(3) if c != labels[image]]
-        probs[image, labels[image]], probs[image, rest] = row[0], row[1:]
-    arrays: dict[str, np.ndarray] = {
-        "test/labels": labels,
-        "test/mean_probs": probs.astype(np.float32),
-        "test/expected_entropy": np.full(60, 0.1, np.float32),
-    }
-    checkpoint.write_npz(path / "predictions.npz", arrays)
-
-
-# --------------------------------------------------------------------------------- colours, order
-
-
-def test_every_model_of_the_study_has_a_colour_and_a_marker_of_its_own():
-    assert set(plots.PALETTE) == set(plots.MARKERS) == set(models.BUILDERS)
-    assert len({rgb(colour) for colour in plots.PALETTE.values()}) == len(plots.PALETTE)
-    assert len(set(plots.MARKERS.values())) == len(plots.MARKERS)
-
-
-def test_a_models_colour_does_not_depend_on_the_others():
-    for model in plots.ORDER:
-        colours, markers = plots.looks([model])
-        assert (colours, markers) == ({model: plots.PALETTE[model]}, {model: plots.MARKERS[model]})
-
-
-def test_own_models_get_colours_that_no_other_has():
-    own = ["z", "a", "m", "b", "k", "c"]
-    colours, markers = plots.looks([*plots.ORDER, *own])
-    assert len({rgb(colour) for colour in colours.values()}) == len(plots.ORDER) + len(own)
-    assert len(set(markers.values())) == len(plots.ORDER) + len(own)
-    assert plots.looks(reversed([*plots.ORDER, *own]))[0] == colours
-    many = [f"own{index}" for index in range(40)]
-    assert set(plots.looks(many)[0]) == set(many)
-
-
-# ---------------------------------------------------------------------------------------- figures
-
-
-def test_accuracy_against_nll(table):
-    figure = plots.accuracy_against_nll(table)
-    (axis,) = figure.axes
-    assert "NLL" in axis.get_xlabel()
-    assert "nats" in axis.get_xlabel()
-    assert axis.get_ylabel() == "accuracy"
-    legend = axis.get_legend()
-    assert [text.get_text() for text in legend.get_texts()] == SORTED
-    points = axis.collections[0]
-    assert np.allclose(np.asarray(points.get_offsets()), table[["nll", "accuracy"]])
-    colours = plots.looks(NAMES)[0]
-    drawn = [rgb(colour) for colour in points.get_facecolor()]
-    assert drawn == [rgb(colours[model]) for model in table.model]
-    handles = [rgb(handle.get_markerfacecolor()) for handle in legend.legend_handles]
-    assert handles == [rgb(colours[model]) for model in SORTED]
-    draw(figure)
-
-
-def test_accuracy_against_nll_of_a_run_without_metrics(table):
-    table.loc[0, ["accuracy", "nll"]] = np.nan
-    draw(plots.accuracy_against_nll(table))
+@pytest.fixture
+def foreign():
+    return {name: predict(number, labelled=False) for number, name in ((5, "far"), (6, "near"))}
 
 
 def test_training_curves():
@@ -172,78 +102,94 @@ def test_image_row(channels, shape):
     draw(figure)
 
 
-def test_reliability_table_holds_every_image_once(table):
-    bins = plots.reliability_table(table)
-    assert list(bins.columns[:4]) == ["run", "model", "seed", "ece"]
-    assert bins.groupby("run")["count"].sum().tolist() == [60] * len(table)
-    assert sorted(bins.run.unique()) == sorted("g/" + table.run_id)
-    assert (bins["count"] > 0).all()
-    assert bins.notna().all().all()
-    assert bins.groupby(["model", "seed"]).ece.first()["CNN_conv", 1] == pytest.approx(0.06)
+# ----------------------------------------------------------------------------------- the test set
 
 
-def test_reliability_diagrams(table):
-    figure = plots.reliability_diagrams(plots.reliability_table(table))
+def score_table():
+    """Four models: two runs each, but for the last one, which has one run and an interval."""
+    rows = []
+    for number, model in enumerate(NAMES):
+        single = model == "another one"
+        for score, mean in (("accuracy", 0.91 + 0.01 * number), ("nll", 0.5 - 0.1 * number)):
+            spread = {"low": mean - 0.02, "high": mean + 0.01} if single else {"stddev": 0.0014}
+            row = {"model": model, "score": score, "runs": 1 if single else 2, "mean": mean}
+            rows.append(row | spread)
+        rows.append({"model": model, "score": "images_per_second", "runs": 2, "mean": 1001.0})
+    return pd.DataFrame(rows)
+
+
+def test_comparison_table_by_hand():
+    styler = plots.comparison_table(score_table())
+    shown = styler.data
+    assert shown.index.tolist() == SORTED
+    assert shown.runs.tolist() == [2, 2, 2, 1]
+    assert shown.loc["BNN_conv_flip", "accuracy"] == "0.9200 ± 0.0014"
+    assert shown.loc["another one", "NLL"] == "0.2000 [0.1800, 0.2100]"
+    assert shown.loc["CNN_conv", "images/s"] == "1001"
+    assert list(shown.columns) == ["runs", "accuracy", "NLL", "images/s"]  # no empty columns
+    assert styler.to_html().count("<tr>") == 2 + len(SORTED)
+    styler._compute()
+    bold = {place for place, styles in styler.ctx.items() if ("font-weight", "bold") in styles}
+    assert bold == {(3, 1), (3, 2), *((row, 3) for row in range(4))}  # all are as fast
+
+
+def test_comparison_table_without_a_score_shows_a_dash():
+    scores = score_table()
+    extra = pd.DataFrame([{"model": "CNN_conv", "score": "ece_scaled", "runs": 2, "mean": 0.01}])
+    shown = plots.comparison_table(pd.concat([scores, extra])).data
+    assert shown["ECE at T"].tolist() == ["–", "0.0100", "–", "–"]
+
+
+def test_accuracy_against_nll():
+    figure = plots.accuracy_against_nll(score_table())
+    (axis,) = figure.axes
+    assert "nats" in axis.get_xlabel()
+    assert axis.get_ylabel() == "accuracy"
+    assert texts(axis.get_legend()) == SORTED
+    colours, markers = gallery.looks(NAMES)
+    points = [container.lines[0] for container in axis.containers]
+    assert [float(point.get_xdata()[0]) for point in points] == pytest.approx([0.4, 0.5, 0.3, 0.2])
+    assert [rgb(point.get_color()) for point in points] == [rgb(colours[m]) for m in SORTED]
+    assert [point.get_marker() for point in points] == [markers[m] for m in SORTED]
     draw(figure)
-    panels = {axis.get_title().split("   ")[0]: axis for axis in figure.axes if axis.get_title()}
+
+
+def test_reliability_diagrams(test_set):
+    test_set[0] = dataclasses.replace(test_set[0], temperature=2.0)
+    bins = tables.reliability(test_set)
+    figure = plots.reliability_diagrams(bins)
+    draw(figure)
+    panels = {axis.get_title().split("\n")[0]: axis for axis in figure.axes if axis.get_title()}
     assert list(panels) == SORTED
-    colours, markers = plots.looks(NAMES)
+    colours = gallery.looks(NAMES)[0]
     for model, axis in panels.items():
-        assert axis.get_title().endswith("ECE 0.055")  # the mean over two seeds, by hand
+        ece = bins[(bins.model == model) & ~bins.scaled].groupby("run").ece.first().mean()
+        assert f"ECE {ece:.3f}" in axis.get_title()
+        assert (", at T" in axis.get_title()) == (model == "CNN_conv")
         curves = [container.lines[0] for container in axis.containers]
         assert len(curves) == 2
         assert {rgb(curve.get_color()) for curve in curves} == {rgb(colours[model])}
-        assert {curve.get_marker() for curve in curves} == {markers[model]}
-    assert "accuracy - confidence" in figure.axes[0].get_ylabel()
-    labels = [axis.get_xlabel() for axis in figure.axes if axis.get_visible()]
-    assert labels.count("confidence") == len(SORTED)
+        assert {"too modest", "too sure"} <= {text.get_text() for text in axis.texts}
+    assert set(texts(figure.legends[0])) == {"as predicted", "after temperature scaling, at T"}
     counts = [axis for axis in figure.axes if axis.get_yscale() == "log" and axis.patches]
-    bins = plots.reliability_table(table)
     drawn = sum(bar.get_height() for axis in counts for bar in axis.patches)
-    assert drawn == bins["count"].sum()
+    assert drawn == bins[~bins.scaled]["count"].sum()
 
 
-def test_reliability_of_one_model_in_two_numbers_of_ranks_is_two_curves(table):
-    two = table[(table.model == "CNN_conv")].assign(seed=0)
-    figure = plots.reliability_diagrams(plots.reliability_table(two))
-    assert len(figure.axes[0].containers) == 2
-    draw(figure)
-
-
-@pytest.mark.parametrize("right", [0.0, 1.0])
-def test_figures_of_a_model_that_is_always_right_or_never(tmp_path, table, right):
-    write_predictions(tmp_path / "one", seed=1, right=1.0)
-    path = tmp_path / "one" / "predictions.npz"
-    with np.load(path) as file:
-        arrays = dict(file)
-    if right == 0.0:
-        arrays["test/labels"] = (arrays["test/mean_probs"].argmax(1) + 1) % 3
-    checkpoint.write_npz(path, arrays)
-    one = table[:1].assign(path=str(tmp_path / "one"))
-    draw(plots.reliability_diagrams(plots.reliability_table(one)))
-    entropies = plots.entropy_table(one)
+@pytest.mark.parametrize("right", [True, False])
+def test_figures_of_a_model_that_is_always_right_or_never(right):
+    probs = random_probs(0)
+    labels = probs.argmax(axis=1) if right else (probs.argmax(axis=1) + 1) % 3
+    one = [tables.given("mine", probs, labels)]
+    draw(plots.reliability_diagrams(tables.reliability(one)))
+    draw(plots.risk_against_coverage(tables.risk_coverage(one)))
+    entropies = tables.entropies(one)
     assert set(entropies.outcome) == {"right" if right else "wrong"}
     draw(plots.entropy_of_right_and_wrong(entropies))
-    outcome = "right" if right else "wrong"
-    assert plots.describe_entropy(entropies) == f"CNN_conv: all predictions {outcome}."
 
 
-def test_entropy_table_by_hand(tmp_path, table):
-    arrays = {
-        "test/labels": np.array([0, 1, 1]),
-        "test/mean_probs": np.array([[0.5, 0.5], [1.0, 0.0], [0.25, 0.75]], np.float32),
-        "test/expected_entropy": np.zeros(3, np.float32),
-    }
-    checkpoint.write_npz(tmp_path / "one" / "predictions.npz", arrays)
-    entropies = plots.entropy_table(table[:1].assign(path=str(tmp_path / "one")))
-    assert list(entropies.columns) == ["model", "seed", "entropy", "outcome"]
-    quarter = 0.25 * np.log(4) + 0.75 * np.log(4 / 3)
-    assert entropies.entropy.tolist() == pytest.approx([np.log(2), 0.0, quarter], abs=1e-6)
-    assert entropies.outcome.tolist() == ["right", "wrong", "right"]
-
-
-def test_entropy_of_right_and_wrong(table):
-    entropies = plots.entropy_table(table)
+def test_entropy_of_right_and_wrong(test_set):
+    entropies = tables.entropies(test_set)
     figure = plots.entropy_of_right_and_wrong(entropies)
     draw(figure)
     (axis,) = figure.axes
@@ -251,116 +197,134 @@ def test_entropy_of_right_and_wrong(table):
     labels = [label.get_text() for label in axis.get_yticklabels()]
     assert labels == [f"{model}\n{wrong[model]} wrong" for model in SORTED]
     assert "entropy (nats)" in axis.get_xlabel()
-    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["right", "wrong"]
+    assert texts(axis.get_legend()) == ["right", "wrong"]
 
 
-# ------------------------------------------------------------------------------ tables, sentences
+def test_risk_against_coverage(test_set):
+    curves = tables.risk_coverage(test_set)
+    figure = plots.risk_against_coverage(curves)
+    (axis,) = figure.axes
+    for model, line in zip(SORTED, axis.lines, strict=True):
+        whole = curves[(curves.model == model) & (curves.coverage == 1)].risk.mean()
+        assert line.get_xdata()[-1] == 100
+        assert line.get_ydata()[-1] == pytest.approx(100 * whole)
+        area = 1000 * curves[curves.model == model].groupby("run").aurc.first().mean()
+        assert line.get_label() == f"{model}  ({area:.2f})"
+    draw(figure)
 
 
-def test_comparison_table_by_hand(table):
-    styler = plots.comparison_table(table)
-    shown = styler.data
-    assert shown.index.tolist() == SORTED
-    assert shown.loc["BNN_conv_flip", "runs"] == 2
-    # 0.910 and 0.912: mean 0.911, standard deviation 0.002 / sqrt 2.
-    assert shown.loc["BNN_conv_flip", "accuracy"] == "0.9110 ± 0.0014"
-    assert shown.loc["BNN_conv_flip", "images_per_second"] == "1001 ± 0"
-    single = plots.comparison_table(table[table.seed == 0]).data
-    assert single.loc["CNN_conv", "accuracy"] == "0.9000"
-    html = styler.to_html()
-    assert html.count("<tr>") == 2 + len(SORTED)
-    styler._compute()
-    bold = {place for place, styles in styler.ctx.items() if ("font-weight", "bold") in styles}
-    rows = {name: index for index, name in enumerate(shown.index)}
-    columns = {name: index for index, name in enumerate(shown.columns)}
-    best = rows["another one"]  # made last: most accurate, lowest NLL, fastest
-    assert (best, columns["accuracy"]) in bold
-    assert (best, columns["nll"]) in bold
-    assert (best, columns["images_per_second"]) in bold
-    assert (rows["CNN_conv"], columns["accuracy"]) not in bold
-    assert not {place for place in bold if place[1] == columns["runs"]}
+# ------------------------------------------------------------------------------------- other sets
 
 
-def test_describe_accuracy_by_hand(table):
-    text = plots.describe_accuracy(table)
-    assert text == (
-        "Most accurate: **another one** (0.9310); lowest NLL: **another one** (0.2000 nats). "
-        "BNN_conv_flip against its twin CNN_conv: accuracy +0.0100, NLL -0.1000."
-    )
+@pytest.mark.parametrize("families", [1, 7])
+def test_against_severity(test_set, families):
+    shifted = {
+        f"family{n}-{level}": predict(10 * n + level) for n in range(families) for level in (1, 5)
+    }
+    table = tables.shifts(test_set, shifted, 10)
+    figure = plots.against_severity(table)
+    draw(figure)
+    titles = [axis.get_title() for axis in figure.axes if axis.get_title()]
+    assert titles == [f"family{n}" for n in range(families)]
+    assert texts(figure.legends[0]) == SORTED
+    first = table[(table.model == "CNN_conv") & (table.score == "accuracy")]
+    line = figure.axes[0].lines[1]
+    assert line.get_xdata().tolist() == [0, 1, 5]
+    expected = first[first.family == "family0"].groupby("severity").value.mean()
+    assert line.get_ydata() == pytest.approx(expected.to_numpy())
+    axes = [axis for axis in figure.axes if axis.lines]
+    assert len(axes) == 2 * families
 
 
-def test_describe_reliability_by_hand():
-    table = pd.DataFrame({"model": ["CNN_FC", "mine"], "ece": [0.1, 0.2]})
-    bins = pd.DataFrame(
-        {
-            "model": ["CNN_FC", "CNN_FC", "mine"],
-            "count": [1, 3, 5],
-            "accuracy": [0.5, 0.9, 0.4],
-            "confidence": [0.3, 0.9, 0.6],
-        }
-    )
-    assert plots.describe_reliability(table, bins) == (
-        "CNN_FC: ECE 0.1000, on average too modest by 0.0500; "
-        "mine: ECE 0.2000, on average too sure by 0.2000."
-    )
+def test_ood_histograms(test_set, foreign):
+    table = tables.ood_histograms(test_set, foreign)
+    figure = plots.ood_histograms(table)
+    draw(figure)
+    assert len(figure.axes) == len(NAMES) * 2
+    assert [axis.get_title() for axis in figure.axes[:2]] == ["far", "near"]
+    first = table[(table.model == "BNN_conv_flip") & (table["set"] == "far")]
+    (text,) = figure.axes[0].texts
+    assert text.get_text() == f"AUROC {first.auroc.iloc[0]:.3f}"
+    heights, *_ = figure.axes[0].patches[1].get_data()
+    assert heights == pytest.approx(first.foreign.to_numpy())
 
 
-def test_describe_entropy_by_hand():
-    entropies = pd.DataFrame(
-        {
-            "model": "mine",
-            "entropy": [0.1, 0.2, 0.3, 0.25, 0.5],
-            "outcome": ["right", "right", "right", "wrong", "wrong"],
-        }
-    )
-    # Of 3 x 2 pairs, 5 have more entropy where wrong.
-    assert plots.describe_entropy(entropies) == (
-        "mine: median 0.200 nats where right, 0.375 where wrong; a wrong prediction has more "
-        "entropy than a right one with probability 0.833."
-    )
+def test_roc_curves_have_a_row_a_score(test_set, foreign):
+    figure = plots.roc_curves(tables.roc(test_set, foreign))
+    draw(figure)
+    assert len(figure.axes) == 4
+    drawn = [sum(len(line.get_xdata()) > 2 for line in axis.lines) for axis in figure.axes]
+    assert drawn == [4, 4, 2, 2]  # the mutual information has the stochastic models alone
+    plain = [one for one in test_set if one.model == "CNN_conv"]
+    assert len(plots.roc_curves(tables.roc(plain, foreign)).axes) == 2
 
 
-# ------------------------------------------------------------------------------------ kept on disk
+def test_epistemic_against_aleatoric(test_set, foreign):
+    table = tables.uncertainties(test_set, {"rotate-30": predict(3)}, foreign)
+    figure = plots.epistemic_against_aleatoric(table)
+    draw(figure)
+    assert [axis.get_title() for axis in figure.axes] == STOCHASTIC
+    names = ["test, right", "test, wrong", "shifted sets", "far", "near"]
+    assert texts(figure.legends[0]) == names
+    points = figure.axes[1].collections[3].get_offsets()
+    far = table[(table.model == "my_network") & (table["set"] == "far")]
+    assert np.allclose(points, far[["aleatoric", "epistemic"]])
 
 
-def test_save_keeps_picture_table_and_origin(tmp_path, table):
-    figure = plots.accuracy_against_nll(table)
-    origin = plots.origin(table, "notebooks/02_calibration.ipynb", "papermill 02 out.ipynb")
-    path = plots.save(figure, table, tmp_path / "figures", "a.b", origin)
-    assert path == tmp_path / "figures" / "a.b.png"
-    assert sorted(p.name for p in path.parent.iterdir()) == ["a.b.csv", "a.b.json", "a.b.png"]
-    content = path.read_bytes()
-    assert content[:8] == b"\x89PNG\r\n\x1a\n"
-    width, height = struct.unpack(">II", content[16:24])
-    assert min(width, height) > 400
-    again = pd.read_csv(path.with_suffix(".csv"))
-    pd.testing.assert_frame_equal(again[["model", "nll", "seed"]], table[["model", "nll", "seed"]])
-    kept = json.loads(path.with_suffix(".json").read_text())
-    assert kept == json.loads(json.dumps(origin))
-    assert kept["notebook"] == "notebooks/02_calibration.ipynb"
-    assert kept["command"] == "papermill 02 out.ipynb"
-    assert [run["run_id"] for run in kept["runs"]] == table.run_id.tolist()
-    first = kept["runs"][0]
-    assert (first["seed"], first["ranks"], first["commit"], first["clean"]) == (0, 2, None, True)
+def test_convergence_with_draws():
+    probs = random_probs(0, 5)
+    labels = np.zeros(60, int)
+    ladder = {n: [tables.given("BNN_FC_flip", probs[:n], labels)] for n in (1, 2, 5)}
+    table = tables.convergence(ladder)
+    figure = plots.convergence_with_draws(table)
+    draw(figure)
+    assert len(figure.axes) == 4
+    for axis in figure.axes:
+        assert axis.lines[0].get_xdata().tolist() == [1, 2, 5]
+    assert figure.axes[3].lines[0].get_ydata()[0] == 0.0
 
 
-def test_save_over_a_figure_replaces_all_three(tmp_path, table):
-    figure = plots.accuracy_against_nll(table)
-    plots.save(figure, table, tmp_path, "a", {"n": 1})
-    plots.save(figure, table[:1], tmp_path, "a", {"n": 2})
-    assert len(pd.read_csv(tmp_path / "a.csv")) == 1
-    assert json.loads((tmp_path / "a.json").read_text()) == {"n": 2}
-    assert len(list(tmp_path.glob("a.*"))) == 3
+# ----------------------------------------------------------------------------- inside one network
 
 
-def test_origin_of_missing_values_is_null(table):
-    table["seed"] = [0.0, np.nan, *[1.0] * 6]
-    runs = plots.origin(table, "n", "c")["runs"]
-    assert runs[1]["seed"] is None
-    assert json.loads(json.dumps(runs, allow_nan=False)) == runs
+def test_posterior_over_training():
+    rising = [float(level) for level in posterior.LEVELS]
+    lines = [
+        posterior.LayerLog(n, float(n), layer, 4, rising, rising, rising)
+        for n in (0, 1, 2)
+        for layer in ("layer0", "layer1")
+    ]
+    figure = plots.posterior_over_training(tables.posterior_over_training(lines))
+    draw(figure)
+    assert len(figure.axes) == 6
+    assert figure.axes[0].lines[0].get_ydata().tolist() == [0.5] * 3
+    assert texts(figure.legends[0]) == [
+        "middle 98% of the weights",
+        "middle 90% of the weights",
+        "middle 50% of the weights",
+        "median",
+    ]
 
 
-def test_save_where_nothing_can_be_written(tmp_path, table):
-    (tmp_path / "figures").write_text("")
-    with pytest.raises(RecordError, match=r"figures/a\.png: could not be written"):
-        plots.save(plots.accuracy_against_nll(table), table, tmp_path / "figures", "a", {})
+def test_signal_to_noise():
+    shares = np.linspace(0, 1, 5)
+    table = pd.DataFrame({"layer": "layer0", "share": shares, "snr": 2 * shares})
+    figure = plots.signal_to_noise(table)
+    draw(figure)
+    assert figure.axes[0].lines[0].get_ydata().tolist() == [0, 25, 50, 75, 100]
+    assert texts(figure.axes[0].get_legend()) == ["layer0"]
+
+
+def test_draws_of_images():
+    images = [np.zeros((4, 4, 1)), np.zeros((4, 4, 3))]
+    chosen = [tables.Example("first", images[0], 1), tables.Example("second", images[1], -1)]
+    probs = random_probs(1, 7, images=2)
+    figure = plots.draws_of_images(tables.example_draws(chosen, probs), images)
+    draw(figure)
+    titles = [axis.get_title(loc="left") for axis in figure.axes[1::2]]
+    assert titles == ["first", "second"]
+    clouds = figure.axes[1].collections[::2]
+    for place, cloud in enumerate(clouds):
+        assert sorted(cloud.get_offsets()[:, 1]) == sorted(probs[:, 0, place])
+    green, blue = rgb(gallery.COLOURS[2]), rgb(gallery.COLOURS[0])
+    assert [rgb(cloud.get_facecolor()[0][:3]) for cloud in clouds] == [blue, green, blue]

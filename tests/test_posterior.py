@@ -22,8 +22,9 @@ def tiny():
     return data.load("tiny")
 
 
-def build(name, dataset, layers="auto", seed=0):
-    return models.build(name, dataset.image_shape, dataset.num_classes, 1.0, layers, seed)
+def build(name, dataset, layers="auto", seed=0, dropout=0.0):
+    shape, classes = dataset.image_shape, dataset.num_classes
+    return models.build(name, shape, classes, 1.0, layers, seed, dropout)
 
 
 def softplus_inverse(value):
@@ -61,9 +62,11 @@ def test_the_initial_posterior_is_the_one_of_the_design(tiny):
     assert np.median(stddev) == pytest.approx(np.log1p(np.exp(-3.0)), rel=0.05)
 
 
-@pytest.mark.parametrize("name", ["BNN_conv_flip", "BNN_FC_nonflip"])
-def test_draws_are_those_that_the_prediction_averages(tiny, name):
-    network = build(name, tiny)
+@pytest.mark.parametrize(
+    ("name", "dropout"), [("BNN_conv_flip", 0.0), ("BNN_FC_nonflip", 0.0), ("CNN_FC", 0.5)]
+)
+def test_draws_are_those_that_the_prediction_averages(tiny, name, dropout):
+    network = build(name, tiny, dropout=dropout)
     images = tiny.x_test[:5]
     draws = posterior.draw_probs(network, tiny, images, 4, seed=3)
     assert draws.shape == (4, 5, tiny.num_classes)
