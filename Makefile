@@ -5,7 +5,7 @@
 BIN := .venv/bin
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 # What a notebook may not carry: outputs, and what papermill and JupyterLab note down while running.
-STRIP := --extra-keys "metadata.papermill cell.metadata.papermill cell.metadata.execution"
+STRIP := --keep-id --extra-keys "metadata.papermill cell.metadata.papermill cell.metadata.execution"
 
 help: ## list these targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
