@@ -246,7 +246,7 @@ print("ready", flush=True)
 sys.stdin.readline()
 try:
     print(data._download("mnist").read_text())
-except DataError as error:
+except data.DataError as error:
     print("DataError", error)
 """
 
