@@ -151,9 +151,9 @@ def risk_coverage(table: pd.DataFrame) -> str:
     wins, pairs = _against_twins(means.aurc)
     text = (
         f"Lowest area under the curve: {_best(means.aurc)}. With at most 1 % wrong, "
-        f"**{kept.idxmax()}** can keep {kept.max():.1%} of the images and {kept.idxmin()} "
-        f"{kept.min():.1%}; kept whole, {full.min():.1%} ({full.idxmin()}) to {full.max():.1%} "
-        f"({full.idxmax()}) are wrong."
+        f"**{kept.idxmax()}** can keep {_percent(kept.max(), 1)} of the images and "
+        f"{kept.idxmin()} {_percent(kept.min(), 1)}; kept whole, {_percent(full.min(), 1)} "
+        f"({full.idxmin()}) to {_percent(full.max(), 1)} ({full.idxmax()}) are wrong."
     )
     if pairs:
         text += f" Bayesian networks with a smaller area than their twin: {_share(wins, pairs)}."
@@ -190,10 +190,11 @@ def false_alarms(table: pd.DataFrame) -> str:
     for name, mine in table.groupby("set", sort=False):
         means = mine.groupby(["score", "model"])[["auroc", "fpr95"]].mean()
         entropy = means.loc["entropy"]
+        alarms = entropy.fpr95
         text = (
-            f"\n- **{name}**: to find 95 % of it by the entropy, {entropy.fpr95.min():.1%} "
-            f"({entropy.fpr95.idxmin()}) to {entropy.fpr95.max():.1%} ({entropy.fpr95.idxmax()}) "
-            "of the test images are taken for foreign"
+            f"\n- **{name}**: to find 95 % of it by the entropy, {_percent(alarms.min(), 1)} "
+            f"({alarms.idxmin()}) to {_percent(alarms.max(), 1)} ({alarms.idxmax()}) of the test "
+            "images are taken for foreign"
         )
         if "mutual_information" in means.index:
             gain = means.loc["mutual_information"].auroc - entropy.auroc
@@ -219,16 +220,20 @@ def uncertainties(table: pd.DataFrame) -> str:
         share = mine.epistemic / total.where(total > 0)
         right = mine[mine.kind == "right"].index
         text = f"\n- **{model}**: the epistemic share of the entropy is "
-        text += f"{share[right[0]]:.0%} where it is right" if len(right) else "unknown where right"
+        text += (
+            f"{_percent(share[right[0]])} where it is right"
+            if len(right)
+            else "unknown where right"
+        )
         wrong = mine[mine.kind == "wrong"].index
-        text += f", {share[wrong[0]]:.0%} where it is wrong" if len(wrong) else ""
+        text += f", {_percent(share[wrong[0]])} where it is wrong" if len(wrong) else ""
         others = mine[mine.kind.isin(["shift", "ood"])].index
         if len(others):
             # Shares of next to nothing say nothing, so the set with the most nats is named.
             most = mine.epistemic[others].idxmax()
             text += (
                 f", and largest in nats on {most} ({mine.epistemic[most]:.3f} of "
-                f"{total[most]:.3f} nats, {share[most]:.0%})"
+                f"{total[most]:.3f} nats, {_percent(share[most])})"
             )
         lines.append(text + ".")
     return "".join(lines).lstrip("\n")
@@ -263,7 +268,7 @@ def convergence(table: pd.DataFrame) -> str:
             few = [draws for draws in information.index if 1 < draws < last]
             if few and information.iloc[-1] > 0:
                 share = information[few[0]] / information.iloc[-1]
-                text += f", of which {few[0]} draws see {share:.0%}"
+                text += f", of which {few[0]} draws show {_percent(share)}"
         lines.append(text + ".")
     return "".join(lines).lstrip("\n")
 
@@ -302,9 +307,9 @@ def signal_to_noise(table: pd.DataFrame) -> str:
     for layer, mine in table.groupby("layer", sort=False):
         shares = np.interp([0.5, 1.0, 2.0], mine.snr, mine.share)
         lines.append(
-            f"\n- **{layer}**: {shares[1]:.0%} of the weights have a mean smaller than their "
-            f"standard deviation ({shares[0]:.0%} below half of it); {1 - shares[2]:.0%} stand out "
-            "by more than twice."
+            f"\n- **{layer}**: {_percent(shares[1])} of the weights have a mean smaller than "
+            f"their standard deviation ({_percent(shares[0])} below half of it); "
+            f"{_percent(1 - shares[2])} stand out by more than twice."
         )
     return "".join(lines).lstrip("\n")
 
@@ -327,8 +332,8 @@ def example_draws(table: pd.DataFrame) -> str:
             verdict = ", which is right" if label == first else f", but it is {int(label)}"
         lines.append(
             f"\n- **{image}**: class {first} with probability {mean[first]:.3f} (5 % to 95 % of "
-            f"the draws: {low:.2f} to {high:.2f}){verdict}; {votes:.0%} of the draws choose it. "
-            f"Entropy {total:.3f} nats, of which {max(total - expected, 0.0):.3f} epistemic."
+            f"the draws: {low:.2f} to {high:.2f}){verdict}; {_percent(votes)} of the draws choose "
+            f"it. Entropy {total:.3f} nats, of which {max(total - expected, 0.0):.3f} epistemic."
         )
     return "".join(lines).lstrip("\n")
 
@@ -353,6 +358,10 @@ def _names(names: pd.Index | list[str]) -> str:
 
 def _share(names: list[str], of: int) -> str:
     return f"{len(names)} of {of}" + (f" ({', '.join(names)})" if names else "")
+
+
+def _percent(share: float, digits: int = 0) -> str:
+    return f"{100 * share:.{digits}f} %"
 
 
 def _signed(value: float) -> str:

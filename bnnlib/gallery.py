@@ -47,9 +47,17 @@ MARKERS: dict[str, str] = {
     "CNN_VGG": "*",
 }
 ORDER = list(PALETTE)
-# A variant has its network's colour and marker, and a dash of its own.
-_DASHES: dict[str, Any] = {"ensemble": (0, (5, 2)), "dropout": (0, (1, 1.5))}
-_OTHER_DASHES = ((0, (6, 1.5, 1, 1.5)), (0, (3, 1, 1, 1, 1, 1)), (0, (8, 3)), (0, (2, 3)))
+# A variant has its network's colour and marker; its dash and what is filled of the marker are its
+# own, one for lines and one for points.
+_VARIANTS: dict[str, tuple[Any, str]] = {
+    "ensemble": ((0, (5, 2)), "none"),
+    "dropout": ((0, (1, 1.5)), "bottom"),
+}
+_OTHER_VARIANTS: tuple[tuple[Any, str], ...] = (
+    ((0, (6, 1.5, 1, 1.5)), "left"),
+    ((0, (3, 1, 1, 1, 1, 1)), "right"),
+    ((0, (8, 3)), "top"),
+)
 # For a user's own models, in alphabetical order; again from the start when they are more.
 _OWN_COLOURS = (COLOURS[8], COLOURS[2], "#332288", "#882255", "#117733", "#661100")
 _OWN_MARKERS = ("h", "<", ">", "d", "H", "8")
@@ -72,33 +80,35 @@ def looks(models: Iterable[str]) -> tuple[dict[str, str], dict[str, str]]:
 
 
 def line(model: str, models: Iterable[str]) -> dict[str, Any]:
-    """How a model's line is drawn among those of `models`: a variant dashed, its markers hollow."""
+    """How a model is drawn among `models`: a variant dashed, its markers wholly or half hollow."""
     models = list(models)
     colours, markers = looks(models)
     style = {"color": colours[model], "marker": markers[model], "label": model, "linewidth": 1.8}
     style |= {"markersize": 6.5, "markeredgecolor": colours[model], "markeredgewidth": 1.0}
     if network_of(model) == model:
         return style | {"linestyle": "-"}
-    return style | {"linestyle": _dash(model, models), "markerfacecolor": "white"}
+    dash, filled = _variant(model, models)
+    if filled == "none":  # white rather than nothing, so that lines behind it do not show
+        return style | {"linestyle": dash, "markerfacecolor": "white"}
+    return style | {"linestyle": dash, "fillstyle": filled, "markerfacecoloralt": "white"}
 
 
-def _dash(model: str, models: Iterable[str]) -> Any:
+def _variant(model: str, models: Iterable[str]) -> tuple[Any, str]:
+    """Dash and filling of a variant: of its kind, else by its place among the network's others."""
+
     def kind(name: str) -> str:
-        return (
-            name.removeprefix(network_of(name)).split("(")[0].strip()
-            if name.count("(") == 1
-            else ""
-        )
+        parts = name.removeprefix(network_of(name)).split("(")
+        return parts[0].strip() if len(parts) == 2 else ""
 
-    if kind(model) in _DASHES:
-        return _DASHES[kind(model)]
+    if kind(model) in _VARIANTS:
+        return _VARIANTS[kind(model)]
     network = network_of(model)
     others = [
         name
         for name in in_order(models)
-        if network_of(name) == network != name and kind(name) not in _DASHES
+        if network_of(name) == network != name and kind(name) not in _VARIANTS
     ]
-    return _OTHER_DASHES[others.index(model) % len(_OTHER_DASHES)]
+    return _OTHER_VARIANTS[others.index(model) % len(_OTHER_VARIANTS)]
 
 
 def set_style() -> None:

@@ -176,7 +176,7 @@ def reliability_diagrams(bins: pd.DataFrame) -> Figure:
         row, column = divmod(index, columns)
         upper, lower = axes[2 * row, column], axes[2 * row + 1, column]
         style = line(model, models) | {"label": "as predicted", "linestyle": "-"}
-        style["markerfacecolor"] = style["color"]
+        style |= {"markerfacecolor": style["color"], "fillstyle": "full"}
         eces: dict[bool, list[float]] = {}
         dashed = style | {"label": "after temperature scaling, at T", "linestyle": "--"}
         dashed |= {"markerfacecolor": "white", "alpha": 0.7}

@@ -153,8 +153,8 @@ def test_risk_coverage():
     )
     text = findings.risk_coverage(table)
     assert text.startswith("Lowest area under the curve: **CNN_FC** (0.0625).")
-    assert "**CNN_FC** can keep 75.0% of the images and BNN_FC_flip 0.0%" in text
-    assert "25.0% (CNN_FC) to 75.0% (BNN_FC_flip) are wrong" in text
+    assert "**CNN_FC** can keep 75.0 % of the images and BNN_FC_flip 0.0 %" in text
+    assert "25.0 % (CNN_FC) to 75.0 % (BNN_FC_flip) are wrong" in text
     assert text.endswith("smaller area than their twin: 0 of 1.")
 
 
@@ -181,7 +181,7 @@ def test_ood_by_hand():
         "(BNN_FC_flip)."
     )
     assert findings.false_alarms(table) == (
-        "- **far**: to find 95 % of it by the entropy, 10.0% (BNN_FC_flip) to 20.0% (CNN_FC) of "
+        "- **far**: to find 95 % of it by the entropy, 10.0 % (BNN_FC_flip) to 20.0 % (CNN_FC) of "
         "the test images are taken for foreign; models whose mutual information alone does better "
         "than their entropy: 1 of 1 (BNN_FC_flip), AUROC by +0.0500 to +0.0500."
     )
@@ -203,8 +203,8 @@ def test_uncertainties_by_hand():
         ]
     )
     assert findings.uncertainties(table) == (
-        "- **mine**: the epistemic share of the entropy is 25% where it is right, 50% where it is "
-        "wrong, and largest in nats on far (0.900 of 1.000 nats, 90%)."
+        "- **mine**: the epistemic share of the entropy is 25 % where it is right, 50 % where it "
+        "is wrong, and largest in nats on far (0.900 of 1.000 nats, 90 %)."
     )
 
 
@@ -220,7 +220,7 @@ def ladder(nll, information=(0.0, 0.01, 0.02)):
 def test_convergence_by_hand():
     assert findings.convergence(ladder((0.5, 0.31, 0.3))) == (
         "- **m**: from 1 to 30 draws NLL −0.2000 (to 0.3000) and accuracy +0.0000; 2 draws bring "
-        "95 % of the NLL's gain; mutual information 0.0200 nats, of which 2 draws see 50%."
+        "95 % of the NLL's gain; mutual information 0.0200 nats, of which 2 draws show 50 %."
     )
     assert "more draws do not lower the NLL" in findings.convergence(ladder((0.3, 0.3, 0.4)))
 
@@ -242,8 +242,8 @@ def test_signal_to_noise():
     shares = np.linspace(0, 1, 101)
     table = pd.DataFrame({"layer": "l", "share": shares, "snr": 4 * shares})
     assert findings.signal_to_noise(table) == (
-        "- **l**: 25% of the weights have a mean smaller than their standard deviation (12% below "
-        "half of it); 50% stand out by more than twice."
+        "- **l**: 25 % of the weights have a mean smaller than their standard deviation (12 % "
+        "below half of it); 50 % stand out by more than twice."
     )
 
 
@@ -255,8 +255,8 @@ def test_example_draws_by_hand():
         return findings.example_draws(tables.example_draws(chosen, draws))
 
     assert of(0).startswith("- **clear**: class 0 with probability 0.750 (5 % to 95 % of the draws")
-    assert ", which is right; 75% of the draws choose it." in of(0)
-    assert ", but it is 1; 75%" in of(1)
+    assert ", which is right; 75 % of the draws choose it." in of(0)
+    assert ", but it is 1; 75 %" in of(1)
     assert "right" not in of(-1)
     assert "but it is" not in of(-1)
     entropy = -(0.75 * np.log(0.75) + 0.25 * np.log(0.25))

@@ -85,7 +85,9 @@ def test_a_variant_has_its_networks_colour_and_another_dash():
     assert set(markers.values()) == {gallery.MARKERS["CNN_FC"]}
     lines = [gallery.line(name, names) for name in names]
     assert len({str(line["linestyle"]) for line in lines}) == len(names)
-    assert ["markerfacecolor" in line for line in lines] == [True, False, True, True, True]
+    fillings = [(line.get("fillstyle"), line.get("markerfacecolor")) for line in lines]
+    assert len(set(fillings)) == len(names)
+    assert fillings[1] == (None, None)  # the network itself: full
 
 
 def test_gallery_shows_keeps_and_explains(tmp_path, table, monkeypatch):
