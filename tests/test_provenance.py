@@ -152,3 +152,25 @@ def test_the_command_of_a_real_process():
     done = subprocess.run([sys.executable, "-c", code, "x"], capture_output=True, text=True)
     name = Path(sys.executable).name
     assert done.stdout.strip() == f"{name} -c '{code}' x"
+
+
+@pytest.mark.parametrize(
+    ("program", "expected"),
+    [("papermill", "papermill in.ipynb -p seed 1"), ("jupyter-lab", "jupyter kernel")],
+)
+def test_the_command_of_a_kernel_is_papermills_and_never_jupyters(tmp_path, program, expected):
+    # A real parent of that name starts a process that was started as kernels are.
+    child = (
+        "import sys; sys.orig_argv = ['python', '-m', 'ipykernel_launcher', '-f', 'c.json'];"
+        "from bnnlib import provenance; print(provenance.command())"
+    )
+    parent = tmp_path / "bin" / program
+    parent.parent.mkdir()
+    parent.write_text(
+        f"import subprocess, sys\nsubprocess.run([sys.executable, '-c', {child!r}])\n"
+    )
+    words = ["in.ipynb", "-p", "seed", "1"] if program == "papermill" else [f"--token={SECRET}"]
+    done = subprocess.run(
+        [sys.executable, str(parent), *words], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == expected
