@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import nbformat
 import papermill
 import pytest
@@ -104,6 +105,14 @@ KINDS: list[str | tuple[str, ...]] = [
     "def f():\n    raise ValueError('bad value')\nprint('before')\nf()",
     "print('never')",
 ]
+
+
+@pytest.fixture(autouse=True)
+def fresh_matplotlib():
+    """The engine runs cells in this process, whose style other tests have set."""
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        yield
 
 
 def test_the_executed_notebook_equals_a_kernels(tmp_path: Path) -> None:
