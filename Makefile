@@ -19,10 +19,11 @@ study: env ## train the six models on real digits with 2 ranks, then table and f
 test: check ## check, then the whole test suite
 	$(BIN)/pytest
 
-check: env ## formatter, linter, types, and notebooks stored without outputs
+check: env ## formatter, linter, types, job scripts, and notebooks stored without outputs
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/shellcheck -x .ci/run $(wildcard jobs/*.sh jobs/*/*.sh tests/*/*.sh)
 	$(if $(NOTEBOOKS),$(BIN)/nbstripout --verify $(STRIP) $(NOTEBOOKS))
 
 lock: env ## renew requirements.lock from pyproject.toml (UPGRADE=--upgrade for newer versions)

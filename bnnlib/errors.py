@@ -23,3 +23,7 @@ class RecordError(BnnlibError, ValueError):
 
 class DistributedError(BnnlibError, RuntimeError):
     """Ranks cannot start, or no longer agree."""
+
+
+class SiteError(BnnlibError, RuntimeError):
+    """A machine's launch settings or its queue cannot be used."""

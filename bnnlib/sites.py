@@ -1,0 +1,128 @@
+"""A machine's launch settings and queue, read from its one place: ``jobs/<site>/site.sh``.
+
+The job scripts source that file; this module asks bash to do the same and reads what it sets, so
+that a sweep or an interactive cluster cannot differ from a batch job. Nothing here imports
+TensorFlow, and every process is started before MPI is.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shutil
+import socket
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+from bnnlib.errors import SiteError
+from bnnlib.experiment import unknown_name
+
+# A site's login nodes carry its name.
+_BY_HOST = ("theta", "polaris", "crux", "aurora")
+
+
+@dataclasses.dataclass(frozen=True)
+class Site:
+    """How a machine starts ranks.
+
+    Attributes:
+        name: the folder of ``jobs/``.
+        launch: the launcher's words before the program, always ``<launcher> -n <ranks> …``.
+        nodes: number of nodes.
+        ranks_per_node: ranks on each.
+        threads: cores (on Theta hardware threads) a rank; 0: the node's, shared evenly.
+    """
+
+    name: str
+    launch: tuple[str, ...]
+    nodes: int
+    ranks_per_node: int
+    threads: int
+
+
+def names(root: str | Path = ".") -> list[str]:
+    """The sites that have a folder, in order of the alphabet."""
+    return sorted(path.parent.name for path in Path(root).glob("jobs/*/site.sh"))
+
+
+def here() -> str:
+    """The site of this machine: ``BNN_SITE``, else by its host's name, its queue, or ``local``."""
+    if os.environ.get("BNN_SITE"):
+        return os.environ["BNN_SITE"]
+    host = socket.getfqdn()
+    by_host = (name for name in _BY_HOST if name in host)
+    return next(by_host, "slurm" if _slurm_answers() else "local")
+
+
+def load(name: str, root: str | Path = ".", ranks: int = 0, **variables: object) -> Site:
+    """A site's launch settings.
+
+    Args:
+        name: the folder of ``jobs/``.
+        root: the repository's top folder.
+        ranks: ranks in all, on as few nodes as hold them, evenly; 0: one full node, in a batch
+            job all its nodes.
+        variables: others that ``site.sh`` reads, such as PPN or THREADS.
+
+    Raises:
+        SiteError: no such site, or its ``site.sh`` fails.
+    """
+    settings = {key: str(value) for key, value in variables.items()}
+    if ranks > 0:
+        full = int(_ask(name, root, 'echo "$PPN"', settings))
+        settings.setdefault("NODES", str(-(-ranks // full)))
+        settings |= {"RANKS": str(ranks), "PPN": str(-(-ranks // int(settings["NODES"])))}
+    told = 'printf "%s\\n" "$NODES" "$PPN" "$THREADS" "${LAUNCH[@]}"'
+    nodes, ranks_per_node, threads, *launch = _ask(name, root, told, settings).splitlines()
+    return Site(name, tuple(launch), int(nodes), int(ranks_per_node), int(threads))
+
+
+def submit(name: str, script: str, variables: Mapping[str, object], root: str | Path = ".") -> str:
+    """Queues ``jobs/<name>/<script>`` with `variables` and returns the job's id.
+
+    On ``local`` the script has run to its end when this returns ``local``.
+
+    Args:
+        name: the site.
+        script: such as ``train.sh``.
+        variables: what the script is to do; the names are explained in ``jobs/queue.sh``.
+        root: the repository's top folder.
+
+    Raises:
+        SiteError: the queue refuses the job, or on ``local`` the job fails.
+    """
+    settings = {key: str(value) for key, value in variables.items()}
+    told = _ask(name, root, f"submit jobs/{name}/{script}", settings).split()
+    if not told:
+        raise SiteError(f"{name}: no job id from the queue for jobs/{name}/{script}")
+    return told[-1]
+
+
+def is_waiting(name: str, job: str, root: str | Path = ".") -> bool:
+    """Whether a job is still queued or runs, as the site's queue says."""
+    return _ask(name, root, f"waiting '{job}' && echo yes || echo no", {}).strip() == "yes"
+
+
+def _slurm_answers() -> bool:
+    """Its commands alone may lie on a laptop, too."""
+    if shutil.which("sbatch") is None or shutil.which("sinfo") is None:
+        return False
+    return subprocess.run(["sinfo"], capture_output=True).returncode == 0
+
+
+def _ask(name: str, root: str | Path, command: str, variables: Mapping[str, str]) -> str:
+    if name not in names(root):
+        raise SiteError(unknown_name(name, names(root), "site"))
+    done = subprocess.run(
+        ["bash", "-c", f"source jobs/{name}/site.sh && {command}"],
+        cwd=root,
+        env={**os.environ, **variables},
+        stdout=subprocess.PIPE,
+        stderr=None if name == "local" else subprocess.PIPE,
+        text=True,
+    )
+    if done.returncode != 0:
+        why = (done.stderr or "see above").strip()
+        raise SiteError(f"{name}: {command} ended with code {done.returncode}: {why}")
+    return done.stdout

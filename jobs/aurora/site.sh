@@ -1,0 +1,23 @@
+#!/usr/bin/env bash
+# Aurora (ALCF): PBS; two 52-core Intel Xeon Max a node. Its six Intel GPUs are not used: no Horovod
+# and TensorFlow 2.18 for them.
+# Read by this folder's scripts, bnnlib.sweep and bnnlib.cluster, from the repository's top folder.
+# shellcheck disable=SC2034  # what is set here, the scripts that source this file use
+set -euo pipefail
+SYSTEM=aurora
+source jobs/pbs.sh
+
+PPN=${PPN:-12}                    # ranks a node, six a socket
+THREADS=${THREADS:-$((96 / PPN))} # cores a rank
+RANKS=${RANKS:-$((NODES * PPN))}
+
+# The documentation's list for 12 ranks: cores 0 and 52 belong to the system, and no rank lies
+# across both sockets, as `--cpu-bind depth` would place one. Another PPN is bound by depth.
+bind=(--depth "$THREADS" --cpu-bind depth)
+[ "$PPN-$THREADS" != 12-8 ] ||
+  bind=(--cpu-bind list:1-8:9-16:17-24:25-32:33-40:41-48:53-60:61-68:69-76:77-84:85-92:93-100)
+LAUNCH=(mpiexec -n "$RANKS" --ppn "$PPN" "${bind[@]}" --env "OMP_NUM_THREADS=$THREADS")
+
+site_env() {
+  export PATH=$BNN_ENV/bin:$PATH # Aurora's own MPICH is on the library path by default
+}

@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# Crux (ALCF): PBS; two 64-core AMD EPYC 7742 a node, no GPU. Theta's nearest heir.
+# Read by this folder's scripts, bnnlib.sweep and bnnlib.cluster, from the repository's top folder.
+# shellcheck disable=SC2034  # what is set here, the scripts that source this file use
+set -euo pipefail
+SYSTEM=crux
+source jobs/pbs.sh
+
+PPN=${PPN:-32}                      # ranks a node
+THREADS=${THREADS:-$((128 / PPN))} # cores a rank
+RANKS=${RANKS:-$((NODES * PPN))}
+
+# --depth and --cpu-bind: each rank on its own THREADS neighbouring cores.
+LAUNCH=(mpiexec -n "$RANKS" --ppn "$PPN" --depth "$THREADS" --cpu-bind depth
+  --env "OMP_NUM_THREADS=$THREADS")
+
+site_env() {
+  module load cray-mpich-abi # the MPICH that the environment's Horovod was built for, as Cray's
+  export PATH=$BNN_ENV/bin:$PATH
+}

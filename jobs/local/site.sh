@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# This machine alone: no queue, a job runs where it is submitted.
+# Read by this folder's scripts, bnnlib.sweep and bnnlib.cluster, from the repository's top folder.
+# shellcheck disable=SC2034  # what is set here, the scripts that source this file use
+set -euo pipefail
+
+NODES=1
+RANKS=${RANKS:-2}
+PPN=$RANKS
+THREADS=0 # cores a rank: the notebook shares them among the ranks
+BNN_ENV=${BNN_ENV:-$PWD/.venv}
+
+LAUNCH=(mpiexec -n "$RANKS")
+# Horovod's launcher instead, over Gloo: LAUNCHER=horovodrun
+[ "${LAUNCHER:-mpiexec}" = mpiexec ] || LAUNCH=(horovodrun -n "$RANKS" -H "localhost:$RANKS")
+
+# submit SCRIPT: runs it to its end; what it prints goes to standard error, and there is no id.
+submit() {
+  export RUN PARAMS MODEL RUNS RANKS PPN THREADS LAUNCHER
+  bash "$1" >&2
+  echo local
+}
+
+waiting() { false; }
+
+site_env() {
+  export PATH=$BNN_ENV/bin:$PATH
+}

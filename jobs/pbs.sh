@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# PBS Professional as ALCF runs it, for crux, polaris and aurora.
+# shellcheck disable=SC2034  # what is set here, the scripts that source this file use
+set -euo pipefail
+source jobs/queue.sh
+
+# In a job: its nodes, and when it will be killed (PBS tells the walltime only if asked).
+if [ -n "${PBS_NODEFILE:-}" ]; then
+  NODES=$(sort -u "$PBS_NODEFILE" | wc -l)
+  WALLTIME=$(qstat -f "$PBS_JOBID" | sed -n 's/^ *Resource_List.walltime = //p')
+  IFS=: read -r hours minutes seconds <<<"$WALLTIME"
+  ENDS=$(($(date +%s) + 10#$hours * 3600 + 10#$minutes * 60 + 10#$seconds))
+fi
+NODES=${NODES:-1}
+
+# submit SCRIPT: queues it and prints the job's id. Directives in the script hold where no variable
+# says otherwise.
+submit() {
+  local options=(-l "select=$NODES:system=$SYSTEM" -v "$(passed ,)")
+  [ -z "${WALLTIME:-}" ] || options+=(-l "walltime=$WALLTIME")
+  [ -z "${AFTER:-}" ] || options+=(-W "depend=afterok:$AFTER")
+  [ -z "${PROJECT:-}" ] || options+=(-A "$PROJECT")
+  [ -z "${QUEUE:-}" ] || options+=(-q "$QUEUE")
+  qsub "${options[@]}" "$1"
+}
+
+# waiting ID: succeeds while the job is queued or runs.
+waiting() { qstat "$1" >/dev/null 2>&1; }

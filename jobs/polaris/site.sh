@@ -1,0 +1,21 @@
+#!/usr/bin/env bash
+# Polaris (ALCF): PBS; one 32-core AMD EPYC 7543P and four NVIDIA A100 a node.
+# Read by this folder's scripts, bnnlib.sweep and bnnlib.cluster, from the repository's top folder.
+# shellcheck disable=SC2034  # what is set here, the scripts that source this file use
+set -euo pipefail
+SYSTEM=polaris
+source jobs/pbs.sh
+
+PPN=${PPN:-4}                     # ranks a node: one a GPU
+THREADS=${THREADS:-$((32 / PPN))} # cores a rank
+RANKS=${RANKS:-$((NODES * PPN))}
+
+# --depth and --cpu-bind: each rank on its own THREADS neighbouring cores. pin_gpu.sh gives it the
+# GPU next to them.
+LAUNCH=(mpiexec -n "$RANKS" --ppn "$PPN" --depth "$THREADS" --cpu-bind depth
+  --env "OMP_NUM_THREADS=$THREADS" jobs/polaris/pin_gpu.sh)
+
+site_env() {
+  module load cray-mpich-abi # the MPICH that the environment's Horovod was built for, as Cray's
+  export PATH=$BNN_ENV/bin:$PATH
+}

@@ -1,0 +1,40 @@
+#!/usr/bin/env bash
+# What the sites with a batch queue share; each site.sh sources it and adds `submit` and `site_env`.
+#
+# A job is told what to do by variables, so that one script serves all runs:
+#   RUN      the run's folder                PARAMS  a parameter file    MODEL  instead of the file's
+#   RUNS     the group that analysis.sh reads
+#   NODES, RANKS, PPN (ranks a node), THREADS (cores a rank), WALLTIME (HH:MM:SS)
+#   AFTER    ids of jobs to wait for, a:b    PROJECT, QUEUE  instead of those in the script
+#   MARGIN   seconds before the walltime at which a run must have ended
+#   RESUBMITS  how often a job that ran out of time may still submit its successor
+#   BNN_ENV  the Python environment          BNN_DATA  the data sets
+# shellcheck disable=SC2034  # what is set here, the scripts that source this file use
+set -euo pipefail
+
+MARGIN=${MARGIN:-120}
+RESUBMITS=${RESUBMITS:-20}
+BNN_ENV=${BNN_ENV:-$PWD/.venv}
+
+# What a new job must know of this one, as name=value with $1 between.
+passed() {
+  local name values=()
+  for name in RUN PARAMS MODEL RUNS RANKS PPN THREADS MARGIN RESUBMITS PROJECT QUEUE BNN_ENV BNN_DATA; do
+    [ -z "${!name:-}" ] || values+=("$name=${!name}")
+  done
+  local IFS=$1
+  echo "${values[*]}"
+}
+
+# Exit code 75 means "resubmit me": the run was stopped before the walltime and its checkpoint is
+# kept. Queues this script again and ends well; ends with 75 where nothing more may be queued.
+resubmit() {
+  if [ "$RESUBMITS" -eq 0 ]; then
+    echo "$RUN: stopped at the walltime again, and RESUBMITS is used up: submit $1 yourself" >&2
+    exit 75
+  fi
+  RESUBMITS=$((RESUBMITS - 1))
+  AFTER="" submit "$1" >"$RUN/job" || exit 75
+  echo "$RUN: stopped at the walltime, continued by job $(cat "$RUN/job")"
+  exit 0
+}

@@ -1,0 +1,44 @@
+#!/usr/bin/env bash
+# Theta (ALCF, ended on 2023-12-31; kept as the study's reference): Cobalt and aprun; one 64-core
+# Intel KNL a node, four hardware threads a core.
+# Read by this folder's scripts, bnnlib.sweep and bnnlib.cluster, from the repository's top folder.
+# shellcheck disable=SC2034  # what is set here, the scripts that source this file use
+set -euo pipefail
+source jobs/queue.sh
+
+# ALCF documents COBALT_JOBSIZE; the seed study's scripts read COBALT_PARTSIZE.
+NODES=${COBALT_JOBSIZE:-${COBALT_PARTSIZE:-${NODES:-1}}}
+PPN=${PPN:-1}                      # ranks a node
+THREADS=${THREADS:-$((128 / PPN))} # hardware threads a rank, two of the four of each core
+RANKS=${RANKS:-$((NODES * PPN))}
+
+# -cc depth and -d: each rank on its own THREADS neighbouring hardware threads, -j 2 of a core.
+# -b: the program is on the file system of all nodes, do not copy it. aprun tells its processes
+# their rank and not how many they are, hence BNN_RANKS.
+LAUNCH=(aprun -n "$RANKS" -N "$PPN" -cc depth -d "$THREADS" -j 2
+  -e "OMP_NUM_THREADS=$THREADS" -e "BNN_RANKS=$RANKS" -e "BNN_RANKS_PER_NODE=$PPN" -b)
+
+# In a job: when it will be killed, and its walltime for a successor.
+if [ -n "${COBALT_ENDTIME:-}" ]; then
+  ENDS=$COBALT_ENDTIME
+  WALLTIME=$(date -u -d "@$((COBALT_ENDTIME - COBALT_STARTTIME))" +%H:%M:%S)
+fi
+
+# submit SCRIPT: queues it and prints the job's id, Cobalt's last line. Directives in the script
+# hold where no variable says otherwise.
+submit() {
+  local options=(--mode script -n "$NODES" --env "$(passed :)")
+  [ -z "${WALLTIME:-}" ] || options+=(-t "$WALLTIME")
+  [ -z "${AFTER:-}" ] || options+=(--dependencies "$AFTER")
+  [ -z "${PROJECT:-}" ] || options+=(-A "$PROJECT")
+  [ -z "${QUEUE:-}" ] || options+=(-q "$QUEUE")
+  qsub "${options[@]}" "$1" | tail -n 1
+}
+
+# waiting ID: succeeds while the job is queued or runs.
+waiting() { qstat "$1" >/dev/null 2>&1; }
+
+site_env() {
+  module load cray-mpich-abi # the MPICH that the environment's Horovod was built for, as Cray's
+  export PATH=$BNN_ENV/bin:$PATH
+}
