@@ -9,7 +9,7 @@ import argparse
 import os
 import sys
 
-from bnnlib import launcher, provenance
+from bnnlib import launcher, provenance, stopping
 from bnnlib.errors import BnnlibError
 from bnnlib.experiment import Experiment
 
@@ -27,6 +27,7 @@ def train(argv: list[str] | None = None) -> None:
         experiment, environment, verbose = Experiment.from_flags(
             arguments.flagfile, launcher.size()
         )
+        stopping.listen()
     except BnnlibError as error:
         # Before MPI starts, on every rank alike: each can end by itself.
         parser.exit(1, f"{parser.prog}: {error}\n" if launcher.rank() == 0 else None)
@@ -36,6 +37,13 @@ def train(argv: list[str] | None = None) -> None:
 
     try:
         _train(experiment, origin, verbose)
+    except stopping.Stopped as stopped:
+        from bnnlib import results
+
+        results.record_stop(str(stopped))
+        if launcher.rank() == 0:
+            print(f"stopped: {stopped}")
+        distributed.leave_together(stopping.EXIT_CODE)
     except Exception as error:
         from bnnlib import results
 

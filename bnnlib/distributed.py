@@ -16,7 +16,7 @@ from typing import Any, NoReturn, TypeVar
 import horovod.tensorflow as hvd
 import tensorflow as tf
 
-from bnnlib import launcher
+from bnnlib import launcher, stopping
 from bnnlib.errors import BnnlibError, DistributedError
 
 Value = TypeVar("Value")
@@ -156,10 +156,35 @@ def on_first_local_rank(action: Callable[[], Value], ranks: Ranks) -> Value:
     return first if ranks.local_rank == 0 else others  # type: ignore[return-value]
 
 
+def stop_if_asked(ranks: Ranks) -> None:
+    """Ends the run on every rank if any was asked to stop; all ranks must call it together.
+
+    Raises:
+        Stopped: on every rank alike. What is under way is lost, what was saved is not.
+    """
+    reasons = gather(stopping.asked()) if ranks.size > 1 else [stopping.asked()]
+    for reason in reasons:
+        if reason:
+            raise stopping.Stopped(f"{reason}; the same command started again goes on")
+
+
 def shutdown() -> None:
     """Leaves Horovod; an allreduce that waits on another rank raises there at once."""
     if hvd.is_initialized():
         hvd.shutdown()
+
+
+def leave_together(exit_code: int) -> NoReturn:
+    """Ends this rank once all ranks have come here; for an end that is no failure.
+
+    A launcher may end all ranks as soon as the first one has left with a status that is not zero.
+    """
+    if hvd.is_initialized():
+        gather(None)
+        hvd.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(exit_code)
 
 
 def abort(error: BaseException) -> NoReturn:

@@ -108,6 +108,7 @@ class Predictor:
         means: list[list[np.ndarray]] = []  # by rung, then by block
         ends = sorted({*kept, *range(DRAWS_AT_ONCE, self.num_draws, DRAWS_AT_ONCE)})
         for first, end in zip([0, *ends], ends, strict=False):
+            distributed.stop_if_asked(ranks)
             draws = range(first, end) if len(starts) > 0 else range(0)
             kernels = [self._sample(tf.constant([self.key, draw], tf.int64)) for draw in draws]
             for start, total in zip(starts, sums, strict=True):

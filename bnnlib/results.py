@@ -34,7 +34,16 @@ from typing import Any, TypeVar
 import numpy as np
 import pandas as pd
 
-from bnnlib import checkpoint, data, distributed, evaluation, models, posterior
+from bnnlib import (
+    checkpoint,
+    data,
+    distributed,
+    evaluation,
+    launcher,
+    models,
+    posterior,
+    stopping,
+)
 from bnnlib.checkpoint import write_atomically
 from bnnlib.data import Dataset
 from bnnlib.distributed import Ranks
@@ -44,6 +53,7 @@ from bnnlib.experiment import Experiment
 from bnnlib.models import Network
 from bnnlib.posterior import LayerLog
 from bnnlib.prediction import Ladder, Prediction
+from bnnlib.stopping import Stopped
 from bnnlib.training import StepLog, Trainer
 
 Line = TypeVar("Line")
@@ -71,6 +81,7 @@ KEYS: dict[str, tuple[type, ...]] = {
     "command": (str,),
     "started": (str,),
     "ended": (str, type(None)),
+    "history": (list,),
 }
 # 2: `evaluation`, a row a set of :class:`bnnlib.evaluation.Evaluation`; 1 had the test set alone.
 SCHEMA = 2
@@ -183,9 +194,14 @@ class Run:
 
         Yields:
             The lines of :meth:`bnnlib.training.Trainer.run`, each already in ``steps.jsonl``.
+
+        Raises:
+            Stopped: a signal or the deadline asked to (:mod:`bnnlib.stopping`); the checkpoint is
+                written and the record says ``stopped``. Raised on every rank after one step.
         """
         if trainer.step == 0:
             self.log_posterior(trainer)
+        stopping.when_asked(trainer.ask_to_stop)
         for line in trainer.run():
             self.log(line)
             if trainer.step % trainer.steps_per_epoch == 0 or trainer.step == trainer.num_steps:
@@ -194,6 +210,12 @@ class Run:
                 self.log_posterior(trainer)
                 self.save(trainer)
             yield line
+        if trainer.stopped:
+            self.save(trainer)
+            reasons = [reason for reason in distributed.gather(stopping.asked()) if reason]
+            text = f"{reasons[0] if reasons else 'asked to'}, after step {trainer.step} of "
+            self.stop(f"{text}{trainer.num_steps}")
+            raise Stopped(f"{text}{trainer.num_steps}; the same command started again goes on")
 
     def log(self, line: StepLog) -> None:
         """Appends a line to ``steps.jsonl``, at once visible to ``tail -f``."""
@@ -241,6 +263,16 @@ class Run:
         self._close()
         return values
 
+    def stop(self, reason: str) -> None:
+        """Closes the record with status ``stopped``, in its history what asked for it."""
+        if self.ranks.rank == 0:
+            self._update(
+                status="stopped",
+                ended=_now(),
+                history=[*read_record(self.directory)["history"], _event("stopped", reason)],
+            )
+        self._close()
+
     def fail(self, error: Mapping[str, Any]) -> None:
         """Closes the record with status ``failed`` and what happened."""
         if self.ranks.rank == 0:
@@ -286,9 +318,11 @@ class Run:
             "horovod": dict(horovod),
             "started": _now(),
             "ended": None,
+            "history": [],
         }
         if path.exists():
             old = read_record(self.directory)
+            record["history"] = [*old["history"], _event("continued", f"{self.ranks.size} rank(s)")]
             trained = (self.directory / "checkpoints").exists()
             if trained or old["status"] != "failed":
                 _refuse_other(self.directory, old, record)
@@ -311,6 +345,12 @@ def run_directory(experiment: Experiment, ranks: int) -> Path:
         return Path(experiment.run_dir)
     notebook = os.environ.get("BNN_RUN_DIR")
     return Path(notebook) if notebook else experiment.default_run_dir(ranks)
+
+
+def record_stop(reason: str) -> None:
+    """Records that this process' run was stopped; for what hears of it outside of training."""
+    for run in list(_OPEN):
+        run.stop(reason)
 
 
 def record_failure(
@@ -357,6 +397,7 @@ def record_failure(
         "command": "",
         "started": _now(),
         "ended": _now(),
+        "history": [],
     }
     write_atomically(path, lambda file: file.write(_json(record)))
 
@@ -397,6 +438,7 @@ def read_record(directory: str | Path) -> dict[str, Any]:
     if not isinstance(record, dict):
         raise RecordError(f"{path}: no run record, expected an object with the key `parameters`")
     record.setdefault("evaluation", [])  # schema 1
+    record.setdefault("history", [])  # runs older than it
     for key, types in KEYS.items():
         value = record.get(key, ...)
         if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
@@ -754,10 +796,17 @@ def _fail_with_the_kernel(run: Run) -> None:
 
     def after_cell(result: Any) -> None:
         error = result.error_in_exec or result.error_before_exec
-        if error is not None and run in _OPEN:
+        if isinstance(error, Stopped) and run in _OPEN:
+            run.stop(str(error))
+        elif error is not None and run in _OPEN:
             run.fail({"rank": 0, "type": type(error).__name__, "message": str(error)})
 
     shell.events.register("post_run_cell", after_cell)
+
+
+def _event(event: str, what: str) -> dict[str, Any]:
+    """A line of the record's ``history``: what happened to the run beside its training."""
+    return {"time": _now(), "event": event, "what": what, "job_id": launcher.job_id()}
 
 
 def _now() -> str:

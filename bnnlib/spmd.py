@@ -52,7 +52,7 @@ from traitlets import Any as AnyTrait
 from traitlets import Type
 from traitlets.config import Config
 
-from bnnlib import launcher
+from bnnlib import launcher, stopping
 from bnnlib.errors import BnnlibError, DistributedError, ExperimentError
 
 RANK0_PREFIX = "rank0:"
@@ -594,6 +594,9 @@ class _Shell(InteractiveShell):
         raise SystemExit(0)
 
     def _showtraceback(self, etype: type, evalue: BaseException, stb: list[str]) -> None:
+        if issubclass(etype, stopping.Stopped):  # no failure, so no red text in the notebook
+            self.recorder.stream("stdout", f"stopped: {evalue}\n")
+            return
         self.recorder.error(etype.__name__, str(evalue), list(stb))
 
 
@@ -822,6 +825,7 @@ class SpmdEngine:
                 f"{size} ranks would all write {target}: give the output path as "
                 f"{RANK0_PREFIX}{target}"
             )
+        stopping.listen()
         log_output = log_output and rank == 0
         nb_man = NotebookExecutionManager(
             nb,
@@ -869,6 +873,7 @@ class _Run:
         self._lines: list[_Lines] = []
         self.recorder = _Recorder(nb_man, self._echoes(log_output, files))
         self._ending = threading.Lock()
+        self._stopped = ""  # why, once the run was stopped
         self._watcher = self._start_watcher()
 
     def _echoes(
@@ -936,6 +941,8 @@ class _Run:
             self.nb_man.notebook_complete()
         if failure is not None:
             self._end(failure, everywhere=problem is not None)
+        elif self._stopped:
+            self._leave_stopped()
         elif self.rank == 0 and self.size > 1:
             others = self._others()
             if others:
@@ -991,6 +998,9 @@ class _Run:
                 continue
             if isinstance(error, SystemExit) and error.code in (None, 0, ""):
                 return None  # sys.exit() in a cell stops the notebook; papermill calls it success
+            if isinstance(error, stopping.Stopped):
+                self._stopped = str(error)
+                return None
             shown = [output for output in cell.outputs if output.output_type == "error"]
             frames = list(shown[-1].traceback) if shown else []
             return Failure.here(self.rank, type(error).__name__, str(error), frames, index)
@@ -1058,6 +1068,24 @@ class _Run:
                 for line in ["rank 0 did not take this failure up:", *failure.traceback]:
                     self._prefixed(line)
         _leave(_ERROR_STATUS)
+
+    def _leave_stopped(self) -> NoReturn:
+        """Save the notebook and leave with the status that tells a job script to resubmit."""
+        from papermill.iorw import write_ipynb
+
+        if self.rank == 0:
+            try:
+                results = sys.modules.get("bnnlib.results")
+                if results is not None:
+                    results.record_stop(self._stopped)
+                if self.target is not None:
+                    write_ipynb(self.nb_man.nb, self.target)
+            except (OSError, BnnlibError) as problem:
+                print(f"stopped, but not all was written: {problem}", file=self.stderr)
+        distributed = sys.modules.get("bnnlib.distributed")
+        if distributed is not None:
+            distributed.leave_together(stopping.EXIT_CODE)
+        _leave(stopping.EXIT_CODE)
 
     def _take_over(self, others: list[Failure]) -> None:
         """On rank 0, end the run from the watcher's thread: the main thread hangs in a cell."""

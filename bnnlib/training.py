@@ -103,8 +103,9 @@ class Trainer:
     """A network in training on one rank: weights, Adam's moments, and the number of steps done.
 
     Attributes:
-        step: steps done; with the weights and the moments the whole state, since data order and
-            weight noise are functions of it.
+        step: steps done; with the weights, the moments and the sums of an unfinished line the whole
+            state, since data order and weight noise are functions of it.
+        stopped: whether a rank was asked to stop (:mod:`bnnlib.stopping`), and so all have.
         num_steps: steps of the whole run.
         steps_per_epoch: steps a pass over the training set, the same on all ranks.
     """
@@ -118,7 +119,7 @@ class Trainer:
             network,
             ranks,
         )
-        self.step = 0
+        self.step, self.stopped = 0, False
         self.steps_per_epoch = steps_per_epoch(
             dataset.num_train_examples, experiment.batch_size, ranks.size
         )
@@ -129,6 +130,11 @@ class Trainer:
             for _ in range(2)
             for variable in self.variables
         ]
+        # Of the unfinished line: sums of loss, nll and kl, and its steps. Summed up one step after
+        # another wherever a run is cut, so that a resumed one logs the same bits.
+        self.sums = tf.Variable(tf.zeros(4), trainable=False)
+        self.line_seconds = 0.0
+        self.stop = tf.Variable(0.0, trainable=False)  # 1 once this rank is asked to
         # `noise: shared` gives all ranks rank 0's stream: same perturbation, other images.
         noise_rank = ranks.rank if experiment.noise == "independent" else 0
         self.noise_key = stream_key(experiment.seed, TRAINING, noise_rank)
@@ -153,7 +159,7 @@ class Trainer:
         alone, and builds of TensorFlow may differ between the nodes of a cluster.
         """
         step = tf.Variable(self.step, dtype=tf.int64)
-        distributed.broadcast([*self.variables, *self.moments, step], "state")
+        distributed.broadcast([*self.variables, *self.moments, self.sums, step], "state")
         self.step = int(step.numpy())
 
     def run(self, until: Callable[[], bool] = lambda: False) -> Iterator[StepLog]:
@@ -163,12 +169,13 @@ class Trainer:
             until: asked after each line; True ends the run there. All ranks must answer alike.
 
         Yields:
-            A line; on all ranks the same numbers, but for its times.
+            A line; on all ranks the same numbers, but for its times. Steps between the last line
+            and a stop are in the state: their line comes when the run is resumed.
 
         Raises:
             DivergedError: the loss or a weight is not finite, on all ranks at one line.
         """
-        warmup = True
+        warmup, self.stopped = True, False
         if self.step < self.num_steps:
             self._run_steps.get_concrete_function()  # traced before the clock runs
         while self.step < self.num_steps:
@@ -185,17 +192,25 @@ class Trainer:
                 last = min(
                     self._next_line(first), self.steps_per_epoch, first + self.num_steps - self.step
                 )
-                yield self._line(batches[first:last], warmup)
-                warmup, first = False, last
-                if until():
+                done, rate = self._train(batches[first:last])
+                first += done
+                if first == last:
+                    yield self._line(rate, warmup)
+                    warmup = False
+                if self.stopped or until():
                     return
 
+    def ask_to_stop(self) -> None:
+        """Ends :meth:`run` on all ranks after the step that they are at; for any thread."""
+        self.stop.assign(1.0)
+
     def state(self) -> dict[str, np.ndarray]:
-        """Everything a checkpoint needs: weights, both Adam moments, step."""
+        """Everything a checkpoint needs: weights, both Adam moments, step, an unfinished line."""
         weights = self.network.weights()
         names = [f"adam{order}/{index}" for order in (1, 2) for index in range(len(self.variables))]
         moments = {name: moment.numpy() for name, moment in zip(names, self.moments, strict=True)}
-        return {**weights, **moments, "step": np.asarray(self.step)}
+        line = {"line/sums": self.sums.numpy(), "line/seconds": np.asarray(self.line_seconds)}
+        return {**weights, **moments, **line, "step": np.asarray(self.step)}
 
     def restore(self, state: dict[str, np.ndarray]) -> None:
         """Sets what :meth:`state` gave, on this rank; :meth:`broadcast` gives it to the others.
@@ -217,6 +232,9 @@ class Trainer:
         for name, moment in zip(names, self.moments, strict=True):
             moment.assign(state[name])
         self.step = int(state["step"])
+        # Checkpoints were made at lines' ends only before they held these two.
+        self.sums.assign(state.get("line/sums", np.zeros(4, np.float32)))
+        self.line_seconds = float(state.get("line/seconds", 0.0))
 
     def learning_rate(self, steps: np.ndarray) -> np.ndarray:
         """The rate at each of `steps` (numbers of steps done before): warm-up, then constant."""
@@ -233,36 +251,46 @@ class Trainer:
         every = self.experiment.log_every
         return (first // every + 1) * every
 
-    def _line(self, batches: np.ndarray, warmup: bool) -> StepLog:
+    def _train(self, batches: np.ndarray) -> tuple[int, float]:
+        """Takes a step a batch, fewer if a rank is asked to stop: how many, and the last's rate."""
         steps = np.arange(self.step, self.step + len(batches))
         rates = self.learning_rate(steps)
-        started = time.perf_counter()
-        sums = self._run_steps(
-            tf.constant(batches),
-            tf.constant(self.step, tf.int64),
-            tf.constant(rates, tf.float32),
-            tf.constant(self.kl_weight(steps), tf.float32),
-        ).numpy()
-        seconds = time.perf_counter() - started
-        loss, nll, kl = (float(term) / len(batches) for term in sums)
-        wrong = self._not_finite(loss, nll, kl)
+        started, before = time.perf_counter(), self.sums.numpy()
+        sums, stop = (
+            tensor.numpy()
+            for tensor in self._run_steps(
+                tf.constant(batches),
+                tf.constant(self.step, tf.int64),
+                tf.constant(rates, tf.float32),
+                tf.constant(self.kl_weight(steps), tf.float32),
+            )
+        )
+        self.line_seconds += time.perf_counter() - started
+        done, self.stopped = int(sums[3] - before[3]), bool(stop > 0)
+        wrong = self._not_finite(*(float(term) for term in sums[:3] / sums[3]))
         if wrong:
             # The nll is an average over ranks and their weights are equal, so every rank raises.
             raise DivergedError(
                 f"{wrong} within steps {self.step + 1} to "
-                f"{self.step + len(batches)}: training diverged at learning rate {rates[-1]:.3g}, "
+                f"{self.step + done}: training diverged at learning rate {rates[done - 1]:.3g}, "
                 f"{self.ranks.size} rank(s); lower learning_rate or lengthen warmup_epochs"
             )
-        self.step += len(batches)
-        images = len(batches) * self.experiment.batch_size * self.ranks.size
+        self.step += done
+        return done, float(rates[done - 1])
+
+    def _line(self, rate: float, warmup: bool) -> StepLog:
+        """The line of the steps summed up since the one before."""
+        loss, nll, kl, count = (float(term) for term in self.sums.numpy())
+        seconds, self.line_seconds = self.line_seconds, 0.0
+        self.sums.assign(tf.zeros(4))
         return StepLog(
             step=self.step,
             epoch=self.step / self.steps_per_epoch,
-            loss=loss,
-            nll=nll,
-            kl=kl,
-            learning_rate=float(rates[-1]),
-            images_per_second=images / seconds,
+            loss=loss / count,
+            nll=nll / count,
+            kl=kl / count,
+            learning_rate=rate,
+            images_per_second=count * self.experiment.batch_size * self.ranks.size / seconds,
             seconds=seconds,
             warmup=warmup,
         )
@@ -280,15 +308,21 @@ class Trainer:
 
     def _steps(
         self, batches: Tensor, first_step: Tensor, rates: Tensor, kl_weights: Tensor
-    ) -> Tensor:
-        """Several steps inside one graph; returns the sums of loss, nll and kl over them."""
-        sums = tf.zeros([3])
+    ) -> tuple[Tensor, Tensor]:
+        """Several steps inside one graph, up to a stop; returns the line's sums, and the stop."""
+        sums, stop = tf.identity(self.sums), tf.zeros([])
         for index in tf.range(tf.shape(batches)[0]):
             step = first_step + tf.cast(index, tf.int64)
-            sums += self._one_step(batches[index], step, rates[index], kl_weights[index])
-        return sums
+            terms, stop = self._one_step(batches[index], step, rates[index], kl_weights[index])
+            sums += terms
+            if stop > 0:
+                break
+        self.sums.assign(sums)
+        return sums, stop
 
-    def _one_step(self, batch: Tensor, step: Tensor, rate: Tensor, kl_weight: Tensor) -> Tensor:
+    def _one_step(
+        self, batch: Tensor, step: Tensor, rate: Tensor, kl_weight: Tensor
+    ) -> tuple[Tensor, Tensor]:
         images = to_inputs(tf.gather(self.images, batch), self.dataset)
         labels = tf.gather(self.labels, batch)
         draws = self.experiment.train_draws if self.network.is_stochastic else 1
@@ -299,21 +333,23 @@ class Trainer:
                 self.network, images, labels, seeds, kl_weight, self.dataset.num_train_examples
             )
         gradients = tape.gradient(loss, self.variables)
+        stop = self.stop.read_value()
         if self.ranks.size > 1:
             # Horovod's step 2: average the gradients. Packed in one tensor, since a step's cost is
-            # the negotiation of each tensor, not its bytes; the nll rides along for the log.
-            packed = tf.concat([*(tf.reshape(g, [-1]) for g in gradients), nll[tf.newaxis]], 0)
+            # the negotiation of each tensor, not its bytes; the nll rides along for the log, and
+            # the wish of any rank to stop, which so all see at one step.
+            packed = tf.concat([*(tf.reshape(g, [-1]) for g in gradients), [nll, stop]], 0)
             packed = distributed.average(packed, "gradients")
             sizes = [math.prod(variable.shape) for variable in self.variables]
-            *parts, nll = tf.split(packed, [*sizes, 1])
+            *parts, last = tf.split(packed, [*sizes, 2])
+            nll, stop = last[0], last[1]
             gradients = [
                 tf.reshape(part, variable.shape)
                 for part, variable in zip(parts, self.variables, strict=True)
             ]
-            nll = nll[0]
             loss = nll + kl_weight * kl / self.dataset.num_train_examples
         self._adam(gradients, tf.cast(step, tf.float32) + 1.0, rate)
-        return tf.stack([loss, nll, kl])
+        return tf.stack([loss, nll, kl, 1.0]), stop
 
     def _adam(self, gradients: list[Tensor], count: Tensor, rate: Tensor) -> None:
         """One step of Adam by TensorFlow's fused kernel; the same on all ranks."""

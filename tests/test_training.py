@@ -498,14 +498,54 @@ def test_a_resumed_run_gives_bitwise_the_weights_of_an_uninterrupted_one(
     assert not all_equal(third.state(), whole.state())
 
 
-def test_a_state_holds_weights_moments_and_step(dataset):
+@pytest.mark.parametrize("model", ["BNN_FC_flip", "CNN_FC"])
+def test_a_run_that_is_cut_anywhere_ends_with_the_same_bits_and_lines(dataset, model):
+    common = {"model": model, "log_every": 5, "warmup_epochs": 1.5}
+    whole = trainer_of(dataset, **common)
+    expected = [without_times(line) for line in whole.run()]
+
+    trainer, lines, cuts = trainer_of(dataset, **common), [], []
+    while trainer.step < trainer.num_steps:
+        trainer.ask_to_stop()  # each part is one step: within lines, at their ends, at epochs' ends
+        lines += [without_times(line) for line in trainer.run()]
+        assert trainer.stopped
+        cuts.append(trainer.step)
+        state = trainer.state()
+        trainer = trainer_of(dataset, **common, network=models.build(model, SHAPE, CLASSES, seed=9))
+        trainer.restore(state)
+        if trainer.step == 8:
+            lines += [without_times(line) for line in trainer.run()]  # and the rest at once
+            assert not trainer.stopped
+    assert cuts == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert lines == expected
+    assert all_equal(trainer.state(), whole.state())
+
+
+def without_times(line):
+    """What of a line is the same in every run of the same parameters and ranks."""
+    values = dataclasses.asdict(line)
+    return {k: v for k, v in values.items() if k in ("step", "epoch", "loss", "nll", "kl")}
+
+
+def test_a_state_from_before_lines_were_cut_is_one_at_a_lines_end(dataset):
+    trainer = trainer_of(dataset, log_every=4)
+    list(trainer.run(until=lambda: trainer.step == 4))
+    state = trainer.state()
+    old = {name: value for name, value in state.items() if not name.startswith("line/")}
+    again = trainer_of(dataset, log_every=4)
+    again.restore(old)
+    assert all_equal(again.state(), state)
+
+
+def test_a_state_holds_weights_moments_step_and_the_unfinished_line(dataset):
     trainer = trainer_of(dataset, model="BNN_FC_flip")
     list(trainer.run(until=lambda: True))
     state = trainer.state()
     assert int(state["step"]) == 6
     weights = {name: value for name, value in state.items() if name.startswith("layer")}
     assert all_equal(weights, trainer.network.weights())
-    assert len(state) == 1 + 3 * len(weights)
+    assert len(state) == 1 + 3 * len(weights) + 2
+    assert not state["line/sums"].any()  # this line is finished
     kept = state["layer0/mean"].copy()
     list(trainer.run())
     np.testing.assert_array_equal(state["layer0/mean"], kept)  # no view of what trains on
