@@ -6,24 +6,36 @@
 #   RUNS     the group that analysis.sh reads
 #   NODES, RANKS, PPN (ranks a node), THREADS (cores a rank), WALLTIME (HH:MM:SS)
 #   AFTER    ids of jobs to wait for, a:b    PROJECT, QUEUE  instead of those in the script
-#   MARGIN   seconds before the walltime at which a run must have ended
 #   RESUBMITS  how often a job that ran out of time may still submit its successor
 #   BNN_ENV  the Python environment          BNN_DATA  the data sets
+#   BNN_STOP_MARGIN  seconds before the walltime at which a run begins to stop (60)
 # shellcheck disable=SC2034  # what is set here, the scripts that source this file use
 set -euo pipefail
 
-MARGIN=${MARGIN:-120}
 RESUBMITS=${RESUBMITS:-20}
 BNN_ENV=${BNN_ENV:-$PWD/.venv}
 
 # What a new job must know of this one, as name=value with $1 between.
 passed() {
   local name values=()
-  for name in RUN PARAMS MODEL RUNS RANKS PPN THREADS MARGIN RESUBMITS PROJECT QUEUE BNN_ENV BNN_DATA; do
+  for name in RUN PARAMS MODEL RUNS RANKS PPN THREADS RESUBMITS PROJECT QUEUE MODELS \
+    COUNTS BNN_ENV BNN_DATA BNN_STOP_MARGIN; do
     [ -z "${!name:-}" ] || values+=("$name=${!name}")
   done
   local IFS=$1
   echo "${values[*]}"
+}
+
+# The ids, a:b, of jobs that still wait or run for the group $1; each run's job is in RUN/job.
+unfinished() {
+  local file job jobs=()
+  for file in "$1"/*/job; do
+    [ -f "$file" ] || continue
+    job=$(cat "$file")
+    ! waiting "$job" || jobs+=("$job")
+  done
+  local IFS=:
+  echo "${jobs[*]}"
 }
 
 # Exit code 75 means "resubmit me": the run was stopped before the walltime and its checkpoint is
@@ -34,7 +46,9 @@ resubmit() {
     exit 75
   fi
   RESUBMITS=$((RESUBMITS - 1))
-  AFTER="" submit "$1" >"$RUN/job" || exit 75
-  echo "$RUN: stopped at the walltime, continued by job $(cat "$RUN/job")"
+  local job
+  job=$(AFTER="" submit "$1") || exit 75
+  echo "$job" >"$RUN/job"
+  echo "$RUN: stopped at the walltime, continued by job $job"
   exit 0
 }

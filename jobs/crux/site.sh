@@ -15,6 +15,8 @@ LAUNCH=(mpiexec -n "$RANKS" --ppn "$PPN" --depth "$THREADS" --cpu-bind depth
   --env "OMP_NUM_THREADS=$THREADS")
 
 site_env() {
-  module load cray-mpich-abi # the MPICH that the environment's Horovod was built for, as Cray's
+  set +u # modules read variables that are not set
+  module load cray-mpich-abi # Cray's MPI behind the name of the MPICH that Horovod was built for
+  set -u
   export PATH=$BNN_ENV/bin:$PATH
 }

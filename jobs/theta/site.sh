@@ -39,6 +39,8 @@ submit() {
 waiting() { qstat "$1" >/dev/null 2>&1; }
 
 site_env() {
-  module load cray-mpich-abi # the MPICH that the environment's Horovod was built for, as Cray's
+  set +u # modules read variables that are not set
+  module load cray-mpich-abi # Cray's MPI behind the name of the MPICH that Horovod was built for
+  set -u
   export PATH=$BNN_ENV/bin:$PATH
 }
