@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from pathlib import Path
 
 from bnnlib import launcher, provenance, stopping
 from bnnlib.errors import BnnlibError
@@ -60,6 +61,28 @@ def train(argv: list[str] | None = None) -> None:
 
 
 def _train(experiment: Experiment, origin: dict[str, object], verbose: bool) -> None:
+    from bnnlib import results
+
+    directory = train_one(experiment, origin, verbose)
+    if launcher.rank() == 0:
+        results.main([str(directory)])
+        print(f"record: {directory}")
+
+
+def train_one(
+    experiment: Experiment, origin: dict[str, object], verbose: bool = False, quiet: bool = False
+) -> Path:
+    """Trains, evaluates and records one run on the ranks of this launch; all ranks call it.
+
+    Args:
+        experiment: of the run.
+        origin: of :func:`bnnlib.provenance.collect`.
+        verbose: print the network's layers.
+        quiet: no progress bars.
+
+    Returns:
+        The run's directory.
+    """
     from tqdm import tqdm
 
     from bnnlib import data, distributed, evaluation, models, results, training
@@ -85,16 +108,17 @@ def _train(experiment: Experiment, origin: dict[str, object], verbose: bool) -> 
     trainer = training.Trainer(experiment, dataset, network, ranks)
     run.resume(trainer)
     with tqdm(
-        total=trainer.num_steps, initial=trainer.step, unit="step", disable=ranks.rank > 0
+        total=trainer.num_steps,
+        initial=trainer.step,
+        unit="step",
+        disable=quiet or ranks.rank > 0,
     ) as bar:
         for line in run.follow(trainer):
             bar.set_postfix(
                 nll=f"{line.nll:.3f}", images_per_second=f"{line.images_per_second:.0f}"
             )
             bar.update(trainer.step - bar.n)
-    with tqdm(total=len(sets), unit="set", disable=ranks.rank > 0) as bar:
+    with tqdm(total=len(sets), unit="set", disable=quiet or ranks.rank > 0) as bar:
         found = evaluation.evaluate(experiment, network, dataset, sets, ranks, bar.update)
     run.finish(found)
-    if ranks.rank == 0:
-        results.main([str(run.directory)])
-        print(f"record: {run.directory}")
+    return run.directory

@@ -69,10 +69,13 @@ class Experiment:
         0, "train this many steps instead of epochs; 0: train epochs", _NOT_NEGATIVE
     )
     batch_size: int = _parameter(64, "images a rank a step", _POSITIVE)
+    accumulate: int = _parameter(
+        1, "batches whose mean gradient a rank takes to one step and one allreduce", _POSITIVE
+    )
     learning_rate: float = _parameter(1e-3, "Adam's step size at one rank", _POSITIVE)
     learning_rate_scaling: str = _parameter(
         "linear",
-        "none | sqrt | linear; its factor, of the number of ranks",
+        "none | sqrt | linear; its factor, of ranks * accumulate",
         _one_of("none", "sqrt", "linear"),
     )
     warmup_epochs: float = _parameter(
@@ -105,6 +108,11 @@ class Experiment:
     ood_sets: list[str] = _parameter(  # noqa: RUF009
         [], "out of distribution: names of bnnlib.data.OOD_NAMES, paths of .npz", _NAMES
     )
+    evaluate_every: int = _parameter(
+        0,
+        "epochs between test accuracies of posterior means, untimed; 0: none",
+        _NOT_NEGATIVE,
+    )
     noise: str = _parameter(
         "independent",
         "independent | shared; weight noise of the ranks",
@@ -119,6 +127,10 @@ class Experiment:
         0, "TensorFlow threads inside an op a rank; 0: cores of the node / its ranks", _NOT_NEGATIVE
     )
     inter_threads: int = _parameter(1, "TensorFlow threads between ops a rank", _POSITIVE)
+    compression: str = _parameter(
+        "none", "none | fp16; of gradients on their way between ranks", _one_of("none", "fp16")
+    )
+    profile: bool = _parameter(False, "record where each step's time goes, in profile.csv")
     log_every: int = _parameter(50, "steps from one line of steps.jsonl to the next", _POSITIVE)
     run_dir: str = _parameter(
         "", "the record's place; empty: the executed notebook's, else named by parameters"
@@ -211,14 +223,17 @@ class Experiment:
         return dataclasses.asdict(self)
 
     def learning_rate_factor(self, ranks: int) -> float:
-        """The factor on `learning_rate` once warmed up.
+        """The factor on `learning_rate` once warmed up, of the batches that a step averages over.
+
+        Those are `ranks` times `accumulate`: two batches of one rank weigh as one of two ranks.
 
         ``linear`` is Goyal et al. 2017 (arXiv 1706.02677) and the seed study's: it keeps the
         distance that weights and posterior can travel in an epoch, whatever the number of ranks.
         ``sqrt`` is what Malladi et al. 2022 (arXiv 2205.10287) derive for Adam's noise; it is the
         safer one at many ranks.
         """
-        return {"none": 1.0, "sqrt": math.sqrt(ranks), "linear": float(ranks)}[
+        batches = ranks * self.accumulate
+        return {"none": 1.0, "sqrt": math.sqrt(batches), "linear": float(batches)}[
             self.learning_rate_scaling
         ]
 

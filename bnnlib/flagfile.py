@@ -96,8 +96,6 @@ def read(path: str | Path, ranks: int = 1) -> tuple[dict[str, Any], dict[str, st
         raise ExperimentError(f"--flagfile={path}: {error}") from error
     if rest[1:]:
         raise ExperimentError(f"--flagfile={path}: {rest[1]!r} is no flag; write --name=value")
-    if seed.compression:
-        raise ExperimentError("compression = True: fp16 gradients are not offered yet; take it out")
     values = {
         "model": seed.bnnConv if seed.model_type == "BNN" else seed.cnnConv,
         "batch_size": seed.batch_size,
@@ -107,6 +105,7 @@ def read(path: str | Path, ranks: int = 1) -> tuple[dict[str, Any], dict[str, st
         "threads": seed.num_intra,
         "inter_threads": seed.num_inter,
         "log_every": seed.print_step,
+        "compression": "fp16" if seed.compression else "none",
     }
     if seed.data_dir is not None:
         values["dataset"] = seed.data_dir

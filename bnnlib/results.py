@@ -13,6 +13,9 @@ A run's directory, ``runs/<group>/<run id>/``, holds
   ``test/ladder_expected_entropy`` float32 ``(num_rungs, num_images)``;
 - ``posterior.jsonl``: one :class:`bnnlib.posterior.LayerLog` a line, of each Bayesian layer before
   training and after every epoch;
+- ``accuracy.jsonl``, with `evaluate_every`: one :class:`AccuracyLog` a line;
+- ``profile.csv``, with `profile`: where each step's time went on each rank since the run was last
+  started, the table of :func:`bnnlib.profile.tabulate`; ``timeline.json``, Horovod's own;
 - ``checkpoints/``: training states; ``train.ipynb``: the executed notebook.
 
 ``python -m bnnlib.results runs/<group>`` prints the table of a group.
@@ -26,7 +29,9 @@ import datetime
 import json
 import math
 import os
+import socket
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -42,6 +47,7 @@ from bnnlib import (
     launcher,
     models,
     posterior,
+    profile,
     stopping,
 )
 from bnnlib.checkpoint import write_atomically
@@ -70,6 +76,7 @@ KEYS: dict[str, tuple[type, ...]] = {
     "ranks": (int,),
     "hosts": (list,),
     "threads": (int,),
+    "cores": (int, type(None)),
     "seed": (int,),
     "commit": (str, type(None)),
     "clean": (bool, type(None)),
@@ -120,6 +127,21 @@ SCALED_COLUMNS = ("temperature", *(f"{name}_scaled" for name in evaluation.SCALE
 # What may differ between the members of an ensemble: nothing of it changes a trained network's
 # predictions, but for the seed. Other evaluation sets leave those that all members have.
 MAY_DIFFER = {"seed", "run_dir", "threads", "inter_threads", "log_every", "eval_sets", "ood_sets"}
+
+
+@dataclasses.dataclass(frozen=True)
+class AccuracyLog:
+    """One line of ``accuracy.jsonl``.
+
+    Attributes:
+        step: steps done.
+        epoch: passes over the training set done.
+        accuracy: on the test set, of the network whose weights are the posterior's means.
+    """
+
+    step: int
+    epoch: float
+    accuracy: float
 
 
 class Run:
@@ -178,6 +200,7 @@ class Run:
                 if state is not None:
                     trainer.restore(state)
                 # Lines after the checkpoint are written again when their steps are done again.
+                self._keep_accuracy(trainer.step)
                 kept = [line for line in read_steps(self.directory) if line.step <= trainer.step]
                 text = "".join(_json_line(line) for line in kept)
                 write_atomically(self.directory / "steps.jsonl", lambda f: f.write(text.encode()))
@@ -202,14 +225,23 @@ class Run:
         if trainer.step == 0:
             self.log_posterior(trainer)
         stopping.when_asked(trainer.ask_to_stop)
+        timeline = self.directory / "timeline.json"
+        stamped: list[tuple[StepLog, np.ndarray]] = []
+        if self.experiment.profile and self.ranks.rank == 0:
+            distributed.start_timeline(str(timeline))
         for line in trainer.run():
             self.log(line)
+            if self.experiment.profile:
+                stamped.append((line, trainer.take_stamps()))
+            self._log_accuracy(trainer)
             if trainer.step % trainer.steps_per_epoch == 0 or trainer.step == trainer.num_steps:
                 # The posterior first: lines after the checkpoint are dropped when it is resumed,
                 # but one that is missing would stay missing.
                 self.log_posterior(trainer)
                 self.save(trainer)
             yield line
+        if stamped:
+            self._write_profile(trainer, stamped, timeline)
         if trainer.stopped:
             self.save(trainer)
             reasons = [reason for reason in distributed.gather(stopping.asked()) if reason]
@@ -222,6 +254,46 @@ class Run:
         self.lines.append(line)
         if self.ranks.rank == 0:
             self._append("steps.jsonl", [line])
+
+    def _log_accuracy(self, trainer: Trainer) -> None:
+        """Appends to ``accuracy.jsonl`` where `evaluate_every` says so; every rank calls it."""
+        every = self.experiment.evaluate_every * trainer.steps_per_epoch
+        if every == 0 or (trainer.step % every and trainer.step != trainer.num_steps):
+            return
+        if self.ranks.rank == 0:
+            accuracy = evaluation.accuracy_of_means(trainer.network, trainer.dataset)
+            epoch = trainer.step / trainer.steps_per_epoch
+            self._append("accuracy.jsonl", [AccuracyLog(trainer.step, epoch, accuracy)])
+        # The others wait here, not in the first allreduce of the next line, which is timed.
+        distributed.gather(None)
+
+    def _write_profile(
+        self, trainer: Trainer, stamped: list[tuple[StepLog, np.ndarray]], timeline: Path
+    ) -> None:
+        """Writes ``profile.csv`` from all ranks' stamps; every rank calls it."""
+        times = np.concatenate([stamps for _, stamps in stamped])
+        counts = [len(stamps) for _, stamps in stamped]
+        own = profile.Stamps(
+            host=socket.gethostname(),
+            steps=np.arange(stamped[-1][0].step - len(times), stamped[-1][0].step) + 1,
+            warmup=np.repeat([line.warmup for line, _ in stamped], counts),
+            times=times,
+            bytes=trainer.bytes_a_step,
+        )
+        everyones = distributed.gather(own)
+        if self.ranks.rank == 0:
+            distributed.stop_timeline()
+            allreduces = profile.read_timeline(timeline)
+            for _ in range(20):  # Horovod's thread writes behind
+                if self.ranks.size == 1 or len(allreduces) >= len(times):
+                    break
+                time.sleep(0.1)
+                allreduces = profile.read_timeline(timeline)
+            table = profile.tabulate(everyones, allreduces)
+            write_atomically(
+                self.directory / "profile.csv",
+                lambda file: file.write(table.to_csv(index=False, float_format="%.6g").encode()),
+            )
 
     def log_posterior(self, trainer: Trainer) -> None:
         """Appends the present posterior to ``posterior.jsonl``, from rank 0: weights are equal."""
@@ -279,7 +351,7 @@ class Run:
             self._update(status="failed", error=dict(error), ended=_now())
         self._close()
 
-    def _append(self, name: str, lines: Sequence[StepLog | LayerLog]) -> None:
+    def _append(self, name: str, lines: Sequence[StepLog | LayerLog | AccuracyLog]) -> None:
         try:
             with open(self.directory / name, "a", encoding="utf-8") as file:
                 file.writelines(_json_line(line) for line in lines)
@@ -295,6 +367,13 @@ class Run:
         if path.exists():
             lines = read_posterior(self.directory) if step > 0 else []
             text = "".join(_json_line(line) for line in lines if line.step <= step)
+            write_atomically(path, lambda file: file.write(text.encode()))
+
+    def _keep_accuracy(self, step: int) -> None:
+        path = self.directory / "accuracy.jsonl"
+        if path.exists():
+            lines = [line for line in read_accuracy(self.directory) if line.step <= step]
+            text = "".join(map(_json_line, lines))
             write_atomically(path, lambda file: file.write(text.encode()))
 
     def _close(self) -> None:
@@ -313,6 +392,7 @@ class Run:
             "ranks": self.ranks.size,
             "hosts": list(self.ranks.hosts),
             "threads": self.ranks.threads,
+            "cores": self.ranks.cores,
             "seed": self.experiment.seed,
             **provenance,
             "horovod": dict(horovod),
@@ -386,6 +466,7 @@ def record_failure(
         "ranks": ranks,
         "hosts": [],
         "threads": 0,
+        "cores": None,
         "seed": 0,
         "commit": None,
         "clean": None,
@@ -406,9 +487,11 @@ def training_metrics(lines: list[StepLog]) -> dict[str, Any]:
     """Speed and last losses of a run's lines; lines with the graph's first run are no measurement.
 
     Returns:
-        ``images_per_second`` of all ranks together and ``train_seconds``, both over the measured
-        lines (over all where a run is too short to have others), ``steps``, ``train_nll`` (nats
-        an image) and ``kl`` (nats) at the end; empty for no lines.
+        ``images_per_second`` of all ranks together, over the measured lines (over all where a run
+        is too short to have others), ``step_ms_p10``, ``step_ms_p50`` and ``step_ms_p90``, the
+        quantiles over those lines of a step's milliseconds, each line with the weight of its steps,
+        ``train_seconds`` over all lines, ``steps``, ``train_nll`` (nats an image) and ``kl`` (nats)
+        at the end; empty for no lines.
     """
     if not lines:
         return {}
@@ -417,11 +500,23 @@ def training_metrics(lines: list[StepLog]) -> dict[str, Any]:
     images = sum(line.images_per_second * line.seconds for line in measured)
     return {
         "images_per_second": images / seconds,
+        **_step_quantiles(lines),
         "train_seconds": sum(line.seconds for line in lines),
         "steps": lines[-1].step,
         "train_nll": lines[-1].nll,
         "kl": lines[-1].kl,
     }
+
+
+def _step_quantiles(lines: list[StepLog]) -> dict[str, float]:
+    ends = [line.step for line in lines]
+    steps = np.diff(ends, prepend=0)
+    pairs = [(n, line) for n, line in zip(steps, lines, strict=True) if n > 0]
+    measured = [(n, line) for n, line in pairs if not line.warmup] or pairs
+    times = np.repeat(
+        [1e3 * line.seconds / n for n, line in measured], [int(n) for n, _ in measured]
+    )
+    return {f"step_ms_p{q}": float(np.percentile(times, q)) for q in (10, 50, 90)}
 
 
 def read_record(directory: str | Path) -> dict[str, Any]:
@@ -439,6 +534,7 @@ def read_record(directory: str | Path) -> dict[str, Any]:
         raise RecordError(f"{path}: no run record, expected an object with the key `parameters`")
     record.setdefault("evaluation", [])  # schema 1
     record.setdefault("history", [])  # runs older than it
+    record.setdefault("cores", None)  # records older than the key
     for key, types in KEYS.items():
         value = record.get(key, ...)
         if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
@@ -527,6 +623,36 @@ def _read_lines(path: Path, what: str, parse: Callable[[dict[str, Any]], Line]) 
         except (AttributeError, RecursionError, TypeError, ValueError) as error:
             raise RecordError(f"{path}, line {number}: no {what} ({error})") from error
     return lines
+
+
+def read_accuracy(directory: str | Path) -> list[AccuracyLog]:
+    """The lines of a run's ``accuracy.jsonl``; none if the run was not asked for them.
+
+    Raises:
+        RecordError: a line but the last, which may be unfinished, is none.
+    """
+    path = Path(directory) / "accuracy.jsonl"
+    if not path.exists():
+        return []
+    return _read_lines(path, "accuracy", lambda values: AccuracyLog(**values))
+
+
+def read_profile(directory: str | Path) -> pd.DataFrame:
+    """A run's ``profile.csv``, the table of :func:`bnnlib.profile.tabulate`.
+
+    Raises:
+        RecordError: the run was not asked for a profile, or the file is damaged.
+    """
+    path = Path(directory) / "profile.csv"
+    try:
+        table = pd.read_csv(path)
+    except (OSError, ValueError) as error:
+        raise RecordError(
+            f"{path}: no readable profile ({error}); train with `profile: true`"
+        ) from error
+    if list(table.columns) != list(profile.COLUMNS):
+        raise RecordError(f"{path}: expected the columns {', '.join(profile.COLUMNS)}")
+    return table
 
 
 def restore(directory: str | Path) -> tuple[Experiment, Dataset, Network]:
@@ -767,7 +893,8 @@ def _row(directory: Path) -> dict[str, Any]:
     place = directory.resolve()
     row: dict[str, Any] = {"group": place.parent.name, "run_id": place.name, "path": str(directory)}
     row |= record["parameters"] | record["metrics"]
-    row |= {key: record[key] for key in ("ranks", "threads", "status", "commit", "clean")}
+    keys = ("ranks", "threads", "cores", "status", "commit", "clean")
+    row |= {key: record[key] for key in keys}
     row |= {"num_hosts": len(record["hosts"]), "command": record["command"]}
     return row | {"started": record["started"], "ended": record["ended"]}
 
@@ -821,7 +948,7 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _json_line(line: StepLog | LayerLog) -> str:
+def _json_line(line: StepLog | LayerLog | AccuracyLog) -> str:
     return json.dumps(_plain(dataclasses.asdict(line)), allow_nan=False) + "\n"
 
 

@@ -16,7 +16,8 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -28,6 +29,7 @@ from bnnlib.errors import BnnlibError, RecordError
 from bnnlib.experiment import Experiment
 from bnnlib.layers import TRAINING, Tensor, stream_key
 from bnnlib.models import Network, to_inputs
+from bnnlib.profile import STAMPS, StepClock
 
 # Adam's constants (Kingma and Ba 2015), Keras' defaults.
 BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-7
@@ -108,6 +110,9 @@ class Trainer:
         stopped: whether a rank was asked to stop (:mod:`bnnlib.stopping`), and so all have.
         num_steps: steps of the whole run.
         steps_per_epoch: steps a pass over the training set, the same on all ranks.
+        images_a_step: of this rank; batch_size times accumulate.
+        stamps: with `profile`, of each step since :meth:`take_stamps`, the borders of
+            :data:`bnnlib.profile.STAMPS`.
     """
 
     def __init__(
@@ -120,8 +125,11 @@ class Trainer:
             ranks,
         )
         self.step, self.stopped = 0, False
+        self.stamps: list[np.ndarray] = []
+        # A rank's batches of one step lie together in the epoch's order.
+        self.images_a_step = experiment.batch_size * experiment.accumulate
         self.steps_per_epoch = steps_per_epoch(
-            dataset.num_train_examples, experiment.batch_size, ranks.size
+            dataset.num_train_examples, self.images_a_step, ranks.size
         )
         self.num_steps = experiment.steps or experiment.epochs * self.steps_per_epoch
         self.variables = network.trainable_variables
@@ -144,7 +152,7 @@ class Trainer:
         self._run_steps = tf.function(
             self._steps,
             input_signature=[
-                tf.TensorSpec([None, experiment.batch_size], tf.int32),
+                tf.TensorSpec([None, self.images_a_step], tf.int32),
                 tf.TensorSpec([], tf.int64),
                 tf.TensorSpec([None], tf.float32),
                 tf.TensorSpec([None], tf.float32),
@@ -182,7 +190,7 @@ class Trainer:
             epoch, first = divmod(self.step, self.steps_per_epoch)
             batches = epoch_batches(
                 self.dataset.num_train_examples,
-                self.experiment.batch_size,
+                self.images_a_step,
                 self.ranks.size,
                 self.ranks.rank,
                 self.experiment.seed,
@@ -199,6 +207,17 @@ class Trainer:
                     warmup = False
                 if self.stopped or until():
                     return
+
+    @property
+    def bytes_a_step(self) -> int:
+        """What a rank gives to the average each step: the gradients, the nll and the stop."""
+        entry = 2 if self.experiment.compression == "fp16" else 4
+        return entry * (2 + sum(math.prod(variable.shape) for variable in self.variables))
+
+    def take_stamps(self) -> np.ndarray:
+        """The stamps since the last call, float64 ``(steps, 5)``; needs `profile`."""
+        taken, self.stamps = self.stamps, []
+        return np.concatenate([np.zeros((0, len(STAMPS))), *taken])
 
     def ask_to_stop(self) -> None:
         """Ends :meth:`run` on all ranks after the step that they are at; for any thread."""
@@ -256,7 +275,7 @@ class Trainer:
         steps = np.arange(self.step, self.step + len(batches))
         rates = self.learning_rate(steps)
         started, before = time.perf_counter(), self.sums.numpy()
-        sums, stop = (
+        sums, stop, stamps = (
             tensor.numpy()
             for tensor in self._run_steps(
                 tf.constant(batches),
@@ -267,6 +286,7 @@ class Trainer:
         )
         self.line_seconds += time.perf_counter() - started
         done, self.stopped = int(sums[3] - before[3]), bool(stop > 0)
+        self.stamps += [stamps[:done]] if self.experiment.profile else []
         wrong = self._not_finite(*(float(term) for term in sums[:3] / sums[3]))
         if wrong:
             # The nll is an average over ranks and their weights are equal, so every rank raises.
@@ -290,7 +310,7 @@ class Trainer:
             nll=nll / count,
             kl=kl / count,
             learning_rate=rate,
-            images_per_second=count * self.experiment.batch_size * self.ranks.size / seconds,
+            images_per_second=count * self.images_a_step * self.ranks.size / seconds,
             seconds=seconds,
             warmup=warmup,
         )
@@ -308,53 +328,112 @@ class Trainer:
 
     def _steps(
         self, batches: Tensor, first_step: Tensor, rates: Tensor, kl_weights: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Several steps inside one graph, up to a stop; returns the line's sums, and the stop."""
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Several steps inside one graph, up to a stop: the line's sums, the stop, and stamps."""
         sums, stop = tf.identity(self.sums), tf.zeros([])
-        for index in tf.range(tf.shape(batches)[0]):
+        count = tf.shape(batches)[0]
+        kept = count if self.experiment.profile else 0
+        stamps = tf.TensorArray(tf.float64, size=kept, element_shape=[len(STAMPS)])
+        previous = tf.zeros([], tf.float64)
+        for index in tf.range(count):
             step = first_step + tf.cast(index, tf.int64)
-            terms, stop = self._one_step(batches[index], step, rates[index], kl_weights[index])
+            clock = StepClock(self.experiment.profile)
+            with clock.after(previous):
+                terms, stop = self._one_step(
+                    batches[index], step, rates[index], kl_weights[index], clock
+                )
             sums += terms
+            if self.experiment.profile:
+                stamps = stamps.write(index, tf.stack(clock.stamps))
+                previous = clock.stamps[-1]
             if stop > 0:
                 break
         self.sums.assign(sums)
-        return sums, stop
+        return sums, stop, stamps.stack()
 
     def _one_step(
-        self, batch: Tensor, step: Tensor, rate: Tensor, kl_weight: Tensor
+        self, batch: Tensor, step: Tensor, rate: Tensor, kl_weight: Tensor, clock: StepClock
     ) -> tuple[Tensor, Tensor]:
-        images = to_inputs(tf.gather(self.images, batch), self.dataset)
-        labels = tf.gather(self.labels, batch)
-        draws = self.experiment.train_draws if self.network.is_stochastic else 1
-        seeds = [tf.stack([self.noise_key, step * draws + draw]) for draw in range(draws)]
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(self.variables)
-            loss, nll, kl = objective(
-                self.network, images, labels, seeds, kl_weight, self.dataset.num_train_examples
-            )
-        gradients = tape.gradient(loss, self.variables)
-        stop = self.stop.read_value()
+        images, labels = tf.gather(self.images, batch), tf.gather(self.labels, batch)
+        with clock.after(images, labels):
+            gradients, nll, kl = self._gradients(images, labels, step, kl_weight)
+            stop = self.stop.read_value()
         if self.ranks.size > 1:
             # Horovod's step 2: average the gradients. Packed in one tensor, since a step's cost is
             # the negotiation of each tensor, not its bytes; the nll rides along for the log, and
             # the wish of any rank to stop, which so all see at one step.
             packed = tf.concat([*(tf.reshape(g, [-1]) for g in gradients), [nll, stop]], 0)
-            packed = distributed.average(packed, "gradients")
-            sizes = [math.prod(variable.shape) for variable in self.variables]
-            *parts, last = tf.split(packed, [*sizes, 2])
-            nll, stop = last[0], last[1]
-            gradients = [
-                tf.reshape(part, variable.shape)
-                for part, variable in zip(parts, self.variables, strict=True)
-            ]
+            with clock.after(packed):
+                packed = distributed.average(packed, "gradients", self.experiment.compression)
+            with clock.after(packed):
+                sizes = [math.prod(variable.shape) for variable in self.variables]
+                *parts, last = tf.split(packed, [*sizes, 2])
+                nll, stop = last[0], last[1]
+                gradients = [
+                    tf.reshape(part, variable.shape)
+                    for part, variable in zip(parts, self.variables, strict=True)
+                ]
+        elif self.experiment.profile:
+            for _ in range(2):  # the same stamps without an average between them
+                with clock.after(*gradients):
+                    gradients = [tf.identity(gradient) for gradient in gradients]
+        updates = self._adam(gradients, tf.cast(step, tf.float32) + 1.0, rate)
+        with clock.after(*updates):
             loss = nll + kl_weight * kl / self.dataset.num_train_examples
-        self._adam(gradients, tf.cast(step, tf.float32) + 1.0, rate)
-        return tf.stack([loss, nll, kl, 1.0]), stop
+            return tf.stack([loss, nll, kl, 1.0]), stop
 
-    def _adam(self, gradients: list[Tensor], count: Tensor, rate: Tensor) -> None:
-        """One step of Adam by TensorFlow's fused kernel; the same on all ranks."""
+    def _gradients(
+        self, images: Tensor, labels: Tensor, step: Tensor, kl_weight: Tensor
+    ) -> tuple[Sequence[Tensor], Tensor, Tensor]:
+        """This rank's gradient of the loss; nll and kl. The mean over the batches it accumulates.
+
+        Every batch draws weights of its own, as it would on another rank; its part of KL/N is the
+        same each time, so that the mean over batches counts it once.
+        """
+        count = self.experiment.accumulate
+        gradients, nll, kl = self._batch_gradients(
+            images[: self.experiment.batch_size],
+            labels[: self.experiment.batch_size],
+            step * count,
+            kl_weight,
+        )
+        if count > 1:
+            # One after another in a loop: the memory of activations is that of one batch.
+            for index in tf.range(1, count):
+                first = index * self.experiment.batch_size
+                more, more_nll, kl = self._batch_gradients(
+                    images[first : first + self.experiment.batch_size],
+                    labels[first : first + self.experiment.batch_size],
+                    step * count + tf.cast(index, tf.int64),
+                    kl_weight,
+                )
+                gradients = tuple([a + b for a, b in zip(gradients, more, strict=True)])
+                nll += more_nll
+            gradients = tuple([gradient / count for gradient in gradients])
+            nll /= count
+        return gradients, nll, kl
+
+    def _batch_gradients(
+        self, images: Tensor, labels: Tensor, index: Tensor, kl_weight: Tensor
+    ) -> tuple[tuple[Tensor, ...], Tensor, Tensor]:
+        draws = self.experiment.train_draws if self.network.is_stochastic else 1
+        seeds = [tf.stack([self.noise_key, index * draws + draw]) for draw in range(draws)]
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(self.variables)
+            loss, nll, kl = objective(
+                self.network,
+                to_inputs(images, self.dataset),
+                labels,
+                seeds,
+                kl_weight,
+                self.dataset.num_train_examples,
+            )
+        return tape.gradient(loss, self.variables), nll, kl
+
+    def _adam(self, gradients: Sequence[Tensor], count: Tensor, rate: Tensor) -> list[Any]:
+        """One step of Adam by TensorFlow's fused kernel; the same on all ranks. Returns its ops."""
         first, second = self.moments[: len(self.variables)], self.moments[len(self.variables) :]
-        for variable, m, v, gradient in zip(self.variables, first, second, gradients, strict=True):
+        return [
             tf.raw_ops.ResourceApplyAdam(
                 var=variable.handle,
                 m=m.handle,
@@ -367,6 +446,10 @@ class Trainer:
                 epsilon=EPSILON,
                 grad=gradient,
             )
+            for variable, m, v, gradient in zip(
+                self.variables, first, second, gradients, strict=True
+            )
+        ]
 
 
 def _ramp(steps: np.ndarray, length: float) -> np.ndarray:

@@ -131,6 +131,9 @@ def test_average_broadcast_and_gather(started, name):
         check = result["collectives"]
         np.testing.assert_allclose(check["average"], check["numpy_mean"], atol=1e-6)
         np.testing.assert_allclose(check["average_in_graph"], check["numpy_mean"], atol=1e-6)
+        # Eleven significant bits of each rank's number, and of their sum.
+        assert check["average_fp16"] != check["average"]
+        np.testing.assert_allclose(check["average_fp16"], check["numpy_mean"], atol=5e-3)
         assert check["scalar"] == pytest.approx((size - 1) / 2)
         assert check["gathered"] == [{"rank": r, "text": "ä" * r} for r in range(size)]
         assert check["broadcast_is_rank_0s"]

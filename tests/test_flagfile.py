@@ -68,8 +68,9 @@ HONOURED: list[tuple[list[str], dict[str, Any]]] = [
     (["--num_intra=128"], {"threads": 128}),
     (["--num_inter=2"], {"inter_threads": 2}),
     (["--print_step=500"], {"log_every": 500}),
-    (["--compression=False"], {}),
-    (["--nocompression"], {}),
+    (["--compression=True"], {"compression": "fp16"}),
+    (["--compression=False"], {"compression": "none"}),
+    (["--nocompression"], {"compression": "none"}),
     (["--batch_size=1", "--batch_size=2"], {"batch_size": 2}),
 ]
 
@@ -115,7 +116,6 @@ def test_fewer_iterations_than_ranks_are_refused(write):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("--compression=True", "compression = True: fp16 gradients are not offered yet; take it"),
         ("--bacth_size=3", "bacth_size: no such flag; did you mean batch_size?"),
         ("--Model_type=CNN", "Model_type: no such flag; did you mean model_type?"),
         ("--nobatch_size", "nobatch_size: no such flag; did you mean batch_size?"),

@@ -122,7 +122,7 @@ def test_several_draws_are_averaged(dataset):
 def test_a_trainers_steps_are_the_objective_with_the_documented_seeds(
     dataset, monkeypatch, model, dropout, train_draws, size
 ):
-    monkeypatch.setattr("bnnlib.distributed.average", lambda tensor, name: tensor)
+    monkeypatch.setattr("bnnlib.distributed.average", lambda tensor, name, compression: tensor)
     trainer = trainer_of(
         dataset,
         rank=size - 1,
@@ -156,7 +156,7 @@ def test_a_trainers_steps_are_the_objective_with_the_documented_seeds(
 def test_kl_is_divided_by_the_whole_training_set_whatever_the_batch_and_the_ranks(
     dataset, monkeypatch, batch_size, size
 ):
-    monkeypatch.setattr("bnnlib.distributed.average", lambda tensor, name: tensor)
+    monkeypatch.setattr("bnnlib.distributed.average", lambda tensor, name, compression: tensor)
     trainer = trainer_of(
         dataset, size=size, model="BNN_FC_flip", batch_size=batch_size, kl_weight=0.5, steps=1
     )
@@ -198,6 +198,57 @@ def test_without_noise_the_ranks_averaged_gradient_is_the_global_batchs(dataset,
     # To rounding, of sums of numbers up to 1.
     np.testing.assert_allclose(averaged, one, atol=1e-6)
     assert np.abs(one).max() > 0.01
+
+
+@pytest.mark.parametrize("model", ["CNN_FC", "BNN_FC_nonflip"])
+def test_accumulated_batches_give_the_gradient_of_one_larger_batch(dataset, model):
+    network = models.build(model, SHAPE, CLASSES, prior_stddev=0.1)
+    for layer in network.layers:
+        if layer.bayesian:
+            layer.rho.assign(tf.fill(layer.rho.shape, NO_WIDTH))
+    images, labels = tf.constant(dataset.x_train[:8]), tf.constant(dataset.y_train[:8], tf.int32)
+    found = []
+    for batch_size, accumulate in ((8, 1), (4, 2), (2, 4)):
+        trainer = trainer_of(
+            dataset, network=network, model=model, batch_size=batch_size, accumulate=accumulate
+        )
+        found.append(trainer._gradients(images, labels, tf.constant(0, tf.int64), tf.constant(1.0)))
+    for gradients, nll, kl in found[1:]:
+        assert float(nll) == pytest.approx(float(found[0][1]), rel=1e-5)
+        assert float(kl) == float(found[0][2])
+        for gradient, whole in zip(gradients, found[0][0], strict=True):
+            np.testing.assert_allclose(gradient, whole, atol=1e-6)
+
+
+def test_an_epoch_of_accumulated_batches_sees_each_image_once(dataset):
+    trainer = trainer_of(dataset, batch_size=4, accumulate=2, epochs=1)
+    (line,) = trainer.run()
+    assert (trainer.steps_per_epoch, line.step) == (3, 3)
+    assert line.images_per_second * line.seconds == pytest.approx(24)
+
+
+def test_each_accumulated_batch_draws_weights_of_its_own(dataset):
+    trainer = trainer_of(dataset, model="BNN_FC_flip", batch_size=4, accumulate=2, seed=5)
+    images, labels = tf.constant(dataset.x_train[:8]), tf.constant(dataset.y_train[:8], tf.int32)
+    step, weight = tf.constant(3, tf.int64), tf.constant(1.0)
+    both, nll, _ = trainer._gradients(images, labels, step, weight)
+    halves = [
+        trainer._batch_gradients(images[i : i + 4], labels[i : i + 4], index, weight)
+        for i, index in ((0, tf.constant(6, tf.int64)), (4, tf.constant(7, tf.int64)))
+    ]
+    assert float(nll) == pytest.approx(np.mean([float(half[1]) for half in halves]), rel=1e-6)
+    for index, gradient in enumerate(both):
+        mean = np.mean([half[0][index] for half in halves], axis=0)
+        np.testing.assert_allclose(gradient, mean, atol=1e-6)
+
+
+def test_the_learning_rate_counts_accumulated_batches_as_ranks(dataset):
+    scaled = {"learning_rate_scaling": "linear", "warmup_epochs": 0.0, "batch_size": 2}
+    rates = [
+        trainer_of(dataset, size=size, accumulate=accumulate, **scaled).learning_rate(np.array([0]))
+        for size, accumulate in ((4, 1), (2, 2), (1, 4))
+    ]
+    assert [rate.tolist() for rate in rates] == [[pytest.approx(4e-3)]] * 3
 
 
 NOISE_SEEDS = 1000
@@ -371,7 +422,7 @@ def test_kl_weights_by_hand(dataset, epochs, size, weights):
 
 
 def test_schedules_reach_the_steps(dataset, monkeypatch):
-    monkeypatch.setattr("bnnlib.distributed.average", lambda tensor, name: tensor)
+    monkeypatch.setattr("bnnlib.distributed.average", lambda tensor, name, compression: tensor)
     trainer = trainer_of(
         dataset,
         size=3,
@@ -416,7 +467,7 @@ def test_adams_first_step_is_the_learning_rate(dataset):
     ],
 )
 def test_lines_end_at_log_every_and_at_epochs_ends(dataset, monkeypatch, parameters, size, ends):
-    monkeypatch.setattr("bnnlib.distributed.average", lambda tensor, name: tensor)
+    monkeypatch.setattr("bnnlib.distributed.average", lambda tensor, name, compression: tensor)
     trainer = trainer_of(dataset, size=size, **parameters)
     assert trainer.num_steps == ends[-1]
     lines = list(trainer.run())

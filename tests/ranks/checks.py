@@ -73,6 +73,7 @@ def check_collectives(ranks):
         "numpy_mean": numbers.mean(axis=0).tolist(),
         "average": distributed.average(own, "eager").numpy().tolist(),
         "average_in_graph": in_graph(own).numpy().tolist(),
+        "average_fp16": distributed.average(own, "half", "fp16").numpy().tolist(),
         "scalar": float(distributed.average(tf.constant(float(ranks.rank)), "scalar")),
         "gathered": distributed.gather({"rank": ranks.rank, "text": "ä" * ranks.rank}),
         "broadcast_is_rank_0s": bool((variables[0].numpy() == numbers[0]).all())
