@@ -1,6 +1,6 @@
 # `make` lists what can be made. The steps are in jobs/local/, each a script to read in one go.
 .DEFAULT_GOAL := help
-.PHONY: help env study test check lock lab clean
+.PHONY: help env study test test-slurm check lock lab clean
 
 BIN := .venv/bin
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
@@ -8,7 +8,7 @@ NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 STRIP := --keep-id --extra-keys "metadata.papermill cell.metadata.papermill cell.metadata.execution"
 
 help: ## list these targets
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
 env: ## .venv with the locked packages, Horovod built with MPI and Gloo (PYTHON=… to choose one)
 	@jobs/local/environment.sh
@@ -18,6 +18,9 @@ study: env ## train the six models on real digits with 2 ranks, then table and f
 
 test: check ## check, then the whole test suite
 	$(BIN)/pytest
+
+test-slurm: env ## the job scripts on a real Slurm of one node (part of test where Slurm is installed)
+	$(BIN)/pytest tests/test_slurm.py
 
 check: env ## formatter, linter, types, job scripts, and notebooks stored without outputs
 	$(BIN)/ruff format --check .

@@ -12,6 +12,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -75,6 +76,8 @@ def load(name: str, root: str | Path = ".", ranks: int = 0, **variables: object)
         settings |= {"RANKS": str(ranks), "PPN": str(-(-ranks // int(settings["NODES"])))}
     told = 'printf "%s\\n" "$NODES" "$PPN" "$THREADS" "${LAUNCH[@]}"'
     nodes, ranks_per_node, threads, *launch = _ask(name, root, told, settings).splitlines()
+    if name != "local":
+        launch[0] = _outside_environment(launch[0])
     return Site(name, tuple(launch), int(nodes), int(ranks_per_node), int(threads))
 
 
@@ -102,6 +105,15 @@ def submit(name: str, script: str, variables: Mapping[str, object], root: str | 
 def is_waiting(name: str, job: str, root: str | Path = ".") -> bool:
     """Whether a job is still queued or runs, as the site's queue says."""
     return _ask(name, root, f"waiting '{job}' && echo yes || echo no", {}).strip() == "yes"
+
+
+def _outside_environment(launcher: str) -> str:
+    """The site's own `mpiexec`, not the one that may lie beside this Python."""
+    here = Path(sys.executable).parent
+    path = os.pathsep.join(
+        folder for folder in os.get_exec_path() if Path(folder).resolve() != here.resolve()
+    )
+    return shutil.which(launcher, path=path) or launcher
 
 
 def _slurm_answers() -> bool:

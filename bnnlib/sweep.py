@@ -208,7 +208,10 @@ def _places(path: str | Path, told: Mapping[str, Any], site: str) -> list[sites.
             raise ExperimentError(f"{path}: {axis} = {number!r}: expected 1 or more")
     if axis == "ranks":
         return [sites.load(site, ranks=number) for number in numbers]
-    return [sites.load(site, NODES=number) for number in numbers]
+    places = [sites.load(site, NODES=number) for number in numbers]
+    if [place.nodes for place in places] != numbers:
+        raise ExperimentError(f"{path}: nodes = {numbers}: {site} has only this one; give ranks")
+    return places
 
 
 def _lists(path: str | Path, what: str, told: Any) -> dict[str, list[Any]]:

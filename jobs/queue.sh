@@ -26,6 +26,13 @@ passed() {
   echo "${values[*]}"
 }
 
+# Puts the environment's programs first, but for the launcher: that must be the site's own, and
+# the environment may hold an mpiexec, too.
+use_environment() {
+  LAUNCH[0]=$(command -v "${LAUNCH[0]}")
+  export PATH=$BNN_ENV/bin:$PATH
+}
+
 # The ids, a:b, of jobs that still wait or run for the group $1; each run's job is in RUN/job.
 unfinished() {
   local file job jobs=()

@@ -1,5 +1,7 @@
 """Launch settings of jobs/<site>/site.sh: the documented flags, ranks spread over nodes."""
 
+import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -24,21 +26,30 @@ def test_all_six_sites_are_found():
 def test_thetas_line_is_the_seed_studys():
     site = sites.load("theta", ROOT, ranks=8, PPN=2)
     line = (
-        "aprun -n 8 -N 2 -cc depth -d 64 -j 2 -e OMP_NUM_THREADS=64 -e BNN_RANKS=8 "
+        "-n 8 -N 2 -cc depth -d 64 -j 2 -e OMP_NUM_THREADS=64 -e BNN_RANKS=8 "
         "-e BNN_RANKS_PER_NODE=2 -b"
     )
-    assert " ".join(site.launch) == line
+    assert Path(site.launch[0]).name == "aprun"
+    assert " ".join(site.launch[1:]) == line
     assert (site.nodes, site.ranks_per_node, site.threads) == (4, 2, 64)
 
 
 def test_polaris_gives_each_gpu_one_rank():
     site = sites.load("polaris", ROOT, ranks=8)
-    line = (
-        "mpiexec -n 8 --ppn 4 --depth 8 --cpu-bind depth --env OMP_NUM_THREADS=8 "
-        "jobs/polaris/pin_gpu.sh"
-    )
-    assert " ".join(site.launch) == line
+    line = "-n 8 --ppn 4 --depth 8 --cpu-bind depth --env OMP_NUM_THREADS=8 jobs/polaris/pin_gpu.sh"
+    assert Path(site.launch[0]).name == "mpiexec"
+    assert " ".join(site.launch[1:]) == line
     assert site.nodes == 2
+
+
+def test_the_launcher_is_the_sites_own_and_not_the_environments(monkeypatch, tmp_path):
+    own = tmp_path / "mpiexec"
+    own.write_text("#!/bin/sh\n")
+    own.chmod(0o755)
+    beside = Path(sys.executable).parent
+    monkeypatch.setenv("PATH", f"{beside}{os.pathsep}{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    assert sites.load("crux", ROOT).launch[0] == str(own)
+    assert sites.load("local", ROOT).launch[0] == "mpiexec"
 
 
 @pytest.mark.parametrize("name", SIX)

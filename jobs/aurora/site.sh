@@ -18,6 +18,7 @@ bind=(--depth "$THREADS" --cpu-bind depth)
   bind=(--cpu-bind list:1-8:9-16:17-24:25-32:33-40:41-48:53-60:61-68:69-76:77-84:85-92:93-100)
 LAUNCH=(mpiexec -n "$RANKS" --ppn "$PPN" "${bind[@]}" --env "OMP_NUM_THREADS=$THREADS")
 
+# Aurora's own MPICH is on the library path by default.
 site_env() {
-  export PATH=$BNN_ENV/bin:$PATH # Aurora's own MPICH is on the library path by default
+  use_environment
 }

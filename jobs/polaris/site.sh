@@ -19,5 +19,5 @@ site_env() {
   set +u # modules read variables that are not set
   module load cray-mpich-abi # Cray's MPI behind the name of the MPICH that Horovod was built for
   set -u
-  export PATH=$BNN_ENV/bin:$PATH
+  use_environment
 }

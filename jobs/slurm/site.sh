@@ -36,5 +36,5 @@ submit() {
 waiting() { [ -n "$(squeue -h -j "$1" 2>/dev/null)" ]; }
 
 site_env() {
-  export PATH=$BNN_ENV/bin:$PATH
+  use_environment
 }

@@ -1,0 +1,334 @@
+#!/usr/bin/env python3
+"""Stand-ins for the commands of machines out of reach: what their documentation does not list ends.
+
+Symbolic links to this file are `cobalt/qsub`, `cobalt/qstat`, `cobalt/aprun`, `pbs/qsub`,
+`pbs/qstat`, `pbs/mpiexec` (HPE PALS) and `module`. A queue is a folder, `STAND_IN`, with a file a
+job; who runs the jobs is the test. The launchers check their words and then start real ranks with
+the MPICH of `STAND_IN_MPIEXEC`.
+
+Options, required ones and limits are those of docs.alcf.anl.gov: "Running jobs using PBS", the
+pages "Running jobs" of Crux, Polaris and Aurora, and of Theta (until 2023) "Running jobs and
+submission scripts", "Affinity on Theta" and "Job and queue scheduling".
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NoReturn
+
+ME = Path(sys.argv[0])
+# canonical name, and whether a word follows
+Options = dict[str, tuple[str, bool]]
+
+PBS_QSUB: Options = {f"-{c}": (c, True) for c in "AlqNjkvWroeMm"}
+COBALT_QSUB: Options = {
+    **{f"-{c}": (c, True) for c in "Anqt"},
+    "-O": ("O", True),
+    "--attrs": ("attrs", True),
+    "--env": ("env", True),
+    "--mode": ("mode", True),
+    "--dependencies": ("dependencies", True),
+}
+PALS: Options = {
+    "-n": ("n", True),
+    "--np": ("n", True),
+    "-ppn": ("ppn", True),
+    "--ppn": ("ppn", True),
+    "-d": ("depth", True),
+    "--depth": ("depth", True),
+    "--cpu-bind": ("cpu-bind", True),
+    "-env": ("env", True),
+    "--env": ("env", True),
+    "--hostfile": ("hostfile", True),
+}
+APRUN: Options = {
+    **{f"-{c}": (c, True) for c in "nNdj"},
+    "-cc": ("cc", True),
+    "--cc": ("cc", True),
+    "-e": ("env", True),
+    "--env": ("env", True),
+    "-b": ("b", False),
+}
+# system: filesystems, and nodes at most and hours at most of its queues
+PBS_SYSTEMS: dict[str, tuple[set[str], dict[str, tuple[int, int, float]]]] = {
+    "crux": ({"home", "eagle"}, {"debug": (1, 4, 2), "workq-route": (1, 176, 24)}),
+    "polaris": (
+        {"home", "eagle"},
+        {"debug": (1, 2, 1), "debug-scaling": (1, 10, 1), "prod": (10, 496, 24)},
+    ),
+    "aurora": (
+        {"home", "flare"},
+        {"debug": (1, 2, 1), "debug-scaling": (2, 31, 1), "prod": (1, 7300, 24)},
+    ),
+}
+COBALT_QUEUES = {
+    "debug-cache-quad": (1, 8, 1.0),
+    "debug-flat-quad": (1, 8, 1.0),
+    "default": (128, 4100, 24.0),
+}
+MODULES = {"cray-mpich-abi", "PrgEnv-gnu", "PrgEnv-intel"}
+
+
+def refuse(why: str) -> NoReturn:
+    """Ends as the command would."""
+    print(f"{ME.name}: {why}", file=sys.stderr)
+    sys.exit(2)
+
+
+def take(words: list[str], options: Options) -> tuple[list[tuple[str, str]], list[str]]:
+    """The options before the first other word, and what follows; an unknown one is refused."""
+    found = []
+    rest = list(words)
+    while rest and rest[0].startswith("-"):
+        word, sep, value = rest.pop(0).partition("=")
+        if word not in options:
+            refuse(f"{word}: the documentation lists no such option")
+        name, takes_word = options[word]
+        if takes_word and not sep:
+            if not rest:
+                refuse(f"{word}: a value is missing")
+            value = rest.pop(0)
+        found.append((name, value))
+    return found, rest
+
+
+def seconds(walltime: str) -> int:
+    """Of HH:MM:SS, as both queues take it."""
+    if not re.fullmatch(r"\d{1,3}:\d\d:\d\d", walltime):
+        refuse(f"walltime {walltime!r} is no HH:MM:SS")
+    hours, minutes, rest = map(int, walltime.split(":"))
+    return hours * 3600 + minutes * 60 + rest
+
+
+def directives(script: Path, prefix: str, options: Options) -> list[tuple[str, str]]:
+    """A script's own options; a line with an unknown one is refused, as one after a command is."""
+    found: list[tuple[str, str]] = []
+    commands = False
+    for line in script.read_text().splitlines()[1:]:
+        if line.startswith(prefix):
+            if commands:
+                refuse(f"{line!r} follows a command and would be passed over")
+            taken, rest = take(shlex.split(line[len(prefix) :], comments=True), options)
+            if rest:
+                refuse(f"{line!r}: {rest} is no option")
+            found += taken
+        elif line.strip() and not line.startswith("#"):
+            commands = True
+    return found
+
+
+def check_limits(queue: str, queues: dict[str, tuple[int, int, float]], nodes: int, t: str) -> None:
+    """Refuses what the queue does not take."""
+    if queue not in queues:
+        refuse(f"unknown queue {queue!r}, there are {', '.join(queues)}")
+    fewest, most, hours = queues[queue]
+    if not fewest <= nodes <= most or seconds(t) > hours * 3600 or seconds(t) < 300:
+        refuse(f"queue {queue} takes {fewest} to {most} nodes, 5 min to {hours} h: {nodes}, {t}")
+
+
+def put(job: dict[str, Any]) -> str:
+    """Adds a job to the queue; its id."""
+    folder = Path(os.environ["STAND_IN"])
+    number = 100 + len(list(folder.glob("*.json")))
+    job |= {"state": "queued", "code": None, "directory": os.getcwd()}
+    job["id"] = f"{number}.pbs-01" if ME.parent.name == "pbs" else str(number)
+    (folder / f"{number}.json").write_text(json.dumps(job))
+    return str(job["id"])
+
+
+def pairs(text: str, separator: str) -> dict[str, str]:
+    """name=value with a separator between."""
+    found = {}
+    for part in text.split(separator) if text else []:
+        name, sep, value = part.partition("=")
+        if not re.fullmatch(r"\w+", name) or not sep:
+            refuse(f"{part!r} in {text!r} is no name=value")
+        found[name] = value
+    return found
+
+
+def known(ids: Iterable[str]) -> list[str]:
+    """Ids of jobs that exist."""
+    ids = list(ids)
+    for one in ids:
+        if not (Path(os.environ["STAND_IN"]) / f"{one.split('.')[0]}.json").exists():
+            refuse(f"unknown job {one!r}")
+    return ids
+
+
+def pbs_qsub(words: list[str]) -> None:
+    """As ALCF's: project, walltime and filesystems are mandatory, output stays `-k doe`."""
+    given, rest = take(words, PBS_QSUB)
+    if len(rest) != 1 or not Path(rest[0]).is_file():
+        refuse(f"expected one script, got {rest}")
+    settings: dict[str, str] = {}
+    for name, value in directives(Path(rest[0]), "#PBS", PBS_QSUB) + given:  # the latter count
+        if name != "l":
+            settings[name] = value
+            continue
+        for part in value.split(","):
+            key, _, what = part.partition("=")
+            if key not in ("select", "place", "walltime", "filesystems"):
+                refuse(f"-l {part}: unknown resource")
+            settings[key] = what
+    if "A" not in settings:
+        refuse("Account_Name is required to be set.")
+    for key in ("walltime", "filesystems", "select"):
+        if key not in settings:
+            refuse(f"Resource: {key} is required to be set.")
+    chunk = re.fullmatch(r"(\d+):system=(\w+)", settings["select"])
+    if chunk is None or chunk[2] not in PBS_SYSTEMS:
+        refuse(f"select={settings['select']}: expected NODES:system=NAME")
+    filesystems, queues = PBS_SYSTEMS[chunk[2]]
+    wrong = set(settings["filesystems"].split(":")) - filesystems
+    if wrong:
+        refuse(f"{chunk[2]} has no filesystem {wrong}")
+    if settings.get("place", "scatter") != "scatter" or settings.get("k", "doe") != "doe":
+        refuse(f"place={settings.get('place')}, -k {settings.get('k')}: use scatter, doe")
+    if settings.get("j", "oe") not in ("oe", "eo", "n"):
+        refuse(f"-j {settings['j']}")
+    check_limits(settings.get("q", "prod"), queues, int(chunk[1]), settings["walltime"])
+    depends = settings.get("W", "")
+    if depends and not depends.startswith("depend=afterok:"):
+        refuse(f"-W {depends}")
+    print(
+        put(
+            {
+                "script": rest[0],
+                "nodes": int(chunk[1]),
+                "walltime": settings["walltime"],
+                "project": settings["A"],
+                "variables": pairs(settings.get("v", ""), ","),
+                "after": known(depends.split(":")[1:]),
+            }
+        )
+    )
+
+
+def cobalt_qsub(words: list[str]) -> None:
+    """As Theta's: it speaks of routing first, the id is its last line."""
+    given, rest = take(words, COBALT_QSUB)
+    if len(rest) != 1 or not os.access(rest[0], os.X_OK):
+        refuse(f"expected one executable script, got {rest}")
+    settings = dict(directives(Path(rest[0]), "#COBALT", COBALT_QSUB) + given)
+    for key in ("A", "n", "t"):
+        if key not in settings:
+            refuse(f"-{key} is missing")
+    if settings.get("mode", "script") != "script":
+        refuse(f"--mode {settings['mode']}")
+    for attribute in settings.get("attrs", "").split(":"):
+        key, _, value = attribute.partition("=")
+        allowed = {"mcdram": {"cache", "flat"}, "numa": {"quad"}, "filesystems": {"home", "eagle"}}
+        if key not in allowed or not set(value.split(",")) <= allowed[key]:
+            refuse(f"--attrs {attribute}")
+    queue = settings.get("q", "default")
+    check_limits(queue, COBALT_QUEUES, int(settings["n"]), settings["t"])
+    job = put(
+        {
+            "script": rest[0],
+            "nodes": int(settings["n"]),
+            "walltime": settings["t"],
+            "project": settings["A"],
+            "variables": pairs(settings.get("env", ""), ":"),
+            "after": known(filter(None, settings.get("dependencies", "").split(":"))),
+        }
+    )
+    print(f'Job routed to queue "{queue}".\nMemory mode set to cache quad for queue {queue}\n{job}')
+
+
+def qstat(words: list[str]) -> None:
+    """Fails for a job that has ended, as both do; `-f` tells the walltime."""
+    full, rest = take(words, {"-f": ("f", False)})
+    (job_id,) = rest
+    file = Path(os.environ["STAND_IN"]) / f"{job_id.split('.')[0]}.json"
+    job = json.loads(file.read_text()) if file.exists() else {"state": "done"}
+    if job["state"] == "done":
+        print(f"qstat: {job_id} Job has finished", file=sys.stderr)
+        sys.exit(35)
+    print(f"Job Id: {job_id}\n    job_state = {job['state'][0].upper()}")
+    if full:
+        print(f"    Resource_List.place = scatter\n    Resource_List.walltime = {job['walltime']}")
+
+
+def start(ranks: int, env: list[str], local: str, program: list[str]) -> NoReturn:
+    """Real ranks, each with the site's variables for it."""
+    if not program:
+        refuse("no program")
+    log = Path(os.environ["STAND_IN"]) / "launched"
+    with log.open("a") as file:
+        file.write(shlex.join([ME.name, *sys.argv[1:]]) + "\n")
+    os.environ.update(pairs_of(env))
+    mpiexec = os.environ["STAND_IN_MPIEXEC"]
+    # Hydra would read PBS_NODEFILE itself and look for its nodes.
+    here = ["-rmk", "user", "-launcher", "fork", "-hosts", "localhost", "-n", str(ranks)]
+    os.execv(mpiexec, [mpiexec, *here, "bash", "-c", f'{local}; exec "$@"', "-", *program])
+
+
+def pairs_of(env: list[str]) -> dict[str, str]:
+    """Of several --env NAME=VALUE."""
+    return {name: value for one in env for name, value in pairs(one, "\n").items()}
+
+
+def mpiexec(words: list[str]) -> None:
+    """HPE PALS."""
+    given, program = take(words, PALS)
+    one = dict(given)
+    ranks, per_node = int(one["n"]), int(one["ppn"])
+    nodes = len(set(Path(os.environ["PBS_NODEFILE"]).read_text().split()))
+    if not (nodes - 1) * per_node < ranks <= nodes * per_node:
+        refuse(f"{ranks} ranks, {per_node} a node, do not fill {nodes} nodes")
+    bind = one.get("cpu-bind", "depth")
+    if bind == "depth":
+        if int(one.get("depth", "0")) < 1:
+            refuse("--cpu-bind depth needs --depth")
+    elif not re.fullmatch(r"list(:[\d,-]+)+", bind) or bind.count(":") != per_node:
+        refuse(f"--cpu-bind {bind}: expected depth, or a list with an entry a rank of a node")
+    local = (
+        "export PALS_RANKID=$PMI_RANK PALS_LOCAL_RANKID=$MPI_LOCALRANKID "
+        f"PALS_LOCAL_SIZE={per_node} PMI_LOCAL_RANK=$MPI_LOCALRANKID PMI_LOCAL_SIZE={per_node}"
+    )
+    start(ranks, [value for name, value in given if name == "env"], local, program)
+
+
+def aprun(words: list[str]) -> None:
+    """ALPS on nodes with 64 cores of four hardware threads."""
+    given, program = take(words, APRUN)
+    one = dict(given)
+    ranks, per_node = int(one["n"]), int(one.get("N", one["n"]))
+    per_core, depth = int(one.get("j", 1)), int(one.get("d", 1))
+    if -(-ranks // per_node) > int(os.environ["COBALT_JOBSIZE"]):
+        refuse(f"{ranks} ranks, {per_node} a node: claim exceeds reservation's node-count")
+    if per_core not in (1, 2, 3, 4) or depth * per_node > 64 * per_core:
+        refuse(f"-N {per_node} -d {depth} -j {per_core}: more than a node's hardware threads")
+    if "d" in one and one.get("cc") != "depth":
+        refuse("with -d always use -cc depth")
+    local = "export ALPS_APP_PE=$PMI_RANK"
+    start(ranks, [value for name, value in given if name == "env"], local, program)
+
+
+def module(words: list[str]) -> None:
+    """Loads, of modules that exist."""
+    verb, *names = words
+    if verb not in ("load", "swap", "unload") or not set(names) <= MODULES:
+        refuse(f"{' '.join(words)}: no such module")
+
+
+COMMANDS = {
+    ("pbs", "qsub"): pbs_qsub,
+    ("pbs", "qstat"): qstat,
+    ("pbs", "mpiexec"): mpiexec,
+    ("pbs", "module"): module,
+    ("cobalt", "qsub"): cobalt_qsub,
+    ("cobalt", "qstat"): qstat,
+    ("cobalt", "aprun"): aprun,
+    ("cobalt", "module"): module,
+}
+
+if __name__ == "__main__":
+    COMMANDS[ME.parent.name, ME.name](sys.argv[1:])
