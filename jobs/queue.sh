@@ -54,6 +54,7 @@ resubmit() {
   fi
   RESUBMITS=$((RESUBMITS - 1))
   local job
+  mkdir -p "$RUN"
   job=$(AFTER="" submit "$1") || exit 75
   echo "$job" >"$RUN/job"
   echo "$RUN: stopped at the walltime, continued by job $job"

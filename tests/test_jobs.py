@@ -1,7 +1,9 @@
 """The job scripts of jobs/: each is correct bash, and the local study runs from end to end."""
 
 import re
+import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -20,6 +22,9 @@ pytestmark = pytest.mark.timeout(960)
 def test_there_are_scripts():
     assert Path("jobs/local/study.sh") in SCRIPTS
     assert Path("jobs/local/environment.sh") in SCRIPTS
+    for site in ("theta", "polaris", "crux", "aurora", "slurm", "local"):
+        for name in ("site.sh", "train.sh", "analysis.sh"):
+            assert Path("jobs") / site / name in SCRIPTS
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=str)
@@ -73,3 +78,28 @@ def test_a_group_without_parameters_is_refused(launch):
     assert done.returncode != 0
     assert "jobs/params/no_such_group.yaml" in done.stderr
     assert not (ROOT / "runs" / "no_such_group").exists()
+
+
+SWEEP = """
+group: small
+walltime: "00:10:00"
+ranks: [2]
+vary: {model: [CNN_FC]}
+parameters: {dataset: tiny, epochs: 2, batch_size: 32, log_every: 2, test_draws: 3}
+"""
+
+
+@pytest.mark.ranks
+def test_a_sweep_on_this_machine_with_horovods_launcher(launch, tmp_path):
+    for folder in ("jobs", "notebooks"):
+        shutil.copytree(ROOT / folder, tmp_path / folder)
+    (tmp_path / ".venv").symlink_to(sys.prefix)
+    (tmp_path / "small.yaml").write_text(SWEEP)
+    command = (sys.executable, "-m", "bnnlib.sweep", "small.yaml", "--site", "local")
+    environment = {"LAUNCHER": "horovodrun", "PYTHONPATH": str(ROOT)}
+    done = launch(*command, cwd=tmp_path, environment=environment, timeout=300)
+    assert done.returncode == 0, done.stderr
+    record = results.read_record(tmp_path / "runs" / "small" / "CNN_FC-tiny-r2-s0")
+    assert (record["status"], record["ranks"]) == ("finished", 2)
+    assert record["launcher"] == "horovodrun"
+    assert (tmp_path / "runs" / "small" / "02_calibration.ipynb").exists()

@@ -17,7 +17,7 @@ LAUNCH=(srun -n "$RANKS" --mpi=pmi2 --ntasks-per-node="$PPN" --cpus-per-task="$T
 # In a job: when it will be killed, and its walltime for a successor.
 if [ -n "${SLURM_JOB_ID:-}" ]; then
   read -r end WALLTIME < <(squeue -h -j "$SLURM_JOB_ID" -o "%e %l")
-  ENDS=$(date -d "$end" +%s) || unset ENDS WALLTIME # a partition without a limit
+  ENDS=$(date -d "$end" +%s 2>/dev/null) || unset ENDS WALLTIME # a partition without a limit
 fi
 
 # submit SCRIPT: queues it and prints the job's id. Directives in the script hold where no variable

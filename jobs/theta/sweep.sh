@@ -31,18 +31,25 @@ run() { # run MODEL NODES
 }
 
 code=0
+finish() { # waits for all that run; one that was stopped counts more than one that failed
+  local id status
+  for id in "${started[@]}"; do
+    status=0
+    wait "$id" || status=$?
+    [ "$status" -eq 0 ] || [ "$code" -eq 75 ] || code=$status
+  done
+  started=() free=$NODES
+}
+
 for model in $MODELS; do
   started=() free=$NODES
   for count in $COUNTS; do
-    if [ "$count" -gt "$free" ]; then # wait for room: 128 nodes are free again
-      for id in "${started[@]}"; do wait "$id" || code=$?; done
-      started=() free=$NODES
-    fi
+    [ "$count" -le "$free" ] || finish
     run "$model" "$count" &
     started+=($!) free=$((free - count))
     sleep 1 # ALPS asks for a pause between apruns
   done
-  for id in "${started[@]}"; do wait "$id" || code=$?; done
+  finish
 done
 
 [ "$code" -ne 75 ] || resubmit jobs/theta/sweep.sh # finished runs end at once
