@@ -26,7 +26,7 @@ submit() {
   local options=(--parsable --nodes="$NODES" --ntasks-per-node="$PPN" --cpus-per-task="$THREADS")
   options+=(--export="ALL,$(passed ,)")
   [ -z "${WALLTIME:-}" ] || options+=(--time="$WALLTIME")
-  [ -z "${AFTER:-}" ] || options+=(--dependency="afterok:$AFTER")
+  [ -z "${AFTER:-}" ] || options+=(--dependency="afterok:$AFTER" --kill-on-invalid-dep=yes)
   [ -z "${PROJECT:-}" ] || options+=(--account="$PROJECT")
   [ -z "${QUEUE:-}" ] || options+=(--partition="$QUEUE")
   sbatch "${options[@]}" "$1"

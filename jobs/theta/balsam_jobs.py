@@ -1,19 +1,21 @@
 """The node sweep as Balsam jobs: ``python jobs/theta/balsam_jobs.py SITE PROJECT QUEUE``.
 
 Balsam packs them into batch jobs and starts again what the walltime stopped. Written against
-balsam-flow 0.7 (``balsam.api``, https://balsam.readthedocs.io), whose server is gone from ALCF with
-Theta: not run. The first Balsam's ``balsam.launcher.dag.add_job`` had the same under these names:
+balsam-flow 0.7 (``balsam.api``, https://balsam.readthedocs.io) and not run: Theta is gone. Named
+balsam.py it would import itself in place of the package.
 
-    now                                   then
+The first Balsam's ``balsam.launcher.dag.add_job`` had the same under these names:
+
+    now                                     then
     ApplicationDefinition.command_template  executable of `balsam app`, args of add_job
-    workdir                               name and workflow
-    num_nodes, ranks_per_node             num_nodes, ranks_per_node
-    threads_per_rank, threads_per_core    threads_per_rank, threads_per_core
-    launch_params {"cpu_affinity": ...}   cpu_affinity="depth"
-    wall_time_min                         wall_time_minutes
-    parameters                            args, environ_vars
-    parent_ids                            dag.add_dependency(parent, child)
-    handle_timeout -> RESTART_READY       post_timeout_handler=True and a postprocess script
+    workdir                                 name and workflow
+    num_nodes, ranks_per_node               num_nodes, ranks_per_node
+    threads_per_rank, threads_per_core      threads_per_rank, threads_per_core
+    launch_params {"cpu_affinity": ...}     cpu_affinity="depth"
+    wall_time_min                           wall_time_minutes
+    parameters                              args, environ_vars
+    parent_ids                              dag.add_dependency(parent, child)
+    handle_timeout -> RESTART_READY         post_timeout_handler=True and a postprocess script
 """
 
 import sys
