@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import nbformat
+import pandas as pd
 import pytest
 from jupyter_client.manager import start_new_kernel
 
@@ -58,6 +59,9 @@ def inside(launch, study, folder: Path) -> Path:
 HOW: dict[str, Callable[..., Path]] = {
     "01_train.ipynb": alone,
     "02_calibration.ipynb": lambda launch, study, folder: study.runs / "02_calibration.ipynb",
+    "03_scaling.ipynb": lambda launch, study, folder: (
+        study.root / "runs" / "scaling_tiny" / "03_scaling.ipynb"
+    ),
     "05_draws.ipynb": inside,
 }
 
@@ -198,6 +202,20 @@ def test_the_comparison_shows_the_six_models_and_its_figures(study, executed):
         origin = json.loads(figure.with_suffix(".json").read_text())
         for model in models:
             assert model in json.dumps(origin)
+
+
+@pytest.mark.ranks
+def test_the_scaling_study_shows_predictions_apart_from_measurements(study, executed):
+    nb = read(executed["03_scaling.ipynb"])
+    figures = {path.stem for path in (study.root / "runs/scaling_tiny/figures").glob("*.png")}
+    assert {"ladder", "breakdown", "theta", "predictions", "calibration_against_ranks"} <= figures
+    predictions = pd.read_csv(study.root / "runs/scaling_tiny/figures/predictions.csv")
+    assert predictions[~predictions.measured].ranks.max() == 4096
+    # Measured is what the records hold, and never more ranks than there are cores.
+    assert set(predictions[predictions.measured].ranks) <= {2}
+    said = "\n".join(of_type(nb, "text/markdown"))
+    assert "no measurement: " in said  # the profiled runs, at least
+    assert "predicted at 4,096 nodes" in said
 
 
 # ------------------------------------------------------------------------------------------- live

@@ -27,7 +27,14 @@ echo "=== comparison ==="
 papermill notebooks/02_calibration.ipynb "$runs/02_calibration.ipynb" -p runs "$runs"
 python -m bnnlib.results "$runs"
 
+# What ranks add, in its short form; jobs/local/scaling.sh alone is the long one.
+scaling=()
+case $group in
+  digits) jobs/local/scaling.sh short; scaling=(runs/scaling_short) ;;
+  tiny) jobs/local/scaling.sh tiny; scaling=(runs/scaling_tiny) ;;
+esac
+
 echo "executed notebooks:"
-find "$runs" -name '*.ipynb' | sort
+find "$runs" "${scaling[@]}" -name '*.ipynb' | sort
 echo "figures:"
-find "$runs" -name '*.png' | sort
+find "$runs" "${scaling[@]}" -name '*.png' | sort
