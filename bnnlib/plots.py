@@ -28,24 +28,30 @@ from bnnlib.gallery import (
 from bnnlib.models import in_order
 
 
-def training_curves(steps: pd.DataFrame) -> Figure:
-    """Negative log-likelihood, KL and speed of one run against epochs.
+def training_curves(steps: pd.DataFrame, epochs: float | None = None) -> Figure:
+    """Loss, negative log-likelihood, KL and speed of one run against epochs.
 
     Args:
-        steps: a row a line of ``steps.jsonl``; columns epoch, nll (nats), kl (nats),
-            images_per_second.
+        steps: a row a line of ``steps.jsonl``; columns epoch, loss (nats), nll (nats), kl (nats),
+            images_per_second. It may have no row yet.
+        epochs: of the whole run, for axes that stay while it trains; None: of the rows.
     """
     set_style()
     panels = [
+        ("loss", "loss (nats an image)"),
         ("nll", "NLL on training batches\n(nats an image)"),
         ("kl", "KL(q||p) (nats)"),
         ("images_per_second", "images/s, all ranks"),
     ]
-    figure, axes = subplots(1, 3, figsize=(13, 3.6), layout="constrained")
-    for axis, (column, label) in zip(axes, panels, strict=True):
-        sns.lineplot(steps, x="epoch", y=column, ax=axis, color=COLOURS[0], marker="o", ms=4)
-        axis.set(xlabel="epoch", ylabel=label)
-    axes[2].set_ylim(bottom=0)
+    figure, axes = subplots(2, 2, figsize=(10, 6), layout="constrained", sharex=True)
+    for axis, (column, label) in zip(axes.flat, panels, strict=True):
+        axis.plot(steps["epoch"], steps[column], color=COLOURS[0], marker="o", ms=4)
+        axis.set(ylabel=label)
+        if epochs is not None:
+            axis.set_xlim(0, epochs)
+    for axis in axes[1]:
+        axis.set_xlabel("epoch")
+    axes[1, 1].set_ylim(bottom=0)
     return figure
 
 

@@ -212,8 +212,15 @@ class Run:
         self.lines = distributed.gather(self.lines)[0]
         return trainer.step
 
-    def follow(self, trainer: Trainer) -> Iterator[StepLog]:
+    def follow(
+        self, trainer: Trainer, until: Callable[[], bool] = lambda: False
+    ) -> Iterator[StepLog]:
         """Trains to the end; logs each line, and posterior and checkpoint after each epoch.
+
+        Args:
+            trainer: of this run, on every rank.
+            until: asked after each line; True, on all ranks alike, ends the training there, with a
+                checkpoint. Called again, this goes on.
 
         Yields:
             The lines of :meth:`bnnlib.training.Trainer.run`, each already in ``steps.jsonl``.
@@ -222,6 +229,7 @@ class Run:
             Stopped: a signal or the deadline asked to (:mod:`bnnlib.stopping`); the checkpoint is
                 written and the record says ``stopped``. Raised on every rank after one step.
         """
+        saved = trainer.step
         if trainer.step == 0:
             self.log_posterior(trainer)
         stopping.when_asked(trainer.ask_to_stop)
@@ -229,7 +237,7 @@ class Run:
         stamped: list[tuple[StepLog, np.ndarray]] = []
         if self.experiment.profile and self.ranks.rank == 0:
             distributed.start_timeline(str(timeline))
-        for line in trainer.run():
+        for line in trainer.run(until):
             self.log(line)
             if self.experiment.profile:
                 stamped.append((line, trainer.take_stamps()))
@@ -239,6 +247,7 @@ class Run:
                 # but one that is missing would stay missing.
                 self.log_posterior(trainer)
                 self.save(trainer)
+                saved = trainer.step
             yield line
         if stamped:
             self._write_profile(trainer, stamped, timeline)
@@ -248,6 +257,8 @@ class Run:
             text = f"{reasons[0] if reasons else 'asked to'}, after step {trainer.step} of "
             self.stop(f"{text}{trainer.num_steps}")
             raise Stopped(f"{text}{trainer.num_steps}; the same command started again goes on")
+        if trainer.step != saved:
+            self.save(trainer)
 
     def log(self, line: StepLog) -> None:
         """Appends a line to ``steps.jsonl``, at once visible to ``tail -f``."""

@@ -12,8 +12,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from jupyter_client.manager import start_new_kernel
 
 from bnnlib import results
@@ -45,6 +47,20 @@ def alone(launch, study, folder: Path) -> Path:
     return executed
 
 
+def watched(launch, study, folder: Path) -> Path:
+    """04_interactive on two engines, with the parameters that one run of the study has."""
+    executed, first = folder / "interactive.ipynb", folder / "first"
+    tiny = yaml.safe_load((ROOT / "jobs" / "params" / "tiny.yaml").read_text())
+    ours = {name: tiny.pop(name) for name in ("dataset", "epochs", "batch_size", "log_every")}
+    ours |= {"test_draws": tiny.pop("test_draws"), "others": tiny}
+    ours |= {"model": "BNN_FC_flip", "run_dir": str(first), "more_epochs": 1}
+    done = launch(
+        "papermill", ROOT / "notebooks" / "04_interactive.ipynb", executed, "-y", json.dumps(ours)
+    )
+    assert done.returncode == 0, done.stderr
+    return executed
+
+
 def inside(launch, study, folder: Path) -> Path:
     """05_draws on one of the study's runs, its figures elsewhere."""
     executed = folder / "draws.ipynb"
@@ -62,6 +78,7 @@ HOW: dict[str, Callable[..., Path]] = {
     "03_scaling.ipynb": lambda launch, study, folder: (
         study.root / "runs" / "scaling_tiny" / "03_scaling.ipynb"
     ),
+    "04_interactive.ipynb": watched,
     "05_draws.ipynb": inside,
 }
 
@@ -185,6 +202,45 @@ def test_training_at_two_ranks(study, model):
     # The notebook's table is the record's.
     accuracy = f"{record['metrics']['accuracy']:.4f}"
     assert accuracy in of_type(nb, "text/html")[1]
+
+
+@pytest.mark.ranks
+def test_interactive_training_is_the_batch_run_bit_for_bit(study, executed):
+    batch, ours = study.runs / "BNN_FC_flip", executed["04_interactive.ipynb"].parent / "first"
+    records = [results.read_record(directory) for directory in (batch, ours)]
+    for record in records:
+        assert (record["status"], record["ranks"], record["launcher"]) == ("finished", 2, "mpich")
+        del record["parameters"]["run_dir"]
+        for name in ("images_per_second", "train_seconds", "evaluation_seconds"):
+            assert record["metrics"].pop(name) > 0
+    for key in ("parameters", "threads", "metrics", "evaluation"):
+        assert records[0][key] == records[1][key]
+    timed = {"images_per_second": 0.0, "seconds": 0.0}
+    lines = [
+        [dataclasses.replace(line, **timed) for line in results.read_steps(directory)]
+        for directory in (batch, ours)
+    ]
+    assert lines[0] == lines[1]
+    arrays = [np.load(directory / "predictions.npz") for directory in (batch, ours)]
+    assert arrays[0].files == arrays[1].files
+    for name in arrays[0].files:
+        assert np.array_equal(arrays[0][name], arrays[1][name])
+
+
+@pytest.mark.ranks
+def test_interactive_training_goes_on_with_another_learning_rate(executed):
+    folder = executed["04_interactive.ipynb"].parent
+    first, second = folder / "first", folder / "first-then-0.0001"
+    record = results.read_record(second)
+    assert record["status"] == "finished"
+    assert record["continues"] == {"run": str(first), "step": 8}
+    assert record["parameters"]["learning_rate"] == 0.0001
+    # 8 steps of the first run; 4 more, of which the last closes the epoch.
+    assert [line.step for line in results.read_steps(first)] == [2, 4, 6, 8]
+    assert [line.step for line in results.read_steps(second)] == [10, 12]
+    nb = read(executed["04_interactive.ipynb"])
+    assert len(of_type(nb, "image/png")) == 3  # two trainings, and draws of four images
+    assert any("Training has ended here: 8 steps" in one for one in of_type(nb, "text/markdown"))
 
 
 @pytest.mark.ranks

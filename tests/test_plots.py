@@ -72,22 +72,29 @@ def test_training_curves():
     steps = pd.DataFrame(
         {
             "epoch": [0.5, 1.0, 1.5],
+            "loss": [2.1, 1.2, 0.6],
             "nll": [2.0, 1.0, 0.5],
             "kl": [30.0, 20.0, 10.0],
             "images_per_second": [100.0, 90.0, 110.0],
         }
     )
     figure = plots.training_curves(steps)
-    assert len(figure.axes) == 3
-    for axis, column, unit in zip(
-        figure.axes, ["nll", "kl", "images_per_second"], ["nats", "nats", "images/s"], strict=True
-    ):
+    columns = ["loss", "nll", "kl", "images_per_second"]
+    units = ["nats", "nats", "nats", "images/s"]
+    for axis, column, unit in zip(figure.axes, columns, units, strict=True):
         (line,) = axis.lines
         assert line.get_xdata().tolist() == steps.epoch.tolist()
         assert line.get_ydata().tolist() == steps[column].tolist()
-        assert axis.get_xlabel() == "epoch"
         assert unit in axis.get_ylabel()
-    assert figure.axes[2].get_ylim()[0] == 0
+    assert [axis.get_xlabel() for axis in figure.axes[2:]] == ["epoch", "epoch"]
+    assert figure.axes[3].get_ylim()[0] == 0
+    draw(figure)
+
+
+def test_training_curves_of_a_run_that_has_only_begun():
+    columns = ["epoch", "loss", "nll", "kl", "images_per_second"]
+    figure = plots.training_curves(pd.DataFrame(columns=columns), epochs=20)
+    assert [axis.get_xlim() for axis in figure.axes] == [(0, 20)] * 4
     draw(figure)
 
 
