@@ -28,7 +28,13 @@ if [ -n "$AFTER" ]; then
   exit 0
 fi
 
-for notebook in 02_calibration 03_scaling; do
-  [ ! -f "notebooks/$notebook.ipynb" ] ||
-    papermill "notebooks/$notebook.ipynb" "$RUNS/$notebook.ipynb" -p runs "$RUNS"
-done
+papermill notebooks/02_calibration.ipynb "$RUNS/02_calibration.ipynb" -p runs "$RUNS"
+
+# Scaling needs, beside runs of one rank and of more, the network's ladder of message sizes.
+if [ -f "$RUNS/ladder.json" ]; then
+  papermill notebooks/03_scaling.ipynb "$RUNS/03_scaling.ipynb" -p runs "$RUNS" \
+    -p calibration "$RUNS" -p ladder "$RUNS/ladder.json"
+else
+  echo "03_scaling left out: no $RUNS/ladder.json, made by the ranks of" \
+    "python -m bnnlib.scaling ladder --out $RUNS/ladder.json"
+fi
