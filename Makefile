@@ -1,6 +1,6 @@
 # `make` lists what can be made. The steps are in jobs/local/, each a script to read in one go.
 .DEFAULT_GOAL := help
-.PHONY: help env study test test-slurm check lock lab clean
+.PHONY: help env study test test-faults test-slurm check lock lab clean
 
 BIN := .venv/bin
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
@@ -21,6 +21,9 @@ test: check ## check, then the whole test suite
 
 test-slurm: env ## the job scripts on a real Slurm of one node (part of test where Slurm is installed)
 	$(BIN)/pytest tests/test_slurm.py
+
+test-faults: env ## kill runs of two ranks a hundred times at random, resume each, compare the bits
+	$(BIN)/python tests/faults/kills.py --kills 100 --seed $(or $(SEED),1)
 
 check: env ## formatter, linter, types, job scripts, and notebooks stored without outputs
 	$(BIN)/ruff format --check .

@@ -28,11 +28,22 @@ def train(argv: list[str] | None = None) -> None:
         experiment, environment, verbose = Experiment.from_flags(
             arguments.flagfile, launcher.size()
         )
-        stopping.listen()
+        stopping.stop_time()  # a mistyped deadline is told before MPI starts
     except BnnlibError as error:
         # Before MPI starts, on every rank alike: each can end by itself.
         parser.exit(1, f"{parser.prog}: {error}\n" if launcher.rank() == 0 else None)
     os.environ.update(environment)
+    run(experiment, verbose)
+
+
+def run(experiment: Experiment, verbose: bool = False) -> None:
+    """Trains, evaluates and records one run in this process; ends all ranks on an error.
+
+    Args:
+        experiment: its parameters.
+        verbose: whether rank 0 prints the network's layers.
+    """
+    stopping.listen()
     origin = provenance.collect()
     from bnnlib import distributed  # TensorFlow reads the environment when it is imported
 
@@ -48,12 +59,11 @@ def train(argv: list[str] | None = None) -> None:
     except Exception as error:
         from bnnlib import results
 
-        rank = launcher.rank()
         try:
             results.record_failure(
                 results.run_directory(experiment, launcher.size()),
                 experiment.to_dict(),
-                {"rank": rank, "type": type(error).__name__, "message": str(error)},
+                results.error_of(error),
             )
         except BnnlibError as problem:  # a full disk must not keep the other ranks waiting
             print(f"the run's record could not be written: {problem}", file=sys.stderr)

@@ -21,6 +21,7 @@ import gzip
 import hashlib
 import importlib.util
 import logging
+import lzma
 import math
 import os
 import pathlib
@@ -821,6 +822,8 @@ def _read_npz(path: pathlib.Path, keys: Sequence[str], remedy: str) -> dict[str,
         RuntimeError,  # an encrypted member
         NotImplementedError,  # a compression that Python does not know
         struct.error,
+        UnicodeDecodeError,  # a member's name
+        lzma.LZMAError,  # a compression that numpy never writes, but zipfile reads
     ) as error:
         raise DataError(
             f"{path}: cannot be read as a .npz file, it is truncated, damaged or something else "

@@ -6,14 +6,16 @@ A run alone is a run of one rank: the same calls, without communication.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import os
 import socket
 import sys
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NoReturn, TypeVar
 
 import horovod.tensorflow as hvd
+import numpy as np
 import tensorflow as tf
 
 from bnnlib import launcher, stopping
@@ -179,6 +181,27 @@ def on_first_local_rank(action: Callable[[], Value], ranks: Ranks) -> Value:
     first: Value | None = agree(lambda: action() if ranks.local_rank == 0 else None)
     others: Value | None = agree(lambda: action() if ranks.local_rank != 0 else None)
     return first if ranks.local_rank == 0 else others  # type: ignore[return-value]
+
+
+def refuse_difference(arrays: Mapping[str, np.ndarray]) -> None:
+    """Holds arrays that must be the same on all ranks equal bit by bit; all ranks must call.
+
+    Raises:
+        DistributedError: on every rank, with the arrays and the ranks that differ from rank 0.
+    """
+    own = {name: hashlib.sha256(value.tobytes()).hexdigest() for name, value in arrays.items()}
+    first, *others = gather(own)
+    different = [
+        f"{name} (on rank {', '.join(map(str, where))})"
+        for name in first
+        if (where := [rank for rank, its in enumerate(others, 1) if its.get(name) != first[name]])
+    ]
+    if different:
+        raise DistributedError(
+            f"weights or optimizer state differ from rank 0's: {', '.join(different)}. Memory or "
+            "network failed, or the nodes run different software; start the same command again "
+            "to go on from the last checkpoint, on other nodes if it happens again"
+        )
 
 
 def stop_if_asked(ranks: Ranks) -> None:

@@ -23,6 +23,17 @@ from bnnlib.errors import ExperimentError
 
 Check = tuple[Callable[[Any], bool], str]
 
+# How a run is kept safe. None of it changes what is trained or measured, and so each may be another
+# when a run is continued.
+UPKEEP = (
+    "checkpoint_steps",
+    "checkpoint_minutes",
+    "keep_checkpoints",
+    "on_rank_change",
+    "check_ranks_every",
+    "stall_minutes",
+)
+
 _ANY: Check = (lambda value: True, "")
 _POSITIVE: Check = (lambda value: value > 0, "greater than 0")
 _NOT_NEGATIVE: Check = (lambda value: value >= 0, "0 or more")
@@ -132,6 +143,28 @@ class Experiment:
     )
     profile: bool = _parameter(False, "record where each step's time goes, in profile.csv")
     log_every: int = _parameter(50, "steps from one line of steps.jsonl to the next", _POSITIVE)
+    checkpoint_steps: int = _parameter(
+        0,
+        "steps between checkpoints, at a line's end; 0: not by steps",
+        _NOT_NEGATIVE,
+    )
+    checkpoint_minutes: float = _parameter(
+        0.0,
+        "minutes between them; where both are 0: one an epoch",
+        _NOT_NEGATIVE,
+    )
+    keep_checkpoints: int = _parameter(2, "newest checkpoints that are kept", _POSITIVE)
+    on_rank_change: str = _parameter(
+        "refuse",
+        "refuse | continue; a run begun with another number of ranks",
+        _one_of("refuse", "continue"),
+    )
+    check_ranks_every: int = _parameter(
+        0, "steps between checks that all ranks hold equal weights; 0: never", _NOT_NEGATIVE
+    )
+    stall_minutes: float = _parameter(
+        30.0, "a rank without a log line for so long hangs, and all end; 0: never", _NOT_NEGATIVE
+    )
     run_dir: str = _parameter(
         "", "the record's place; empty: the executed notebook's, else named by parameters"
     )
@@ -243,7 +276,7 @@ class Experiment:
         What such a name cannot hold (a path, a very long list) is told apart by a checksum at its
         end, so that other parameters always have another directory.
         """
-        named = {"model", "dataset", "seed", "run_dir"}
+        named = {"model", "dataset", "seed", "run_dir", *UPKEEP}
         default = type(self)()
         differs = [
             f"{field.name}={getattr(self, field.name)}"
@@ -254,8 +287,9 @@ class Experiment:
         group = re.sub(r"[^\w.-]+", "_", Path(self.dataset).stem, flags=re.ASCII).strip(".")
         name = re.sub(r"[^\w.=,-]+", "_", full, flags=re.ASCII)
         if (group, name) != (self.dataset, full) or len(group) > 100 or len(name) > 200:
-            values = json.dumps(self.to_dict() | {"run_dir": ""}).encode()
-            name = f"{name[:190]}-{hashlib.sha256(values).hexdigest()[:8]}"
+            values = {k: v for k, v in self.to_dict().items() if k not in UPKEEP}
+            text = json.dumps(values | {"run_dir": ""})
+            name = f"{name[:190]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
         return Path("runs") / (group[:100] or "data") / name
 
 

@@ -2,7 +2,8 @@
 
 A run's directory, ``runs/<group>/<run id>/``, holds
 
-- ``run.json``: what was asked and what came of it, the keys in :data:`KEYS`;
+- ``run.json``: what was asked and what came of it, the keys in :data:`KEYS`; ``history`` says when
+  it was stopped (with what asked for it), continued (from which step), or changed its ranks;
 - ``steps.jsonl``: one :class:`bnnlib.training.StepLog` a line, to be followed by ``tail -f``;
 - ``predictions.npz``: of each evaluation set, ``<set>/labels`` int64 ``(num_images,)``, left out
   for a set out of distribution, ``<set>/mean_probs`` float32 ``(num_images, num_classes)`` and
@@ -16,7 +17,8 @@ A run's directory, ``runs/<group>/<run id>/``, holds
 - ``accuracy.jsonl``, with `evaluate_every`: one :class:`AccuracyLog` a line;
 - ``profile.csv``, with `profile`: where each step's time went on each rank since the run was last
   started, the table of :func:`bnnlib.profile.tabulate`; ``timeline.json``, Horovod's own;
-- ``checkpoints/``: training states; ``train.ipynb``: the executed notebook.
+- ``checkpoints/``: training states; ``train.ipynb``: the executed notebook;
+- ``run.lock`` while a process writes there (:mod:`bnnlib.lock`).
 
 ``python -m bnnlib.results runs/<group>`` prints the table of a group.
 """
@@ -27,11 +29,13 @@ import argparse
 import dataclasses
 import datetime
 import json
+import logging
 import math
 import os
 import socket
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -45,22 +49,27 @@ from bnnlib import (
     distributed,
     evaluation,
     launcher,
+    lock,
     models,
     posterior,
     profile,
+    stall,
     stopping,
 )
 from bnnlib.checkpoint import write_atomically
 from bnnlib.data import Dataset
 from bnnlib.distributed import Ranks
-from bnnlib.errors import BnnlibError, RecordError
+from bnnlib.errors import BnnlibError, DistributedError, RecordError
 from bnnlib.evaluation import Evaluation, Labels
-from bnnlib.experiment import Experiment
+from bnnlib.experiment import UPKEEP, Experiment
+from bnnlib.lock import Lock
 from bnnlib.models import Network
 from bnnlib.posterior import LayerLog
 from bnnlib.prediction import Ladder, Prediction
 from bnnlib.stopping import Stopped
 from bnnlib.training import StepLog, Trainer
+
+logger = logging.getLogger(__name__)
 
 Line = TypeVar("Line")
 
@@ -126,7 +135,10 @@ EVALUATION_COLUMNS = (
 SCALED_COLUMNS = ("temperature", *(f"{name}_scaled" for name in evaluation.SCALED))
 # What may differ between the members of an ensemble: nothing of it changes a trained network's
 # predictions, but for the seed. Other evaluation sets leave those that all members have.
-MAY_DIFFER = {"seed", "run_dir", "threads", "inter_threads", "log_every", "eval_sets", "ood_sets"}
+MAY_DIFFER = {
+    *("seed", "run_dir", "threads", "inter_threads", "log_every", "eval_sets", "ood_sets"),
+    *UPKEEP,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,6 +167,10 @@ class Run:
     def __init__(self, directory: Path, experiment: Experiment, ranks: Ranks) -> None:
         self.directory, self.experiment, self.ranks = directory, experiment, ranks
         self.lines: list[StepLog] = []
+        self._lock: Lock | None = None
+        self._writer = checkpoint.Writer()
+        self._saved_step, self._saved_at = 0, time.monotonic()
+        self._checked_step = 0
 
     @classmethod
     def open(cls, experiment: Experiment, ranks: Ranks, provenance: Mapping[str, Any]) -> Run:
@@ -170,8 +186,8 @@ class Run:
             provenance: of :func:`bnnlib.provenance.collect`.
 
         Raises:
-            RecordError: the directory holds a run of other parameters or ranks, or cannot be
-                written. Raised on every rank.
+            RecordError: the directory holds a run of other parameters or ranks, is being written
+                by another run (:mod:`bnnlib.lock`), or cannot be written. Raised on every rank.
         """
         directory = run_directory(experiment, ranks.size)
         run = cls(directory, experiment, ranks)
@@ -179,7 +195,13 @@ class Run:
 
         def write_first() -> None:
             if ranks.rank == 0:
-                run._write_first(provenance, horovod)
+                run._lock = lock.acquire(directory)
+                try:
+                    checkpoint.remove_leftovers(directory)
+                    run._write_first(provenance, horovod)
+                except BaseException:
+                    run._lock.release()
+                    raise
 
         distributed.agree(write_first)
         _OPEN.append(run)
@@ -206,6 +228,11 @@ class Run:
                 write_atomically(self.directory / "steps.jsonl", lambda f: f.write(text.encode()))
                 self.lines = kept
                 self._keep_posterior(trainer.step)
+                self._saved_step = trainer.step
+                if trainer.step > 0:
+                    history = read_record(self.directory)["history"]
+                    event = _event("continued", f"from step {trainer.step}")
+                    self._update(history=[*history, event])
 
         distributed.agree(restore)
         trainer.broadcast()
@@ -229,7 +256,6 @@ class Run:
             Stopped: a signal or the deadline asked to (:mod:`bnnlib.stopping`); the checkpoint is
                 written and the record says ``stopped``. Raised on every rank after one step.
         """
-        saved = trainer.step
         if trainer.step == 0:
             self.log_posterior(trainer)
         stopping.when_asked(trainer.ask_to_stop)
@@ -237,28 +263,53 @@ class Run:
         stamped: list[tuple[StepLog, np.ndarray]] = []
         if self.experiment.profile and self.ranks.rank == 0:
             distributed.start_timeline(str(timeline))
-        for line in trainer.run(until):
-            self.log(line)
-            if self.experiment.profile:
-                stamped.append((line, trainer.take_stamps()))
-            self._log_accuracy(trainer)
-            if trainer.step % trainer.steps_per_epoch == 0 or trainer.step == trainer.num_steps:
-                # The posterior first: lines after the checkpoint are dropped when it is resumed,
-                # but one that is missing would stay missing.
-                self.log_posterior(trainer)
-                self.save(trainer)
-                saved = trainer.step
-            yield line
+        with stall.Watch(60 * self.experiment.stall_minutes, ended=_end_stalled) as watch:
+            for line in trainer.run(until):
+                watch.alive()
+                self.log(line)
+                if self.experiment.profile:
+                    stamped.append((line, trainer.take_stamps()))
+                self._log_accuracy(trainer)
+                self._check_ranks(trainer)
+                epoch_ended = trainer.position % trainer.steps_per_epoch == 0
+                last = trainer.step == trainer.num_steps
+                if epoch_ended or last:
+                    # The posterior first: lines after the checkpoint are dropped when it is
+                    # resumed, but one that is missing would stay missing.
+                    self.log_posterior(trainer)
+                if last or self._is_due(trainer.step, epoch_ended):
+                    self.save(trainer)
+                watch.pause()  # who takes the lines may take his time
+                yield line
+                watch.alive()
         if stamped:
             self._write_profile(trainer, stamped, timeline)
         if trainer.stopped:
             self.save(trainer)
+            self._writer.wait()
             reasons = [reason for reason in distributed.gather(stopping.asked()) if reason]
             text = f"{reasons[0] if reasons else 'asked to'}, after step {trainer.step} of "
             self.stop(f"{text}{trainer.num_steps}")
             raise Stopped(f"{text}{trainer.num_steps}; the same command started again goes on")
-        if trainer.step != saved:
+        if trainer.step != self._saved_step:  # `until` has ended it
             self.save(trainer)
+        self._writer.wait()
+
+    def _is_due(self, step: int, epoch_ended: bool) -> bool:
+        """Whether rank 0 makes a checkpoint now; the other ranks need not know."""
+        steps, minutes = self.experiment.checkpoint_steps, self.experiment.checkpoint_minutes
+        if not steps and not minutes:
+            return epoch_ended
+        by_steps = bool(steps) and step // steps > self._saved_step // steps
+        return by_steps or (0 < minutes <= (time.monotonic() - self._saved_at) / 60)
+
+    def _check_ranks(self, trainer: Trainer) -> None:
+        every = self.experiment.check_ranks_every
+        if every and trainer.step // every > self._checked_step // every and self.ranks.size > 1:
+            self._checked_step = trainer.step
+            state = trainer.state()
+            del state["line/seconds"]  # each rank's own time
+            distributed.refuse_difference(state)
 
     def log(self, line: StepLog) -> None:
         """Appends a line to ``steps.jsonl``, at once visible to ``tail -f``."""
@@ -269,11 +320,11 @@ class Run:
     def _log_accuracy(self, trainer: Trainer) -> None:
         """Appends to ``accuracy.jsonl`` where `evaluate_every` says so; every rank calls it."""
         every = self.experiment.evaluate_every * trainer.steps_per_epoch
-        if every == 0 or (trainer.step % every and trainer.step != trainer.num_steps):
+        if every == 0 or (trainer.position % every and trainer.step != trainer.num_steps):
             return
         if self.ranks.rank == 0:
             accuracy = evaluation.accuracy_of_means(trainer.network, trainer.dataset)
-            epoch = trainer.step / trainer.steps_per_epoch
+            epoch = trainer.position / trainer.steps_per_epoch
             self._append("accuracy.jsonl", [AccuracyLog(trainer.step, epoch, accuracy)])
         # The others wait here, not in the first allreduce of the next line, which is timed.
         distributed.gather(None)
@@ -309,13 +360,27 @@ class Run:
     def log_posterior(self, trainer: Trainer) -> None:
         """Appends the present posterior to ``posterior.jsonl``, from rank 0: weights are equal."""
         if self.ranks.rank == 0 and trainer.network.is_bayesian:
-            epoch = trainer.step / trainer.steps_per_epoch
+            epoch = trainer.position / trainer.steps_per_epoch
             self._append("posterior.jsonl", posterior.logs(trainer.network, trainer.step, epoch))
 
     def save(self, trainer: Trainer) -> None:
-        """Writes a checkpoint, from rank 0; the other ranks go on."""
-        if self.ranks.rank == 0:
-            checkpoint.save(self.directory / "checkpoints", trainer.state())
+        """Writes a checkpoint, from rank 0, while training goes on with the next steps.
+
+        What is copied is the state of now. The lines up to here are on the disk before it is, so
+        that no checkpoint is further than its log, even after a power cut.
+        """
+        if self.ranks.rank != 0:
+            return
+        state, folder = trainer.state(), self.directory / "checkpoints"
+
+        def write() -> None:
+            self._check_lock()
+            for name in ("steps.jsonl", "posterior.jsonl", "accuracy.jsonl"):
+                checkpoint.sync(self.directory / name)
+            checkpoint.save(folder, state, self.experiment.keep_checkpoints)
+
+        self._writer.start(write)
+        self._saved_step, self._saved_at = trainer.step, time.monotonic()
 
     def finish(self, found: Evaluation, status: str = "finished") -> dict[str, Any]:
         """Writes predictions, the row of each set and the metrics, and closes the record.
@@ -357,12 +422,19 @@ class Run:
         self._close()
 
     def fail(self, error: Mapping[str, Any]) -> None:
-        """Closes the record with status ``failed`` and what happened."""
-        if self.ranks.rank == 0:
+        """Closes the record with status ``failed`` and what happened, on whichever rank it did.
+
+        The first error stays: what other ranks meet after it are its consequences.
+        """
+        if self.ranks.rank in (0, error.get("rank")) and not self._has_failed():
             self._update(status="failed", error=dict(error), ended=_now())
         self._close()
 
+    def _has_failed(self) -> bool:
+        return bool(read_record(self.directory)["status"] == "failed")
+
     def _append(self, name: str, lines: Sequence[StepLog | LayerLog | AccuracyLog]) -> None:
+        self._check_lock()
         try:
             with open(self.directory / name, "a", encoding="utf-8") as file:
                 file.writelines(_json_line(line) for line in lines)
@@ -390,6 +462,12 @@ class Run:
     def _close(self) -> None:
         if self in _OPEN:
             _OPEN.remove(self)
+        if self._lock is not None:
+            self._lock.release()
+
+    def _check_lock(self) -> None:
+        if self._lock is not None:
+            self._lock.check()
 
     def _write_first(self, provenance: Mapping[str, Any], horovod: Mapping[str, Any]) -> None:
         path = self.directory / "run.json"
@@ -413,16 +491,28 @@ class Run:
         }
         if path.exists():
             old = read_record(self.directory)
-            record["history"] = [*old["history"], _event("continued", f"{self.ranks.size} rank(s)")]
+            record["history"] = old["history"]
             trained = (self.directory / "checkpoints").exists()
             if trained or old["status"] != "failed":
                 _refuse_other(self.directory, old, record)
+                if trained and old["ranks"] != self.ranks.size:
+                    record["history"].append(self._change_of_ranks(old["ranks"]))
                 record["started"] = old["started"]
                 record["metrics"] = old["metrics"]
                 record["evaluation"] = old["evaluation"]
         write_atomically(path, lambda file: file.write(_json(record)))
 
+    def _change_of_ranks(self, before: int) -> dict[str, Any]:
+        text = (
+            f"{self.ranks.size} rank(s) instead of {before}: from here on data order, weight noise "
+            "and global batch are other ones, so that the run ends with other weights than an "
+            "uninterrupted one; an epoch's part that was begun goes on at the nearest earlier step"
+        )
+        logger.warning("%s: %s", self.directory, text)
+        return _event("ranks changed", text)
+
     def _update(self, **changes: Any) -> None:
+        self._check_lock()
         record = read_record(self.directory) | changes
         write_atomically(self.directory / "run.json", lambda file: file.write(_json(record)))
 
@@ -913,17 +1003,47 @@ def _row(directory: Path) -> dict[str, Any]:
 def _refuse_other(directory: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
     # A run older than a parameter was made with what is its default now.
     before, after = Experiment().to_dict() | old["parameters"], dict(new["parameters"])
-    before["ranks"], after["ranks"] = old["ranks"], new["ranks"]
+    may_differ = {"run_dir", *UPKEEP}
     different = [
         f"{name} ({before.get(name)!r} there, {after.get(name)!r} now)"
         for name in dict.fromkeys([*before, *after])
-        if name != "run_dir" and before.get(name) != after.get(name)
+        if name not in may_differ and before.get(name) != after.get(name)
     ]
+    if old["ranks"] != new["ranks"] and after["on_rank_change"] == "refuse":
+        if not different:
+            raise RecordError(
+                f"{directory}: holds a run with other parameters: ranks ({old['ranks']!r} there, "
+                f"{new['ranks']!r} now). Start it with as many as it was begun with; or set "
+                "on_rank_change to continue, for a run that ends with other weights than an "
+                "uninterrupted one"
+            )
+        different.append(f"ranks ({old['ranks']!r} there, {new['ranks']!r} now)")
     if different:
         raise RecordError(
             f"{directory}: holds a run with other parameters: {', '.join(different)}. "
             "Give another run_dir (or output notebook), or move the old run away"
         )
+
+
+def _end_stalled(error: DistributedError) -> None:
+    for end in stall.ENDINGS:
+        end(error)
+    try:
+        for run in list(_OPEN):
+            run.fail(error_of(error))
+    finally:
+        distributed.abort(error)
+
+
+def error_of(error: BaseException) -> dict[str, Any]:
+    """An exception on this rank as :func:`record_failure` takes it."""
+    lines = "".join(traceback.format_exception(error)).splitlines()
+    return {
+        "rank": launcher.rank(),
+        "type": type(error).__name__,
+        "message": str(error),
+        "traceback": lines,
+    }
 
 
 def _fail_with_the_kernel(run: Run) -> None:
@@ -937,7 +1057,7 @@ def _fail_with_the_kernel(run: Run) -> None:
         if isinstance(error, Stopped) and run in _OPEN:
             run.stop(str(error))
         elif error is not None and run in _OPEN:
-            run.fail({"rank": 0, "type": type(error).__name__, "message": str(error)})
+            run.fail(error_of(error))
 
     shell.events.register("post_run_cell", after_cell)
 

@@ -52,7 +52,7 @@ from traitlets import Any as AnyTrait
 from traitlets import Type
 from traitlets.config import Config
 
-from bnnlib import launcher, stopping
+from bnnlib import launcher, lock, stall, stopping
 from bnnlib.errors import BnnlibError, DistributedError, ExperimentError
 
 RANK0_PREFIX = "rank0:"
@@ -825,6 +825,7 @@ class SpmdEngine:
                 f"{size} ranks would all write {target}: give the output path as "
                 f"{RANK0_PREFIX}{target}"
             )
+        cls._refuse_locked(nb, target, rank, size)
         stopping.listen()
         log_output = log_output and rank == 0
         nb_man = NotebookExecutionManager(
@@ -848,6 +849,24 @@ class SpmdEngine:
             traceback.print_exc()
             abort()
         return nb_man.nb
+
+    @staticmethod
+    def _refuse_locked(nb: Any, target: str | None, rank: int, size: int) -> None:
+        """On rank 0, end all before anything is written where another run is writing."""
+        local = _local_path(target)
+        given = (nb.metadata.papermill.get("parameters") or {}).get("run_dir")
+        for directory in (local.parent if local is not None else None, given):
+            if rank != 0 or not directory or not isinstance(directory, str | Path):
+                continue
+            try:
+                lock.refuse_if_held(Path(directory), wait=2 * lock.BEAT)
+            except lock.LockedError as error:
+                if size == 1:
+                    raise
+                print(f"[rank 0] {type(error).__name__}: {error}", file=sys.stderr)
+                _leave(_ERROR_STATUS)  # the others wait for this rank: the launcher ends them
+            except OSError:  # not readable: the run itself says so
+                continue
 
 
 class _Run:
@@ -875,6 +894,7 @@ class _Run:
         self._ending = threading.Lock()
         self._stopped = ""  # why, once the run was stopped
         self._watcher = self._start_watcher()
+        stall.ENDINGS.append(self._stalled)
 
     def _echoes(
         self, log_output: bool, files: dict[str, TextIO | None]
@@ -1099,6 +1119,36 @@ class _Run:
             nb_man.cell_complete(cell, cell_index=recorder.cell_index)
             nb_man.notebook_complete()
             self._conclude(None, others)
+
+    def _stalled(self, error: DistributedError) -> None:
+        """End this rank from another thread: its main thread hangs, or waits for one that does."""
+        frames = [*traceback.format_exception(error)]
+        index = self.recorder.cell_index
+        own = Failure.here(self.rank, type(error).__name__, str(error), frames, index)
+        if self.rank != 0:
+            if self.run_dir is not None:
+                own.write(self.run_dir)
+            self._prefixed(own.headline)
+            time.sleep(WAIT_FOR_END)
+            _leave(_ERROR_STATUS)
+        if not self._ending.acquire(blocking=False):
+            return
+        time.sleep(WAIT_FOR_OWN_FAILURE)
+        others = self._others()
+        silent = sorted({*range(1, self.size)} - {other.rank for other in others})
+        if silent and self.run_dir is not None:
+            ranks = ", ".join(map(str, silent))
+            own = dataclasses.replace(own, evalue=f"{own.evalue}; no sign of life of rank {ranks}")
+        with self.recorder.lock:
+            self.recorder.error(own.ename, own.evalue, own.traceback)
+            self.recorder.stop()
+            self.nb_man.notebook_complete()
+            if self.size == 1:
+                self._record(own)
+                self.nb_man.save()
+                print(*own.traceback, sep="\n", file=self.stderr)
+                _leave(_ERROR_STATUS)
+            self._conclude(own, others)
 
     def _give_up(self, failures: list[Failure]) -> None:
         """On another rank, follow rank 0, which has saved everything by now."""

@@ -107,6 +107,8 @@ class Trainer:
     Attributes:
         step: steps done; with the weights, the moments and the sums of an unfinished line the whole
             state, since data order and weight noise are functions of it.
+        offset: by how many steps the run is further in its epochs than its steps say; 0 unless it
+            was continued with another number of ranks, which take another number of steps.
         stopped: whether a rank was asked to stop (:mod:`bnnlib.stopping`), and so all have.
         num_steps: steps of the whole run.
         steps_per_epoch: steps a pass over the training set, the same on all ranks.
@@ -124,7 +126,7 @@ class Trainer:
             network,
             ranks,
         )
-        self.step, self.stopped = 0, False
+        self.step, self.offset, self.stopped = 0, 0, False
         self.stamps: list[np.ndarray] = []
         # A rank's batches of one step lie together in the epoch's order.
         self.images_a_step = experiment.batch_size * experiment.accumulate
@@ -166,9 +168,14 @@ class Trainer:
         Ranks build equal weights from one seed already; a checkpoint, though, is read by rank 0
         alone, and builds of TensorFlow may differ between the nodes of a cluster.
         """
-        step = tf.Variable(self.step, dtype=tf.int64)
-        distributed.broadcast([*self.variables, *self.moments, self.sums, step], "state")
-        self.step = int(step.numpy())
+        place = tf.Variable([self.step, self.offset, self.num_steps], dtype=tf.int64)
+        distributed.broadcast([*self.variables, *self.moments, self.sums, place], "state")
+        self.step, self.offset, self.num_steps = map(int, place.numpy())
+
+    @property
+    def position(self) -> int:
+        """Steps of this number of ranks from the first epoch's start to where the run is."""
+        return self.step + self.offset
 
     def run(self, until: Callable[[], bool] = lambda: False) -> Iterator[StepLog]:
         """Trains to the end, a log line at a time; lines end at `log_every` and at epochs' ends.
@@ -187,7 +194,7 @@ class Trainer:
         if self.step < self.num_steps:
             self._run_steps.get_concrete_function()  # traced before the clock runs
         while self.step < self.num_steps:
-            epoch, first = divmod(self.step, self.steps_per_epoch)
+            epoch, first = divmod(self.position, self.steps_per_epoch)
             batches = epoch_batches(
                 self.dataset.num_train_examples,
                 self.images_a_step,
@@ -229,7 +236,8 @@ class Trainer:
         names = [f"adam{order}/{index}" for order in (1, 2) for index in range(len(self.variables))]
         moments = {name: moment.numpy() for name, moment in zip(names, self.moments, strict=True)}
         line = {"line/sums": self.sums.numpy(), "line/seconds": np.asarray(self.line_seconds)}
-        return {**weights, **moments, **line, "step": np.asarray(self.step)}
+        place = {"offset": self.offset, "steps_per_epoch": self.steps_per_epoch, "step": self.step}
+        return {**weights, **moments, **line, **{k: np.asarray(v) for k, v in place.items()}}
 
     def restore(self, state: dict[str, np.ndarray]) -> None:
         """Sets what :meth:`state` gave, on this rank; :meth:`broadcast` gives it to the others.
@@ -251,6 +259,12 @@ class Trainer:
         for name, moment in zip(names, self.moments, strict=True):
             moment.assign(state[name])
         self.step = int(state["step"])
+        # Of another number of ranks: the same part of the epochs is done, to a step.
+        before = int(state.get("steps_per_epoch", self.steps_per_epoch))
+        position = self.step + int(state.get("offset", 0))
+        self.offset = position * self.steps_per_epoch // before - self.step
+        if not self.experiment.steps:
+            self.num_steps = self.experiment.epochs * self.steps_per_epoch - self.offset
         # Checkpoints were made at lines' ends only before they held these two.
         self.sums.assign(state.get("line/sums", np.zeros(4, np.float32)))
         self.line_seconds = float(state.get("line/seconds", 0.0))
@@ -258,12 +272,14 @@ class Trainer:
     def learning_rate(self, steps: np.ndarray) -> np.ndarray:
         """The rate at each of `steps` (numbers of steps done before): warm-up, then constant."""
         factor = self.experiment.learning_rate_factor(self.ranks.size)
-        share = _ramp(steps, self.experiment.warmup_epochs * self.steps_per_epoch)
+        share = _ramp(steps + self.offset, self.experiment.warmup_epochs * self.steps_per_epoch)
         return self.experiment.learning_rate * (1 + (factor - 1) * share)
 
     def kl_weight(self, steps: np.ndarray) -> np.ndarray:
         """The weight of KL/N at each of `steps`: annealed linearly from 0, then constant."""
-        share = _ramp(steps, self.experiment.kl_annealing_epochs * self.steps_per_epoch)
+        share = _ramp(
+            steps + self.offset, self.experiment.kl_annealing_epochs * self.steps_per_epoch
+        )
         return self.experiment.kl_weight * share
 
     def _next_line(self, first: int) -> int:
@@ -305,7 +321,7 @@ class Trainer:
         self.sums.assign(tf.zeros(4))
         return StepLog(
             step=self.step,
-            epoch=self.step / self.steps_per_epoch,
+            epoch=self.position / self.steps_per_epoch,
             loss=loss / count,
             nll=nll / count,
             kl=kl / count,

@@ -13,6 +13,7 @@ import pytest
 
 from bnnlib import checkpoint
 from bnnlib.errors import RecordError
+from bnnlib.experiment import Experiment
 
 
 def state(step: int) -> dict[str, np.ndarray]:
@@ -57,11 +58,19 @@ def test_there_is_none_where_nothing_was_written(tmp_path):
 def test_only_the_newest_are_kept_in_order_of_step(tmp_path):
     for step in (9, 10, 100):
         checkpoint.save(tmp_path, state(step))
-    assert checkpoint.KEEP == 2
+    assert checkpoint.KEEP == Experiment().keep_checkpoints == 2
     assert names(tmp_path) == ["step-000000010.npz", "step-000000100.npz"]
     latest = checkpoint.latest(tmp_path)
     assert latest is not None
     assert latest["step"] == 100
+
+
+def test_as_many_as_asked_are_kept(tmp_path):
+    for step in range(1, 6):
+        checkpoint.save(tmp_path, state(step), keep=3)
+    assert names(tmp_path) == [f"step-{step:09d}.npz" for step in (3, 4, 5)]
+    checkpoint.save(tmp_path, state(6), keep=1)
+    assert names(tmp_path) == ["step-000000006.npz"]
 
 
 def test_saving_a_step_again_replaces_it(tmp_path):
@@ -214,7 +223,7 @@ def fail_open(monkeypatch):
 
 
 def fail_fsync(monkeypatch):
-    monkeypatch.setattr(os, "fsync", no_space)
+    monkeypatch.setattr(os, "fsync", no_space)  # of the file, before it takes its name
 
 
 def fail_rename(monkeypatch):
@@ -278,7 +287,8 @@ def test_the_file_is_on_the_disk_before_it_takes_its_name(tmp_path, monkeypatch)
     monkeypatch.setattr(os, "fsync", lambda file: (happened.append("fsync"), fsync(file)))
     monkeypatch.setattr(os, "replace", lambda a, b: (happened.append("replace"), replace(a, b)))
     checkpoint.write_atomically(tmp_path / "a", lambda file: file.write(b"x"))
-    assert happened == ["fsync", "replace"]
+    # The file's content, then its name, then the folder that holds the name.
+    assert happened == ["fsync", "replace", "fsync"]
 
 
 def test_what_a_killed_writer_leaves_is_never_taken_for_a_checkpoint(tmp_path):

@@ -511,6 +511,60 @@ def test_own_file_with_a_member_that_is_no_array(tmp_path, content):
         data.load(str(tmp_path / "own.npz"))
 
 
+def test_own_file_with_a_member_whose_name_is_no_text(tmp_path):
+    path = tmp_path / "own.npz"
+    np.savez(path, **own_arrays(), **{"ü": np.zeros(1)})
+    content = path.read_bytes()
+    path.write_bytes(content.replace("ü".encode(), b"\xdd\xdd"))
+    with pytest.raises(DataError, match=r"own\.npz: cannot be read .*truncated, damaged.*utf-8"):
+        data.load(str(path))
+
+
+@pytest.mark.parametrize("compression", [zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2])
+def test_own_file_of_another_compression_that_is_damaged(tmp_path, compression):
+    path = tmp_path / "own.npz"
+    np.savez(path, **own_arrays())
+    with zipfile.ZipFile(path) as plain:
+        members = {name: plain.read(name) for name in plain.namelist()}
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    data.load(str(path))
+    content = bytearray(path.read_bytes())
+    at = content.index(b"x_train.npy") + len(b"x_train.npy")
+    content[at : at + 12] = b"\xff" * 12
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"own\.npz: cannot be read .*truncated, damaged"):
+        data.load(str(path))
+
+
+@hypothesis.settings(
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture],
+)
+@hypothesis.given(
+    changes=st.lists(st.tuples(st.floats(0, 1), st.binary(min_size=1, max_size=8)), max_size=4),
+    kept=st.floats(0, 1) | st.just(1.0),
+    compressed=st.booleans(),
+)
+def test_any_damage_to_an_own_file_is_one_kind_of_error_or_harmless(
+    tmp_path, changes, kept, compressed
+):
+    path = tmp_path / "own.npz"
+    (np.savez_compressed if compressed else np.savez)(path, **own_arrays())
+    content = bytearray(path.read_bytes())
+    for place, new in changes:
+        at = int(place * (len(content) - len(new)))
+        content[at : at + len(new)] = new
+    path.write_bytes(content[: int(kept * len(content))])
+    try:
+        dataset = data.load(str(path))
+    except DataError:
+        return
+    assert np.isfinite(dataset.x_train).all()
+
+
 def test_a_zip_bomb_is_refused_before_it_is_unpacked(tmp_path, monkeypatch):
     arrays = own_arrays() | {"x_train": np.zeros((100_000, 8, 9), np.uint8)}
     path = tmp_path / "own.npz"

@@ -234,6 +234,21 @@ def test_without_noise_any_number_of_ranks_trains_the_same(started, name):
         np.testing.assert_allclose(many[key], one[key], atol=1e-5, err_msg=key)
 
 
+@pytest.mark.parametrize("name", LAUNCHES)
+def test_weights_that_differ_in_one_bit_are_named_on_all_ranks(started, name):
+    size, _ = LAUNCHES[name]
+    assert started(name).of("equality", "same") == [None] * size
+    told = started(name).of("equality", "other")
+    if size == 1:
+        assert told == [None]
+        return
+    assert len(set(told)) == 1
+    assert told[0].startswith(
+        "DistributedError: weights or optimizer state differ from rank 0's: layer0/mean (on rank "
+        f"{size - 1}). Memory"
+    )
+
+
 @pytest.mark.parametrize("name", MANY)
 def test_divergence_on_one_rank_is_told_on_all_at_one_step(started, name):
     size, _ = LAUNCHES[name]

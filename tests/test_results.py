@@ -16,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bnnlib import checkpoint, data, models, prediction, provenance, results
+from bnnlib import checkpoint, data, models, prediction, provenance, results, stopping
 from bnnlib.distributed import Ranks
 from bnnlib.errors import ExperimentError, RecordError
 from bnnlib.evaluation import Evaluation, judge
@@ -147,6 +147,147 @@ def test_a_run_that_is_interrupted_goes_on_from_its_checkpoint_to_the_same_bits(
     assert run.resume(last) == last.num_steps
     assert list(run.follow(last)) == []
     assert read("runs/g/b")["metrics"]["accuracy"] == read("runs/g/a")["metrics"]["accuracy"]
+
+
+@pytest.mark.parametrize(
+    ("upkeep", "steps"),
+    [
+        # 8 steps an epoch, and lines end at 3, 6, 8, 11, 14 and 16.
+        ({}, [8, 16]),
+        ({"checkpoint_steps": 3}, [3, 6, 11, 14, 16]),
+        ({"checkpoint_steps": 4}, [6, 8, 14, 16]),
+        ({"checkpoint_minutes": 1e-9}, [3, 6, 8, 11, 14, 16]),
+        ({"checkpoint_minutes": 60.0}, [16]),
+    ],
+)
+def test_checkpoints_come_when_asked(upkeep, steps):
+    experiment = Experiment(
+        **{"model": "CNN_FC", "dataset": "tiny", "epochs": 2, "batch_size": 32, "log_every": 3},
+        **upkeep,
+        keep_checkpoints=99,
+        run_dir="runs/g/a",
+    )
+    run = Run.open(experiment, ALONE, provenance.collect())
+    list(run.follow(trainer_of(experiment)))
+    found = sorted(Path("runs/g/a/checkpoints").iterdir())
+    assert [int(path.stem.partition("-")[2]) for path in found] == steps
+
+
+@pytest.mark.parametrize("whole_line", [True, False])
+def test_a_run_goes_on_to_the_same_bits_from_the_middle_of_an_epoch(whole_line):
+    common = {"model": "BNN_FC_flip", "dataset": "tiny", "epochs": 2, "batch_size": 32}
+    common |= {"log_every": 3, "checkpoint_steps": 3}
+    whole = Run.open(Experiment(**common, run_dir="runs/g/a"), ALONE, provenance.collect())
+    expected = trainer_of(whole.experiment)
+    list(whole.follow(expected))
+
+    experiment = Experiment(**common, run_dir="runs/g/b")
+    run = Run.open(experiment, ALONE, provenance.collect())
+    first = trainer_of(experiment)
+    for line in run.follow(first):
+        if line.step == 11:
+            break
+    if not whole_line:
+        first.ask_to_stop()
+        assert list(first.run()) == []
+        run.save(first)
+    run._writer.wait()
+    results._OPEN.clear()
+    again = trainer_of(experiment)
+    run = Run.open(experiment, ALONE, provenance.collect())
+    assert run.resume(again) == (11 if whole_line else 12)
+    *_, event = read("runs/g/b")["history"]
+    assert (event["event"], event["what"]) == ("continued", f"from step {again.step}")
+    list(run.follow(again))
+    assert all_equal(again.state(), expected.state())
+    assert [without_times(line) for line in run.lines] == [
+        without_times(line) for line in whole.lines
+    ]
+    assert results.read_posterior("runs/g/a") == results.read_posterior("runs/g/b")
+
+
+def all_equal(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> bool:
+    return one.keys() == other.keys() and all(np.array_equal(one[k], other[k]) for k in one)
+
+
+def without_times(line: StepLog) -> dict[str, Any]:
+    return dataclasses.asdict(line) | {"images_per_second": 0, "seconds": 0, "warmup": None}
+
+
+def test_a_stop_is_recorded_with_its_reason_and_raised(monkeypatch):
+    experiment = Experiment(dataset="tiny", model="CNN_FC", run_dir="runs/g/a", log_every=1)
+    monkeypatch.setattr(stopping, "_LISTENER", stopping.Listener(math.inf))
+    run = Run.open(experiment, ALONE, provenance.collect())
+    trainer = trainer_of(experiment)
+    lines = run.follow(trainer)
+    assert [next(lines).step, next(lines).step] == [1, 2]
+    stopping._LISTENER.ask("SIGUSR1")
+    assert next(lines).step == 3  # the step's own line
+    with pytest.raises(stopping.Stopped, match=r"^SIGUSR1, after step 3 of 40; the same command"):
+        next(lines)
+    record = read("runs/g/a")
+    assert record["status"] == "stopped"
+    assert [event["what"] for event in record["history"]] == ["SIGUSR1, after step 3 of 40"]
+    assert checkpoint.latest(Path("runs/g/a/checkpoints"))["step"] == 3
+    assert not Path("runs/g/a/run.lock").exists()
+
+
+def test_evaluation_is_stopped_too(monkeypatch):
+    trainer = trainer_of(Experiment(dataset="tiny", model="CNN_FC", run_dir="runs/g/a"))
+    monkeypatch.setattr(stopping, "_LISTENER", stopping.Listener(math.inf))
+    stopping._LISTENER.ask("SIGTERM")
+    with pytest.raises(stopping.Stopped, match=r"^SIGTERM; the same command started again goes on"):
+        predict(trainer)
+
+
+def test_a_failed_write_of_a_checkpoint_is_raised_by_what_comes_next(monkeypatch):
+    run = open_run(checkpoint_steps=1)
+    trainer = trainer_of(run.experiment)
+    run.save(trainer)
+    run._writer.wait()
+
+    def no_space(*arguments: Any) -> None:
+        raise OSError(28, os.strerror(28))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "replace", no_space)
+        trainer.step = 1
+        run.save(trainer)
+        with pytest.raises(RecordError, match=r"step-000000001\.npz: could not be written \(No sp"):
+            run.save(trainer)
+    run.save(trainer)
+    run._writer.wait()
+    assert checkpoint.latest(run.directory / "checkpoints")["step"] == 1
+
+
+def test_the_log_is_on_the_disk_before_the_checkpoint_that_relies_on_it(monkeypatch):
+    run = open_run()
+    run.log(step_log(1))
+    synced: list[str] = []
+    fsync = os.fsync
+
+    def note(descriptor: int) -> None:
+        synced.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")).name)
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", note)
+    run.save(trainer_of(run.experiment))
+    run._writer.wait()
+    assert synced[0] == "steps.jsonl"
+    assert synced[1].startswith(".step-000000000.npz.")
+    assert synced[2] == "checkpoints"
+
+
+def test_what_killed_writers_left_is_removed_and_nothing_else():
+    run = open_run()
+    left = [".run.json.12.tmp", "checkpoints/.step-000000001.npz.12.tmp", ".steps.jsonl.1.tmp"]
+    kept = [".my.notes.tmp", "checkpoints/notes.tmp", "train.ipynb"]
+    (run.directory / "checkpoints").mkdir()
+    for name in [*left, *kept]:
+        (run.directory / name).write_text("half")
+    open_run()
+    assert not any((run.directory / name).exists() for name in left)
+    assert all((run.directory / name).exists() for name in kept)
 
 
 def predict(trainer: Trainer) -> tuple[Prediction, np.ndarray]:
@@ -289,8 +430,35 @@ def test_other_parameters_are_refused_by_name_and_value():
 
 def test_another_number_of_ranks_is_refused():
     open_run()
-    with pytest.raises(RecordError, match=r"other parameters: ranks \(1 there, 2 now\)\. "):
+    with pytest.raises(
+        RecordError, match=r"parameters: ranks \(1 there, 2 now\)\. .* on_rank_change to continue"
+    ):
         open_run(ranks=Ranks(size=2))
+    with pytest.raises(
+        RecordError, match=r"epochs \(10 there, 3 now\), ranks \(1 there, 2 now\)\. Give"
+    ):
+        open_run(ranks=Ranks(size=2), epochs=3)
+
+
+def test_another_number_of_ranks_is_taken_where_it_is_asked_for_and_told(caplog):
+    open_run()
+    Path("runs/g/a/checkpoints").mkdir()
+    run = open_run(ranks=Ranks(size=2), on_rank_change="continue")
+    record = read(run.directory)
+    assert record["ranks"] == 2
+    (event,) = record["history"]
+    assert event["event"] == "ranks changed"
+    assert event["what"].startswith("2 rank(s) instead of 1: from here on data order, weight noise")
+    assert event["what"] in caplog.text
+    with pytest.raises(RecordError, match=r"ranks \(2 there, 1 now\)"):
+        open_run()
+
+
+def test_how_a_run_is_kept_may_be_another_when_it_goes_on():
+    open_run(checkpoint_steps=5)
+    record = read(open_run(checkpoint_minutes=1.0, keep_checkpoints=9, stall_minutes=1).directory)
+    assert record["parameters"]["checkpoint_steps"] == 0
+    assert record["parameters"]["keep_checkpoints"] == 9
 
 
 def test_another_spelling_of_the_same_directory_is_the_same_run():

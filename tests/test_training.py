@@ -595,11 +595,48 @@ def test_a_state_holds_weights_moments_step_and_the_unfinished_line(dataset):
     assert int(state["step"]) == 6
     weights = {name: value for name, value in state.items() if name.startswith("layer")}
     assert all_equal(weights, trainer.network.weights())
-    assert len(state) == 1 + 3 * len(weights) + 2
+    assert len(state) == 3 * len(weights) + 5
+    assert (int(state["offset"]), int(state["steps_per_epoch"])) == (0, 6)
     assert not state["line/sums"].any()  # this line is finished
     kept = state["layer0/mean"].copy()
     list(trainer.run())
     np.testing.assert_array_equal(state["layer0/mean"], kept)  # no view of what trains on
+
+
+def test_another_number_of_ranks_goes_on_at_the_same_part_of_the_epochs(dataset):
+    """By hand: 6 steps an epoch with batches of 4 stand for 3 of 8, as for two ranks."""
+    few = trainer_of(dataset, batch_size=4, epochs=3)
+    list(few.run(until=lambda: few.step == 6))
+    for _ in range(3):  # half the second epoch
+        few.ask_to_stop()
+        list(few.run())
+    assert (few.step, few.position) == (9, 9)
+
+    more = trainer_of(dataset, batch_size=8, epochs=3, log_every=1)
+    more.restore(few.state())
+    # 1.5 epochs are 4.5 steps of 3: the half step is taken again, none is left out.
+    assert (more.step, more.position, more.num_steps) == (9, 4, 14)
+    rates = trainer_of(dataset, batch_size=8, epochs=3, warmup_epochs=2).learning_rate(np.arange(9))
+    again = trainer_of(dataset, batch_size=8, epochs=3, warmup_epochs=2)
+    again.restore(few.state())
+    assert again.learning_rate(np.array([9]))[0] == rates[4]
+    lines = list(more.run())
+    assert [line.step for line in lines] == [10, 11, 12, 13, 14]
+    assert lines[-1].epoch == 3
+    # And back, at the end of an epoch.
+    back = trainer_of(dataset, batch_size=4, epochs=4)
+    back.restore(more.state())
+    assert (back.step, back.position, back.num_steps) == (14, 18, 20)
+    assert [line.epoch for line in back.run()] == [4]
+
+
+def test_steps_that_were_asked_for_are_as_many_with_another_number_of_ranks(dataset):
+    few = trainer_of(dataset, batch_size=4, steps=7, log_every=1)
+    list(few.run(until=lambda: few.step == 4))
+    more = trainer_of(dataset, batch_size=8, steps=7, log_every=1)
+    more.restore(few.state())
+    assert (more.step, more.position, more.num_steps) == (4, 2, 7)
+    assert [line.step for line in more.run()] == [5, 6, 7]
 
 
 def test_noise_streams_of_ranks(dataset):

@@ -110,6 +110,18 @@ def check_agreement(ranks, folder):
     }
 
 
+def check_equality(ranks):
+    """Weights that are the same on all ranks, and that differ in the last bit on the last one."""
+    same = {"layer0/mean": np.ones(3, np.float32), "adam1/0": np.zeros(2, np.float32)}
+    other = dict(same)
+    if ranks.rank == ranks.size - 1 > 0:
+        other["layer0/mean"] = np.nextafter(same["layer0/mean"], np.float32(2))
+    return {
+        "same": error_of(lambda: distributed.refuse_difference(same)),
+        "other": error_of(lambda: distributed.refuse_difference(other)),
+    }
+
+
 def trainer_of(dataset, ranks, network_seed=0, network=None, **parameters):
     experiment = Experiment(
         **{"batch_size": 8, "steps": 9, "log_every": 2, "model": "BNN_FC_flip"} | parameters
@@ -226,6 +238,7 @@ def main(folder):
         "shared": shared,
         "resume": check_resumption(ranks, state),
         "divergence": check_divergence(ranks),
+        "equality": check_equality(ranks),
         "prediction": check_prediction(ranks),
         "threads_error": error_of(lambda: distributed.init(threads=2)),
         "same_threads_again": dataclasses.asdict(distributed.init(threads=1)),
