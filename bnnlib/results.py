@@ -427,7 +427,7 @@ class Run:
         The first error stays: what other ranks meet after it are its consequences.
         """
         if self.ranks.rank in (0, error.get("rank")) and not self._has_failed():
-            self._update(status="failed", error=dict(error), ended=_now())
+            self._update(status="failed", error=_without_home(dict(error)), ended=_now())
         self._close()
 
     def _has_failed(self) -> bool:
@@ -563,7 +563,7 @@ def record_failure(
         "status": "failed",
         "metrics": {},
         "evaluation": [],
-        "error": dict(error),
+        "error": _without_home(dict(error)),
         "ranks": ranks,
         "hosts": [],
         "threads": 0,
@@ -1060,6 +1060,16 @@ def _fail_with_the_kernel(run: Run) -> None:
             run.fail(error_of(error))
 
     shell.events.register("post_run_cell", after_cell)
+
+
+def _without_home(value: Any) -> Any:
+    """Texts with ``~`` for the user's home: a traceback names the place of every file."""
+    home = str(Path.home()).rstrip("/")
+    if isinstance(value, Mapping):
+        return {key: _without_home(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_home(item) for item in value]
+    return value.replace(home, "~") if isinstance(value, str) and home else value
 
 
 def _event(event: str, what: str) -> dict[str, Any]:

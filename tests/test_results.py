@@ -412,6 +412,13 @@ def test_the_record_holds_no_secret_and_no_place_but_the_runs_own(tmp_path, monk
         assert trace not in text
 
 
+def test_a_recorded_traceback_does_not_name_the_users_home(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/somebody-9f3")
+    run = open_run()
+    run.fail({"rank": 0, "type": "E", "message": "m", "traceback": ["/home/somebody-9f3/a.py, 1"]})
+    assert read(run.directory)["error"]["traceback"] == ["~/a.py, 1"]
+
+
 # --------------------------------------------------------------------------- a directory in use
 
 
