@@ -414,7 +414,10 @@ class Cluster:
         if not self.client.outstanding or not _alive([self._cluster.engine_set.pid]):
             return
         with contextlib.suppress(Exception):  # the engines are ended anyway, with or without words
-            self.client.send_signal("INT", targets=self._ids, block=False)
+            # Jupyter's own message, which the engine's control thread hears while a cell runs;
+            # ipyparallel's `send_signal` would need a nanny beside each engine.
+            self.client._send_control_request(self._ids, "interrupt_request", {}, block=False)
+        with contextlib.suppress(Exception):
             self.client.wait(timeout=WAIT_FOR_CELL)
 
 

@@ -177,7 +177,7 @@ class Kernel:
                 self.manager.interrupt_kernel()
 
         reply = self.client.execute_interactive(
-            textwrap.dedent(source), allow_stdin=False, timeout=PROMISED, output_hook=hook
+            textwrap.dedent(source).strip(), allow_stdin=False, timeout=PROMISED, output_hook=hook
         )
         return reply["content"]["status"], "".join(shown)
 
@@ -208,7 +208,7 @@ def kernel():
             one.manager.shutdown_kernel(now=True)
 
 
-def test_no_engine_outlives_an_exception_an_interrupt_or_the_kernel(kernel):
+def test_no_engine_outlives_an_exception_an_interrupt_or_the_kernel(kernel, tmp_path):
     everything = kernel.start()
     status, shown = kernel.run("%%ranks\nfrom bnnlib import launcher\nprint(launcher.size())")
     assert (status, shown) == ("ok", "2\n")
@@ -219,8 +219,20 @@ def test_no_engine_outlives_an_exception_an_interrupt_or_the_kernel(kernel):
 
     everything = kernel.start()
     status, shown = kernel.run(
-        "%%ranks\nimport time\nprint('asleep', flush=True)\ntime.sleep(1000)", interrupt_at="asleep"
+        f"""
+        %%ranks
+        import pathlib
+        import time
+        from bnnlib import launcher
+        print('asleep', flush=True)
+        try:
+            time.sleep(1000)
+        finally:
+            pathlib.Path({str(tmp_path)!r}, str(launcher.rank())).touch()
+        """,
+        interrupt_at="asleep",
     )
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0", "1"]  # each had its last word
     assert status == "error"
     assert "KeyboardInterrupt" in shown
     assert_gone(everything)

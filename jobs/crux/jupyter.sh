@@ -1,0 +1,23 @@
+#!/bin/bash -l
+#PBS -N bnn-lab
+#PBS -l select=1:system=crux
+#PBS -l place=scatter
+#PBS -l walltime=01:00:00
+#PBS -l filesystems=home:eagle
+#PBS -q debug
+#PBS -A your_project
+#PBS -j oe
+#PBS -k doe
+# JupyterLab on a job's first node; notebooks/04_interactive, with site = "crux", starts its ranks on
+# all of them. From the repository's top folder:
+#
+#   qsub -A PROJECT jobs/crux/jupyter.sh
+#
+# The job's output names a file with the ssh tunnel and the address. Not run on Crux.
+set -euo pipefail
+cd "$PBS_O_WORKDIR"
+source jobs/crux/site.sh
+source jobs/lab.sh
+site_env
+
+lab crux.alcf.anl.gov
