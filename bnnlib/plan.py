@@ -94,6 +94,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m bnnlib.plan", description=main.__doc__)
     parser.add_argument("plan", help="a YAML file, such as jobs/plans/scaling.yaml")
     parser.add_argument("runs", help="folder of the records")
+    parser.add_argument("--models", nargs="+", help="leave out the plan's other models")
     parser.add_argument("--repeat", type=int, default=0, help="number of this repeat")
     arguments = parser.parse_args(argv)
     try:
@@ -101,6 +102,8 @@ def main(argv: list[str] | None = None) -> None:
     except BnnlibError as error:
         # Before MPI starts, on every rank alike: each can end by itself.
         parser.exit(1, f"{parser.prog}: {error}\n" if launcher.rank() == 0 else None)
+    if arguments.models:
+        experiments = [one for one in experiments if one.model in arguments.models]
     origin = provenance.collect()  # starts processes, which none may once MPI runs
     _train_all(experiments, origin)
 

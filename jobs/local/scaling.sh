@@ -12,8 +12,10 @@ cd "$(dirname "$0")/../.."
 # Resources: a rank a core for what is timed. Calibration may share cores.
 form=${1:-full}
 case $form in
-  full) runs=runs/scaling plan="" repeats=3 many="1 2 4 8" ;;
-  short | tiny) runs=runs/scaling_$form plan=_$form repeats=1 many="1 2" ;;
+  full) runs=runs/scaling plan="" repeats=3 many="1 2 4 8" ladder=() ;;
+  short | tiny)
+    runs=runs/scaling_$form plan=_$form repeats=1 many="1 2" ladder=(--times 10 --repeats 3)
+    ;;
   *) echo "usage: $0 [full | short | tiny]" >&2; exit 2 ;;
 esac
 at_once=2
@@ -23,7 +25,8 @@ PATH=$PWD/.venv/bin:$PATH
 export PATH TF_CPP_MIN_LOG_LEVEL=2
 
 if [[ ! -e $runs/ladder.json ]]; then
-  mpiexec -n $at_once -bind-to core python -m bnnlib.scaling ladder --out "$runs/ladder.json"
+  mpiexec -n $at_once -bind-to core python -m bnnlib.scaling ladder --out "$runs/ladder.json" \
+    "${ladder[@]}"
 fi
 for ((repeat = 0; repeat < repeats; repeat++)); do
   for ranks in 1 $at_once; do
