@@ -8,7 +8,7 @@ import yaml
 
 from bnnlib import experiment, sweep
 from bnnlib.errors import ExperimentError, RecordError
-from bnnlib.results import KEYS
+from bnnlib.results import KEYS, SCHEMA
 
 ROOT = Path(__file__).parents[1]
 SMALL = {"ranks": [1, 2], "vary": {"model": ["CNN_FC", "BNN_FC_flip"], "seed": [3]}}
@@ -93,7 +93,7 @@ def write_record(job: sweep.Job, status: str, **changes) -> None:
     empty = {int: 0, str: "", dict: {}, list: []}
     record = {key: empty.get(types[0]) for key, types in KEYS.items()}
     parameters = experiment.Experiment().to_dict() | job.parameters
-    record |= {"schema": 2, "parameters": parameters, "status": status, "ranks": job.ranks}
+    record |= {"schema": SCHEMA, "parameters": parameters, "status": status, "ranks": job.ranks}
     (job.directory / "run.json").write_text(json.dumps(record | changes))
 
 
