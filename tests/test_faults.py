@@ -132,7 +132,7 @@ def test_a_second_writer_is_refused_and_a_hung_rank_ends_all(launch, tmp_path):
     second = (tmp_path / "second.txt").read_text()
     assert "second=1" in lines, second
     assert "first goes on" in lines
-    assert re.search(rf"LockedError: {run}: is being written by another run \\(process", second)
+    assert re.search(rf"LockedError: {run}: is being written by another run \(process", second)
     assert lines[-1].startswith("first=")
     assert lines[-1] != "first=0"
     assert done.ended - int((tmp_path / "hung").read_text()) < 18 + 60
