@@ -1122,7 +1122,7 @@ class _Run:
 
     def _stalled(self, error: DistributedError) -> None:
         """End this rank from another thread: its main thread hangs, or waits for one that does."""
-        frames = [*traceback.format_exception(error)]
+        frames = "".join(traceback.format_exception(error)).splitlines()
         index = self.recorder.cell_index
         own = Failure.here(self.rank, type(error).__name__, str(error), frames, index)
         if self.rank != 0:
