@@ -207,7 +207,7 @@ class Trainer:
                 last = min(
                     self._next_line(first), self.steps_per_epoch, first + self.num_steps - self.step
                 )
-                done, rate = self._train(batches[first:last])
+                done, rate = self.train(batches[first:last])
                 first += done
                 if first == last:
                     yield self._line(rate, warmup)
@@ -286,7 +286,7 @@ class Trainer:
         every = self.experiment.log_every
         return (first // every + 1) * every
 
-    def _train(self, batches: np.ndarray) -> tuple[int, float]:
+    def train(self, batches: np.ndarray) -> tuple[int, float]:
         """Takes a step a batch, fewer if a rank is asked to stop: how many, and the last's rate."""
         steps = np.arange(self.step, self.step + len(batches))
         rates = self.learning_rate(steps)

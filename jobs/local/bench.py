@@ -1,0 +1,476 @@
+"""A training step against what else a reader could have written; `make bench` runs it.
+
+For each network, on MNIST or CIFAR-10 shapes, batch 64, one pinned core and all cores:
+
+    bnnlib             this library's Trainer: the steps of a log line in one graph
+    keras_fit          TFP's layers (Keras' for the deterministic twins), trained by Keras' `fit`
+    tf_function        the same layers, a training step in a `tf.function`, batches resident
+    tf_function_onednn the same with TF_ENABLE_ONEDNN_OPTS=1, which this library sets for itself
+
+The deterministic twin, the fourth baseline of a Bayesian network, is a network of this table.
+
+Every way is a process of its own. The processes of one network take turns, so that noise of the
+machine meets all of them; a figure is the median over the turns. The rates of this core (matrix
+product, copy, normal draws) are measured in turns with them and give the floor of a step: its
+multiplications, its passes over activations and weights, its draws.
+
+    python jobs/local/bench.py [--repeats 5] [--models BNN_FC_flip …] [--out figures/bench]
+
+writes bench.csv (a row a network, way and number of threads), floor.csv, prediction.csv (30 draws
+over 10,000 images), memory.csv (peak of a rank) and bench.json, their origin.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+BATCH = 64
+MNIST = ("BNN_conv_flip", "BNN_conv_nonflip", "BNN_FC_flip", "BNN_FC_nonflip", "CNN_conv", "CNN_FC")
+VGG = ("BNN_VGG_flip", "CNN_VGG")
+WAYS = ("bnnlib", "keras_fit", "tf_function", "tf_function_onednn")
+SHAPES = {"mnist": (28, 28, 1), "cifar10": (32, 32, 3)}
+SECONDS = 0.7  # of one turn
+NUM_IMAGES = {"mnist": 60_000, "cifar10": 50_000}
+PREDICTED = ("BNN_FC_flip", "BNN_conv_flip")  # 30 draws over 10,000 images
+
+
+# --- a worker: one network, one way, one number of threads ---------------------------------------
+
+
+def worker(model: str, way: str, threads: int) -> None:
+    """Answers each line of standard input by one line of figures; ends with its input."""
+    os.sched_setaffinity(0, set(sorted(os.sched_getaffinity(0))[:threads]))
+    dataset = "cifar10" if "VGG" in model else "mnist"
+    step, predict = (own if way == "bnnlib" else tfp)(model, dataset, threads, way)
+    step(3)  # traced, and its memory found
+    count = 3
+    started = time.perf_counter()
+    step(count)
+    # As many steps as fill a turn, whatever the way's speed.
+    count = max(2, min(400, int(SECONDS * count / (time.perf_counter() - started))))
+    step(count)
+    print(json.dumps({"ready": count}), flush=True)
+    for line in sys.stdin:
+        started = time.perf_counter()
+        if line.strip() == "predict":
+            predict()
+            found = {"seconds": time.perf_counter() - started}
+        else:
+            step(count)
+            found = {"ms": (time.perf_counter() - started) / count * 1e3}
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        print(json.dumps(found | {"peak_mib": peak}), flush=True)
+
+
+def images_of(dataset: str, train: int):
+    """Random images of the real set's shape and size; speed does not depend on what they show."""
+    import numpy as np
+
+    generator = np.random.default_rng(0)
+    shape = SHAPES[dataset]
+    x = generator.integers(0, 256, (train + 10_000, *shape), dtype=np.uint8)
+    y = generator.integers(0, 10, train + 10_000)
+    return (x[:train], y[:train]), (x[train:], y[train:])
+
+
+def own(model: str, dataset: str, threads: int, way: str):
+    import numpy as np
+
+    from bnnlib import distributed, models, prediction, training
+    from bnnlib.data import Dataset, epoch_batches
+    from bnnlib.experiment import Experiment
+
+    ranks = distributed.init(threads)
+    (x, y), (x_test, y_test) = images_of(dataset, NUM_IMAGES[dataset])
+    data = Dataset(
+        name=dataset, x_train=x, y_train=y, x_test=x_test, y_test=y_test, num_classes=10,
+        scale=1 / 255, mean_image=None,
+    )  # fmt: skip
+    network = models.build(model, data.image_shape, 10)
+    trainer = training.Trainer(Experiment(model=model, dataset=dataset), data, network, ranks)
+    batches = epoch_batches(len(x), BATCH, 1, 0, 0, 0)
+
+    def step(count: int) -> None:
+        trainer.train(batches[:count])
+
+    predictor = prediction.Predictor(network, data, 30, 0)
+    return step, lambda: predictor(x_test)
+
+
+def tfp(model: str, dataset: str, threads: int, way: str):
+    """What TFP's documentation shows: Keras layers with a KL loss, `fit` or a step of one's own."""
+    os.environ["TF_USE_LEGACY_KERAS"] = "1"
+    if way.endswith("onednn"):
+        os.environ["TF_ENABLE_ONEDNN_OPTS"] = "1"
+    import numpy as np
+    import tensorflow as tf
+    import tf_keras as keras
+
+    tf.config.threading.set_intra_op_parallelism_threads(threads)
+    tf.config.threading.set_inter_op_parallelism_threads(1)
+    (x, y), (x_test, _) = images_of(dataset, NUM_IMAGES[dataset])
+    network = tfp_network(model, SHAPES[dataset], len(x))
+    optimizer = keras.optimizers.Adam(1e-3)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    scaled_test = (x_test / np.float32(255)).astype(np.float32)
+
+    def predict() -> None:
+        # 30 predictions of Keras; a Flipout layer draws anew in each.
+        probs = sum(tf.nn.softmax(network.predict(scaled_test, verbose=0)) for _ in range(30)) / 30
+        assert probs.shape == (10_000, 10)
+
+    if way == "keras_fit":
+        network.compile(optimizer, loss)
+        scaled = (x[: 500 * BATCH] / np.float32(255)).astype(np.float32)
+
+        def fit(count: int) -> None:
+            network.fit(scaled[: count * BATCH], y[: count * BATCH], BATCH, verbose=0)
+
+        return fit, predict
+
+    count = 100
+    resident = tf.constant(
+        (x[: count * BATCH] / np.float32(255)).reshape(count, BATCH, *SHAPES[dataset]), tf.float32
+    )
+    labels = tf.constant(y[: count * BATCH].reshape(count, BATCH))
+
+    @tf.function
+    def one(images, targets):
+        with tf.GradientTape() as tape:
+            value = loss(targets, network(images, training=True)) + sum(network.losses)
+        gradients = tape.gradient(value, network.trainable_variables)
+        optimizer.apply_gradients(zip(gradients, network.trainable_variables, strict=True))
+        return value
+
+    pairs = [(resident[i], labels[i]) for i in range(count)]
+
+    def steps(wanted: int) -> None:
+        for index in range(wanted):
+            value = one(*pairs[index % count])
+        value.numpy()
+
+    return steps, predict
+
+
+def tfp_network(model: str, shape: tuple[int, int, int], num_train: int):
+    """The same network of TFP's and Keras' layers, KL/N among its losses."""
+    import tensorflow_probability as tfp
+    import tf_keras as keras
+
+    def kl(q, p, _):
+        return tfp.distributions.kl_divergence(q, p) / num_train
+
+    flip, bayesian, everywhere = model.endswith("_flip"), "BNN" in model, "VGG" in model
+    layers = tfp.layers
+    convolution = layers.Convolution2DFlipout if flip else layers.Convolution2DReparameterization
+    dense = layers.DenseFlipout if flip else layers.DenseReparameterization
+
+    def conv(filters: int, size: int, relu: bool = True):
+        words = {"padding": "SAME", "activation": "relu"}
+        if bayesian:
+            return convolution(filters, size, kernel_divergence_fn=kl, **words)
+        return keras.layers.Conv2D(filters, size, **words)
+
+    def full(units: int, activation: str | None = None, first: bool = False):
+        if bayesian and (first or everywhere):
+            return dense(units, activation=activation, kernel_divergence_fn=kl)
+        return keras.layers.Dense(units, activation=activation)
+
+    pool, flat = keras.layers.MaxPooling2D, keras.layers.Flatten
+    if "VGG" in model:
+        blocks = [
+            layer for f in (32, 64, 128) for layer in (conv(f, 3), conv(f, 3), pool(2))
+        ]
+        rest = [flat(), full(128, "relu"), full(10)]
+    elif "conv" in model:
+        blocks, rest = [conv(64, 5), pool(2)], [flat(), full(10)]
+    else:
+        blocks, rest = [flat(), full(64, "relu", first=True)], [full(10)]
+    network = keras.Sequential([keras.Input(shape), *blocks, *rest])
+    return network
+
+
+# --- the floor: what this core could do ----------------------------------------------------------
+
+
+def rates() -> dict[str, float]:
+    """This core's single-precision product (GFLOP/s), copy (GB/s) and normal draw (ns), now."""
+    import numpy as np
+
+    a = np.ones((1024, 1024), np.float32)
+    big = np.ones(1 << 24, np.float32)
+    copy = np.empty_like(big)
+    generator, draws = np.random.default_rng(0), np.empty(1 << 20, np.float32)
+
+    def best(action, times: int) -> float:
+        durations = []
+        for _ in range(times):
+            started = time.perf_counter()
+            action()
+            durations.append(time.perf_counter() - started)
+        return min(durations)
+
+    return {
+        "gflop_per_s": 2 * 1024**3 / best(lambda: a @ a, 5) / 1e9,
+        "copy_gb_per_s": 2 * big.nbytes / best(lambda: np.copyto(copy, big), 3) / 1e9,
+        "ns_per_normal": best(lambda: generator.standard_normal(out=draws, dtype=np.float32), 3)
+        / len(draws)
+        * 1e9,
+    }
+
+
+def rates_worker() -> None:
+    os.sched_setaffinity(0, set(sorted(os.sched_getaffinity(0))[:1]))
+    rates()
+    print(json.dumps({"ready": 1}), flush=True)
+    for _ in sys.stdin:
+        print(json.dumps(rates()), flush=True)
+
+
+def counts(model: str) -> dict[str, float]:
+    """What one step must do: 10^9 operations of products, 10^9 bytes to pass over, normal draws.
+
+    A forward product and its gradients of kernel and of input are 2 operations each a multiply;
+    the first layer needs no gradient of its input, and Flipout doubles all of its layer's. Passed
+    over, once written and once read each: the output of each layer (twice for Flipout) and its
+    gradient, and thrice its kernel's numbers for Adam.
+    """
+    flip, bayesian, everywhere = model.endswith("_flip"), "BNN" in model, "VGG" in model
+    if everywhere:
+        plan, side, channels = [], 32, 3
+        for filters in (32, 64, 128):
+            for pool in (False, True):
+                plan.append((9 * channels * filters, side * side, filters))
+                channels = filters
+                side = side // 2 if pool else side
+        plan += [(side * side * channels * 128, 1, 128), (1280, 1, 10)]
+    elif "conv" in model:
+        plan = [(25 * 64, 784, 64), (14 * 14 * 64 * 10, 1, 10)]
+    else:
+        plan = [(784 * 64, 1, 64), (640, 1, 10)]
+    operations = passes = draws = 0.0
+    for index, (kernel, places, outputs) in enumerate(plan):
+        is_bayesian = bayesian and (everywhere or index == 0)
+        twice = 2 if flip and is_bayesian else 1
+        products = 2 if index == 0 else 3
+        operations += 2.0 * BATCH * kernel * places * products * twice
+        numbers = kernel * (2 if is_bayesian else 1)
+        passes += 4.0 * (2 * BATCH * places * outputs * (1 + twice) + 2 * 3 * numbers)
+        draws += kernel if is_bayesian else 0
+    return {"gflop": operations / 1e9, "gbyte": passes / 1e9, "draws": draws}
+
+
+# --- the parent: takes turns ---------------------------------------------------------------------
+
+
+class Process:
+    """A worker and what it answered."""
+
+    def __init__(self, *words: object) -> None:
+        environment = {k: v for k, v in os.environ.items() if k != "TF_ENABLE_ONEDNN_OPTS"}
+        environment |= {"TF_CPP_MIN_LOG_LEVEL": "3", "OPENBLAS_NUM_THREADS": "1"}
+        environment["PYTHONPATH"] = str(ROOT)
+        command = [sys.executable, __file__, "--worker", *map(str, words)]
+        self.process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env=environment,
+        )
+        self.answer()
+
+    def answer(self) -> dict[str, float]:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line:
+            raise SystemExit(f"the worker {self.process.args} ended with {self.process.wait()}")
+        return json.loads(line)
+
+    def ask(self, what: str = "step") -> dict[str, float]:
+        assert self.process.stdin is not None
+        self.process.stdin.write(what + "\n")
+        self.process.stdin.flush()
+        return self.answer()
+
+    def close(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def spread(values: list[float]) -> tuple[float, float, float]:
+    return statistics.median(values), min(values), max(values)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--repeats", type=int, default=5, help="turns of each process (default 5)")
+    parser.add_argument("--models", nargs="+", default=[*MNIST, *VGG])
+    parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
+    parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=WAYS)
+    parser.add_argument("--out", type=Path, help="folder of the tables; without: only printed")
+    parser.add_argument("--worker", nargs="+", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.worker == ["rates"]:
+        return rates_worker()
+    if arguments.worker:
+        model, way, threads = arguments.worker
+        return worker(model, way, int(threads))
+    started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    gauge = Process("rates")
+    gauged: list[dict[str, float]] = []
+    rows, floors, predictions, memory = [], [], [], []
+    for model in arguments.models:
+        for threads in arguments.threads:
+            workers = {way: Process(model, way, threads) for way in arguments.ways}
+            times: dict[str, list[float]] = {way: [] for way in workers}
+            peaks: dict[str, float] = {}
+            here = []
+            for _ in range(arguments.repeats):
+                here.append(gauge.ask())
+                for way, process in workers.items():
+                    found = process.ask()
+                    times[way].append(found["ms"])
+                    peaks[way] = found["peak_mib"]
+            reference = statistics.median(times.get("tf_function", [float("nan")]))
+            for way, values in times.items():
+                median, least, most = spread(values)
+                rows.append(
+                    {
+                        "model": model, "baseline": way, "threads": threads,
+                        "ms_per_step": round(median, 4), "ms_min": round(least, 4),
+                        "ms_max": round(most, 4), "speedup": round(reference / median, 3),
+                    }
+                )  # fmt: skip
+                print(
+                    f"{model:17}{way:20}{threads} thread(s) {median:8.2f} ms"
+                    f" ({least:.2f} to {most:.2f}), {reference / median:5.2f} of tf_function",
+                    flush=True,
+                )
+            if threads == 1 and "bnnlib" in times:
+                floors.append(floor(model, here, statistics.median(times["bnnlib"])))
+                print("   floor:", floors[-1], flush=True)
+            gauged += here
+            if threads == 1:
+                memory += [{"model": model, "baseline": w, "peak_mib": p} for w, p in peaks.items()]
+            if model in PREDICTED and threads == 1 and {"bnnlib", "tf_function"} <= set(workers):
+                seconds = {w: [] for w in ("bnnlib", "tf_function")}
+                for turn in range(1 + min(3, arguments.repeats)):
+                    for way, kept in seconds.items():
+                        second = workers[way].ask("predict")["seconds"]
+                        if turn > 0:  # the first traces
+                            kept.append(second)
+                for way, kept in seconds.items():
+                    median, least, most = spread(kept)
+                    name = "bnnlib" if way == "bnnlib" else "keras_predict"
+                    predictions.append(
+                        {
+                            "model": model, "baseline": name, "threads": threads,
+                            "seconds": round(median, 3), "seconds_min": round(least, 3),
+                            "seconds_max": round(most, 3),
+                            "speedup": round(statistics.median(seconds["tf_function"]) / median, 2),
+                        }
+                    )  # fmt: skip
+                    print("   30 draws, 10,000 images:", predictions[-1], flush=True)
+            for process in workers.values():
+                process.close()
+    gauge.close()
+    costs = cost_of_being_bayesian(rows)
+    for row in costs:
+        print(row)
+    if arguments.out:
+        arguments.out.mkdir(parents=True, exist_ok=True)
+        tables = {
+            "bench": rows, "floor": floors, "prediction": predictions, "memory": memory,
+            "twin": costs,
+        }  # fmt: skip
+        for name, table in tables.items():
+            if table:
+                write(arguments.out / f"{name}.csv", table)
+        origin = {"started": started, "repeats": arguments.repeats, "batch_size": BATCH}
+        origin["rates"] = {
+            key: dict(zip(("median", "min", "max"), spread([g[key] for g in gauged]), strict=True))
+            for key in gauged[0]
+        }
+        (arguments.out / "bench.json").write_text(json.dumps(origin | where(), indent=2) + "\n")
+
+
+def floor(model: str, here: list[dict[str, float]], measured: float) -> dict[str, object]:
+    """The least that a step can take at this core's best rates, and how far it is from that."""
+    need = counts(model)
+    fastest = {"gflop_per_s": max, "copy_gb_per_s": max, "ns_per_normal": min}
+    rate = {key: pick(turn[key] for turn in here) for key, pick in fastest.items()}
+    products = need["gflop"] / rate["gflop_per_s"] * 1e3
+    passes = need["gbyte"] / rate["copy_gb_per_s"] * 1e3
+    draws = need["draws"] * rate["ns_per_normal"] / 1e6
+    parts = {"products_ms": products, "passes_ms": passes, "draws_ms": draws}
+    least = sum(parts.values())
+    return {
+        "model": model,
+        **{key: round(value, 3) for key, value in rate.items()},
+        **{key: round(value, 3) for key, value in parts.items()},
+        "floor_ms": round(least, 3), "ms_per_step": round(measured, 3),
+        "measured_over_floor": round(measured / least, 2),
+    }  # fmt: skip
+
+
+def cost_of_being_bayesian(rows: list[dict[str, object]]) -> list[dict[str, object]]:
+    """Each network's step over its deterministic twin's, way by way."""
+    times = {(r["model"], r["baseline"], r["threads"]): r["ms_per_step"] for r in rows}
+    found = []
+    for (model, way, threads), ms in times.items():
+        twin = (f"CNN_{str(model).split('_')[1]}", way, threads)
+        if str(model).startswith("BNN") and twin in times:
+            over = round(float(ms) / float(times[twin]), 3)  # type: ignore[arg-type]
+            found.append(
+                {"model": model, "baseline": way, "threads": threads, "ms_over_twin": over}
+            )
+    return found
+
+
+def where() -> dict[str, object]:
+    """Versions, hardware, commit and command: what a measured figure is worth nothing without."""
+    from importlib.metadata import version
+
+    def said(*command: str) -> str:
+        return subprocess.run(command, capture_output=True, text=True, cwd=ROOT).stdout.strip()
+
+    cpu = next(
+        (line for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
+        ": unknown",
+    )
+    packages = ("tensorflow", "tf-keras", "tensorflow-probability", "horovod", "numpy")
+    return {
+        "commit": said("git", "rev-parse", "HEAD"),
+        "clean": said("git", "status", "--porcelain") == "",
+        "command": " ".join(["python", "jobs/local/bench.py", *sys.argv[1:]]),
+        "cpu": cpu.split(":")[1].strip(),
+        "cores": os.cpu_count(),
+        "load_at_end": os.getloadavg()[0],
+        "python": platform.python_version(),
+        "versions": {name: version(name) for name in packages},
+    }
+
+
+def write(path: Path, table: list[dict[str, object]]) -> None:
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(table[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(table)
+
+
+if __name__ == "__main__":
+    main()
