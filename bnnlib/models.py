@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ from bnnlib.layers import (
     Reparameterization,
     Tensor,
     dropout,
+    largest_of_four,
     max_pool,
     stream_key,
     substream,
@@ -73,30 +75,52 @@ class Network(tf.Module):
         self.is_bayesian = any(layer.bayesian for layer in layers)
         self.is_stochastic = self.is_bayesian or dropout > 0
 
-    def __call__(self, images: Tensor, seed: Tensor) -> Tensor:
+    def __call__(
+        self, images: Tensor, seed: Tensor, stddevs: list[Tensor | None] | None = None
+    ) -> Tensor:
         """Logits of one training draw: Flipout layers give every image a perturbation of its own.
 
         Args:
             images: float32 ``(batch, height, width, channels)``.
             seed: int64 ``(2,)``; the same seed gives the same logits.
+            stddevs: of :meth:`stddevs`, for a caller that needs them for the KL too.
 
         Returns:
             float32 ``(batch, num_classes)``.
         """
-        return self._forward(
-            images, [functools.partial(layer, seed=s) for layer, s in self._seeded(seed)], seed
-        )
+        stddevs = self.stddevs() if stddevs is None else stddevs
+        operations: list[Callable[[Tensor], Tensor]] = [
+            functools.partial(layer, seed=s, stddev=stddev)
+            for (layer, s), stddev in zip(self._seeded(seed), stddevs, strict=True)
+        ]
+        if self.unfolds(images):
+            layer, s = next(self._seeded(seed))
+            kernel = layer.batch_kernel(tf.shape(images)[0], s, stddevs[0])
+            operations[0] = functools.partial(_pooled_convolution, kernel=kernel)
+            return self._forward(self.unfold(images), operations, seed, True)
+        return self._forward(images, operations, seed)
+
+    def stddevs(self) -> list[Tensor | None]:
+        """Each layer's posterior standard deviations; None for a deterministic one."""
+        return [layer.stddev() for layer in self.layers]
 
     def sample(self, seed: Tensor) -> list[Tensor]:
         """One draw of every layer's kernel from the posterior, for :meth:`predict`."""
         return [layer.sample(s) for layer, s in self._seeded(seed)]
 
-    def unfold(self, images: Tensor) -> Tensor:
-        """Images in the form that makes many draws of :meth:`predict` cheapest.
+    def unfolds(self, images: Tensor) -> bool:
+        """Whether the first layer is a pooled convolution whose patches :meth:`unfold` makes."""
+        stage = self.stages[0]
+        height, width, channels = images.shape[1:]
+        fits = stage.size**2 * channels <= LARGEST_PATCH
+        return stage.pool and height % 2 == 0 and width % 2 == 0 and fits
 
-        Where a first convolution is pooled, that is its input patches, once for all draws. A draw
-        then is a matrix product and a maximum; TensorFlow's convolution of one channel takes twice
-        as long (BNN_conv_flip, one core: 104 and 61 µs an image and draw).
+    def unfold(self, images: Tensor) -> Tensor:
+        """Images in the form that makes a pooled first convolution cheapest: its input patches.
+
+        The convolution then is a matrix product and a maximum, and each image can have a kernel of
+        its own, which halves Flipout's multiplications. Many draws of :meth:`predict` share them.
+        `make bench` measures it; TensorFlow's convolution of one channel takes twice as long.
 
         Args:
             images: float32 ``(batch, height, width, channels)``.
@@ -105,17 +129,19 @@ class Network(tf.Module):
             float32 ``(4, batch, height / 2, width / 2, patch)``, first the place in the 2x2 block
             that pooling takes the maximum of; or the images as they are.
         """
-        stage = self.stages[0]
-        height, width, channels = images.shape[1:]
-        patch = stage.size**2 * channels
-        if not stage.pool or height % 2 or width % 2 or patch > LARGEST_PATCH:
+        if not self.unfolds(images):
             return images
-        patches = tf.image.extract_patches(
-            images, [1, stage.size, stage.size, 1], [1, 1, 1, 1], [1, 1, 1, 1], "SAME"
+        height, width, channels = images.shape[1:]
+        size = self.stages[0].size
+        before, after = (size - 1) // 2, size // 2  # SAME padding
+        padded = tf.pad(images, [[0, 0], [before, after], [before, after], [0, 0]])
+        places = _patch_places(height, width, channels, size)
+        # Pixels first: a pixel of all images is one piece of memory to copy.
+        pixels = tf.transpose(tf.reshape(padded, [-1, math.prod(padded.shape[1:])]))
+        patches = tf.reshape(tf.gather(pixels, places), [4, places.size // 4, -1])
+        return tf.reshape(
+            tf.transpose(patches, [0, 2, 1]), [4, -1, height // 2, width // 2, size**2 * channels]
         )
-        blocks = tf.reshape(patches, [-1, height // 2, 2, width // 2, 2, patch])
-        blocks = tf.transpose(blocks, [2, 4, 0, 1, 3, 5])
-        return tf.reshape(blocks, [4, -1, height // 2, width // 2, patch])
 
     def predict(
         self, images: Tensor, kernels: list[Tensor], mask_seed: Tensor | None = None
@@ -139,9 +165,12 @@ class Network(tf.Module):
             operations[0] = functools.partial(_pooled_convolution, kernel=kernels[0])
         return self._forward(images, operations, mask_seed, unfolded)
 
-    def kl(self) -> Tensor:
+    def kl(self, stddevs: list[Tensor | None] | None = None) -> Tensor:
         """KL(q||p) in nats over all kernels; 0 for a deterministic network."""
-        return tf.add_n([layer.kl() for layer in self.layers])
+        stddevs = self.stddevs() if stddevs is None else stddevs
+        return tf.add_n(
+            [layer.kl(stddev) for layer, stddev in zip(self.layers, stddevs, strict=True)]
+        )
 
     def weights(self) -> dict[str, np.ndarray]:
         """Every trainable variable's value by its name, such as ``layer0/mean``."""
@@ -175,11 +204,9 @@ class Network(tf.Module):
             for variable in layer.trainable_variables
         }
 
-    def _seeded(self, seed: Tensor) -> list[tuple[Layer, Tensor]]:
-        return [
-            (layer, substream(seed, index * DRAWS_PER_LAYER))
-            for index, layer in enumerate(self.layers)
-        ]
+    def _seeded(self, seed: Tensor) -> Iterator[tuple[Layer, Tensor]]:
+        for index, layer in enumerate(self.layers):
+            yield layer, substream(seed, index * DRAWS_PER_LAYER)
 
     def _forward(
         self,
@@ -208,13 +235,31 @@ class Network(tf.Module):
 def _pooled_convolution(patches: Tensor, kernel: Tensor) -> Tensor:
     """Convolution and 2x2 max-pooling of what :meth:`Network.unfold` gives.
 
+    Args:
+        patches: ``(4, batch, height / 2, width / 2, patch)``.
+        kernel: ``(size, size, channels, outputs)``, or one for each image.
+
     Returns:
         ``(batch, height / 2, width / 2, outputs)``, before bias.
     """
     _, _, height, width, patch = patches.shape
     outputs = kernel.shape[-1]
-    rows = tf.matmul(tf.reshape(patches, [-1, patch]), tf.reshape(kernel, [patch, outputs]))
-    return tf.reduce_max(tf.reshape(rows, [4, -1, height, width, outputs]), axis=0)
+    if len(kernel.shape) == 4:
+        matrix, rows = tf.reshape(kernel, [patch, outputs]), [-1, patch]
+    else:
+        matrix, rows = tf.reshape(kernel, [-1, patch, outputs]), [-1, height * width, patch]
+    four = [tf.matmul(tf.reshape(place, rows), matrix) for place in tf.unstack(patches)]
+    return tf.reshape(largest_of_four(*four), [-1, height, width, outputs])
+
+
+@functools.lru_cache(maxsize=8)
+def _patch_places(height: int, width: int, channels: int, size: int) -> np.ndarray:
+    """Places in a flat padded image of all patches' numbers, in the order of `Network.unfold`."""
+    rows, columns, below, right, down, along, channel = np.ogrid[
+        0:2, 0:2, 0 : height // 2, 0 : width // 2, 0:size, 0:size, 0:channels
+    ]
+    row, column = 2 * below + rows + down, 2 * right + columns + along
+    return ((row * (width + size - 1) + column) * channels + channel).ravel().astype(np.int32)
 
 
 Builder = Callable[..., Network]

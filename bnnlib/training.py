@@ -87,17 +87,18 @@ def objective(
     Returns:
         Scalars: loss and nll (nats an image), kl (nats).
     """
+    stddevs = network.stddevs()  # once, for the draws and for the KL
     nll = tf.add_n(
         [
             tf.reduce_mean(
                 tf.nn.sparse_softmax_cross_entropy_with_logits(
-                    labels=labels, logits=network(images, seed)
+                    labels=labels, logits=network(images, seed, stddevs)
                 )
             )
             for seed in seeds
         ]
     ) / len(seeds)
-    kl = network.kl()
+    kl = network.kl(stddevs)
     return nll + kl_weight * kl / num_train_examples, nll, kl
 
 
@@ -448,14 +449,15 @@ class Trainer:
 
     def _adam(self, gradients: Sequence[Tensor], count: Tensor, rate: Tensor) -> list[Any]:
         """One step of Adam by TensorFlow's fused kernel; the same on all ranks. Returns its ops."""
+        powers = tf.pow([BETA_1, BETA_2], count)
         first, second = self.moments[: len(self.variables)], self.moments[len(self.variables) :]
         return [
             tf.raw_ops.ResourceApplyAdam(
                 var=variable.handle,
                 m=m.handle,
                 v=v.handle,
-                beta1_power=tf.pow(BETA_1, count),
-                beta2_power=tf.pow(BETA_2, count),
+                beta1_power=powers[0],
+                beta2_power=powers[1],
                 lr=rate,
                 beta1=BETA_1,
                 beta2=BETA_2,

@@ -85,8 +85,7 @@ def images_of(dataset: str, train: int):
 
 
 def own(model: str, dataset: str, threads: int, way: str):
-    import numpy as np
-
+    """This library: a function that takes steps, and one that predicts."""
     from bnnlib import distributed, models, prediction, training
     from bnnlib.data import Dataset, epoch_batches
     from bnnlib.experiment import Experiment
@@ -189,9 +188,7 @@ def tfp_network(model: str, shape: tuple[int, int, int], num_train: int):
 
     pool, flat = keras.layers.MaxPooling2D, keras.layers.Flatten
     if "VGG" in model:
-        blocks = [
-            layer for f in (32, 64, 128) for layer in (conv(f, 3), conv(f, 3), pool(2))
-        ]
+        blocks = [layer for f in (32, 64, 128) for layer in (conv(f, 3), conv(f, 3), pool(2))]
         rest = [flat(), full(128, "relu"), full(10)]
     elif "conv" in model:
         blocks, rest = [conv(64, 5), pool(2)], [flat(), full(10)]
@@ -231,6 +228,7 @@ def rates() -> dict[str, float]:
 
 
 def rates_worker() -> None:
+    """Answers each line of standard input by the rates of one core."""
     os.sched_setaffinity(0, set(sorted(os.sched_getaffinity(0))[:1]))
     rates()
     print(json.dumps({"ready": 1}), flush=True)
@@ -293,6 +291,7 @@ class Process:
         self.answer()
 
     def answer(self) -> dict[str, float]:
+        """The next line of the worker."""
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if not line:
@@ -300,27 +299,32 @@ class Process:
         return json.loads(line)
 
     def ask(self, what: str = "step") -> dict[str, float]:
+        """One turn: some steps, or a prediction."""
         assert self.process.stdin is not None
         self.process.stdin.write(what + "\n")
         self.process.stdin.flush()
         return self.answer()
 
     def close(self) -> None:
+        """Ends the worker."""
         assert self.process.stdin is not None
         self.process.stdin.close()
         self.process.wait()
 
 
 def spread(values: list[float]) -> tuple[float, float, float]:
+    """Median, least and largest."""
     return statistics.median(values), min(values), max(values)
 
 
 def main() -> None:
+    """Asks the workers in turn, prints and writes the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=5, help="turns of each process (default 5)")
     parser.add_argument("--models", nargs="+", default=[*MNIST, *VGG])
     parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
     parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=WAYS)
+    parser.add_argument("--skip-prediction", action="store_true", help="time steps alone")
     parser.add_argument("--out", type=Path, help="folder of the tables; without: only printed")
     parser.add_argument("--worker", nargs="+", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -366,13 +370,13 @@ def main() -> None:
             gauged += here
             if threads == 1:
                 memory += [{"model": model, "baseline": w, "peak_mib": p} for w, p in peaks.items()]
-            if model in PREDICTED and threads == 1 and {"bnnlib", "tf_function"} <= set(workers):
+            asked = model in PREDICTED and not arguments.skip_prediction
+            if asked and threads == 1 and {"bnnlib", "tf_function"} <= set(workers):
                 seconds = {w: [] for w in ("bnnlib", "tf_function")}
-                for turn in range(1 + min(3, arguments.repeats)):
+                workers["bnnlib"].ask("predict")  # traces; a second of Keras' minute does not count
+                for _ in range(min(3, arguments.repeats)):
                     for way, kept in seconds.items():
-                        second = workers[way].ask("predict")["seconds"]
-                        if turn > 0:  # the first traces
-                            kept.append(second)
+                        kept.append(workers[way].ask("predict")["seconds"])
                 for way, kept in seconds.items():
                     median, least, most = spread(kept)
                     name = "bnnlib" if way == "bnnlib" else "keras_predict"
@@ -466,6 +470,7 @@ def where() -> dict[str, object]:
 
 
 def write(path: Path, table: list[dict[str, object]]) -> None:
+    """Writes rows with the same keys as csv."""
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, list(table[0]), lineterminator="\n")
         writer.writeheader()
