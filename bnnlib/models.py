@@ -244,11 +244,10 @@ def _pooled_convolution(patches: Tensor, kernel: Tensor) -> Tensor:
     """
     _, _, height, width, patch = patches.shape
     outputs = kernel.shape[-1]
-    if len(kernel.shape) == 4:
-        matrix, rows = tf.reshape(kernel, [patch, outputs]), [-1, patch]
-    else:
-        matrix, rows = tf.reshape(kernel, [-1, patch, outputs]), [-1, height * width, patch]
-    four = [tf.matmul(tf.reshape(place, rows), matrix) for place in tf.unstack(patches)]
+    # An image a matrix product, also where all share a kernel: what it makes stays in the cache.
+    matrix = tf.reshape(kernel, [-1, patch, outputs])
+    rows = tf.reshape(patches, [4, -1, height * width, patch])
+    four = [tf.matmul(place, matrix) for place in tf.unstack(rows)]
     return tf.reshape(largest_of_four(*four), [-1, height, width, outputs])
 
 
