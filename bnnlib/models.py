@@ -11,7 +11,7 @@ import functools
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -52,6 +52,24 @@ class Stage:
     outputs: int
     size: int = 0  # of a convolution's square kernel, pixels
     pool: bool = False
+
+
+class Windows(NamedTuple):
+    """A block of images as a pooled first convolution sees them (:meth:`Network.windows`).
+
+    Attributes:
+        first, second, third, fourth: ``(rows, patch)``, the patches at the four places of each 2x2
+            block that pooling takes the maximum of; equal uniform windows share a row.
+        row_of: int32 ``(batch * height / 2 * width / 2,)``.
+        side: height and width of the pooled output.
+    """
+
+    first: Tensor
+    second: Tensor
+    third: Tensor
+    fourth: Tensor
+    row_of: Tensor
+    side: tuple[int, int]
 
 
 class Network(tf.Module):
@@ -96,8 +114,9 @@ class Network(tf.Module):
         if self.unfolds(images):
             layer, s = next(self._seeded(seed))
             kernel = layer.batch_kernel(tf.shape(images)[0], s, stddevs[0])
-            operations[0] = functools.partial(_pooled_convolution, kernel=kernel)
-            return self._forward(self.unfold(images), operations, seed, True)
+            side = (images.shape[1] // 2, images.shape[2] // 2)
+            operations[0] = functools.partial(_pooled_convolution, kernel=kernel, side=side)
+            return self._forward(self.unfold(images), operations, seed, pooled=True)
         return self._forward(images, operations, seed)
 
     def stddevs(self) -> list[Tensor | None]:
@@ -116,39 +135,66 @@ class Network(tf.Module):
         return stage.pool and height % 2 == 0 and width % 2 == 0 and fits
 
     def unfold(self, images: Tensor) -> Tensor:
-        """Images in the form that makes a pooled first convolution cheapest: its input patches.
+        """The input patches of a pooled first convolution, which :meth:`unfolds`.
 
         The convolution then is a matrix product and a maximum, and each image can have a kernel of
-        its own, which halves Flipout's multiplications. Many draws of :meth:`predict` share them.
-        `make bench` measures it; TensorFlow's convolution of one channel takes twice as long.
+        its own, which halves Flipout's multiplications. `make bench` measures it; TensorFlow's
+        convolution of one channel takes twice as long.
 
         Args:
             images: float32 ``(batch, height, width, channels)``.
 
         Returns:
-            float32 ``(4, batch, height / 2, width / 2, patch)``, first the place in the 2x2 block
-            that pooling takes the maximum of; or the images as they are.
+            float32 ``(batch, 4, height / 2 * width / 2, patch)``, second the place in the 2x2 block
+            that pooling takes the maximum of.
         """
-        if not self.unfolds(images):
-            return images
-        height, width, channels = images.shape[1:]
         size = self.stages[0].size
-        before, after = (size - 1) // 2, size // 2  # SAME padding
-        padded = tf.pad(images, [[0, 0], [before, after], [before, after], [0, 0]])
-        places = _patch_places(height, width, channels, size)
-        # Pixels first: a pixel of all images is one piece of memory to copy.
-        pixels = tf.transpose(tf.reshape(padded, [-1, math.prod(padded.shape[1:])]))
-        patches = tf.reshape(tf.gather(pixels, places), [4, places.size // 4, -1])
-        return tf.reshape(
-            tf.transpose(patches, [0, 2, 1]), [4, -1, height // 2, width // 2, size**2 * channels]
+        places = _patch_places(*images.shape[1:], size)
+        return tf.reshape(_pixels(images, size, places), [-1, *places.shape[:2], places[0, 0].size])
+
+    def windows(self, images: Tensor) -> Windows:
+        """What :meth:`unfold` gives, each uniform window once: for many draws of :meth:`predict`.
+
+        A window is what one place of the pooled output sees, one pixel larger than a patch. Half of
+        MNIST's are blank.
+
+        Args:
+            images: as for :meth:`unfold`.
+        """
+        size = self.stages[0].size
+        height, width, channels = images.shape[1:]
+        side = size + 1
+        numbers = side**2 * channels
+        places = _window_places(height, width, channels, size)
+        every = tf.reshape(_pixels(images, size, places), [-1, numbers])
+        is_uniform = tf.reduce_min(every, axis=1) == tf.reduce_max(every, axis=1)
+        uniform, others = tf.where(is_uniform)[:, 0], tf.where(~is_uniform)[:, 0]
+        values, which = tf.unique(tf.gather(every[:, 0], uniform))
+        count = tf.shape(values)[0]
+        rows = tf.concat(
+            [tf.tile(values[:, tf.newaxis], [1, numbers]), tf.gather(every, others)], axis=0
         )
+        rows = tf.reshape(rows, [-1, side, side, channels])
+        four = [
+            tf.reshape(rows[:, down : down + size, right : right + size], [-1, size**2 * channels])
+            for down in (0, 1)
+            for right in (0, 1)
+        ]
+        row_of = tf.dynamic_stitch(
+            [tf.cast(uniform, tf.int32), tf.cast(others, tf.int32)],
+            [which, count + tf.range(tf.shape(others)[0])],
+        )
+        return Windows(*four, row_of, (height // 2, width // 2))
 
     def predict(
-        self, images: Tensor, kernels: list[Tensor], mask_seed: Tensor | None = None
+        self,
+        images: Tensor | Windows,
+        kernels: list[Tensor],
+        mask_seed: Tensor | None = None,
     ) -> Tensor:
         """Logits ``(batch, num_classes)`` under one weight draw that all images share.
 
-        `images` are as they are or as :meth:`unfold` gives them.
+        `images` are as they are or as :meth:`windows` gives them.
         Each image has dropout masks of its own where there are any; they follow from `mask_seed`
         int64 ``(2,)`` and the image's place in the batch.
 
@@ -160,10 +206,10 @@ class Network(tf.Module):
             functools.partial(layer.apply, kernel=kernel)
             for layer, kernel in zip(self.layers, kernels, strict=True)
         ]
-        unfolded = len(images.shape) == 5
-        if unfolded:
-            operations[0] = functools.partial(_pooled_convolution, kernel=kernels[0])
-        return self._forward(images, operations, mask_seed, unfolded)
+        if isinstance(images, Windows):
+            operations[0] = functools.partial(_convolution_of_windows, kernel=kernels[0])
+            return self._forward(images, operations, mask_seed, pooled=True)
+        return self._forward(images, operations, mask_seed)
 
     def kl(self, stddevs: list[Tensor | None] | None = None) -> Tensor:
         """KL(q||p) in nats over all kernels; 0 for a deterministic network."""
@@ -232,33 +278,57 @@ class Network(tf.Module):
         return x
 
 
-def _pooled_convolution(patches: Tensor, kernel: Tensor) -> Tensor:
+def _pooled_convolution(patches: Tensor, kernel: Tensor, side: tuple[int, int]) -> Tensor:
     """Convolution and 2x2 max-pooling of what :meth:`Network.unfold` gives.
 
     Args:
-        patches: ``(4, batch, height / 2, width / 2, patch)``.
+        patches: ``(batch, 4, height / 2 * width / 2, patch)``.
         kernel: ``(size, size, channels, outputs)``, or one for each image.
+        side: height and width of the pooled output.
 
     Returns:
         ``(batch, height / 2, width / 2, outputs)``, before bias.
     """
-    _, _, height, width, patch = patches.shape
-    outputs = kernel.shape[-1]
-    # An image a matrix product, also where all share a kernel: what it makes stays in the cache.
+    patch, outputs = patches.shape[-1], kernel.shape[-1]
+    # A product an image, also where all share a kernel: what it makes stays in the cache.
     matrix = tf.reshape(kernel, [-1, patch, outputs])
-    rows = tf.reshape(patches, [4, -1, height * width, patch])
-    four = [tf.matmul(place, matrix) for place in tf.unstack(rows)]
-    return tf.reshape(largest_of_four(*four), [-1, height, width, outputs])
+    matrix = tf.broadcast_to(matrix, [tf.shape(patches)[0], patch, outputs])
+    four = [tf.matmul(place, matrix) for place in tf.unstack(patches, axis=1)]
+    return tf.reshape(largest_of_four(*four), [-1, *side, outputs])
+
+
+def _convolution_of_windows(windows: Windows, kernel: Tensor) -> Tensor:
+    """As :func:`_pooled_convolution`, of what :meth:`Network.windows` gives, one kernel for all."""
+    *four, row_of, side = windows
+    matrix = tf.reshape(kernel, [-1, kernel.shape[-1]])
+    rows = largest_of_four(*(tf.matmul(place, matrix) for place in four))
+    return tf.reshape(tf.gather(rows, row_of), [-1, *side, kernel.shape[-1]])
+
+
+def _pixels(images: Tensor, size: int, places: np.ndarray) -> Tensor:
+    """Of each padded image the numbers at `places`: ``(batch, places.size)``, in their order."""
+    before, after = (size - 1) // 2, size // 2  # SAME padding
+    padded = tf.pad(images, [[0, 0], [before, after], [before, after], [0, 0]])
+    # Pixels first: a pixel of all images is one piece of memory to copy.
+    pixels = tf.transpose(tf.reshape(padded, [-1, math.prod(padded.shape[1:])]))
+    return tf.transpose(tf.gather(pixels, places.ravel()))
+
+
+@functools.lru_cache(maxsize=8)
+def _window_places(height: int, width: int, channels: int, size: int) -> np.ndarray:
+    """Places in a flat padded image: ``(windows, size + 1, size + 1, channels)``, int32."""
+    below, right, down, along, channel = np.ogrid[
+        0:height:2, 0:width:2, 0 : size + 1, 0 : size + 1, 0:channels
+    ]
+    places = ((below + down) * (width + size - 1) + right + along) * channels + channel
+    return places.reshape(-1, size + 1, size + 1, channels).astype(np.int32)
 
 
 @functools.lru_cache(maxsize=8)
 def _patch_places(height: int, width: int, channels: int, size: int) -> np.ndarray:
-    """Places in a flat padded image of all patches' numbers, in the order of `Network.unfold`."""
-    rows, columns, below, right, down, along, channel = np.ogrid[
-        0:2, 0:2, 0 : height // 2, 0 : width // 2, 0:size, 0:size, 0:channels
-    ]
-    row, column = 2 * below + rows + down, 2 * right + columns + along
-    return ((row * (width + size - 1) + column) * channels + channel).ravel().astype(np.int32)
+    """The same of all patches: ``(4, windows, size, size, channels)``, int32."""
+    windows = _window_places(height, width, channels, size)
+    return np.stack([windows[:, a : a + size, b : b + size] for a in (0, 1) for b in (0, 1)])
 
 
 Builder = Callable[..., Network]

@@ -17,11 +17,14 @@ from bnnlib import distributed
 from bnnlib.data import Dataset
 from bnnlib.distributed import Ranks
 from bnnlib.layers import PREDICTION, Tensor, stream_key
-from bnnlib.models import Network, to_inputs
+from bnnlib.models import Network, Windows, to_inputs
 
 # Images of up to 32 x 32 pixels, fewer of larger ones: the memory of a block is bounded.
 BLOCK = 500
 DRAWS_AT_ONCE = 10  # whose weights are held while the blocks pass by
+# Images of a pooled first convolution that all draws pass over before the next: what they make
+# stays in the cache (BNN_conv_flip on MNIST, one core: 58 µs an image and draw, 86 of 500 at once).
+CHUNK = 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,9 +90,10 @@ class Predictor:
         self.num_classes = network.layers[-1].kernel_shape[-1]
         height, width, _ = dataset.image_shape
         self._block = max(1, min(BLOCK, BLOCK * 32 * 32 // (height * width)))
+        self._unfolds = network.unfolds(tf.zeros([1, *dataset.image_shape]))
+        self._chunk = min(CHUNK, self._block) if self._unfolds else self._block
         self._sample = tf.function(network.sample)
-        self._unfold = tf.function(self._inputs, reduce_retracing=True)
-        self._one_draw = tf.function(self._softmax, reduce_retracing=True)
+        self._sums = tf.function(self._sum_draws, reduce_retracing=True)
 
     def __call__(self, images: np.ndarray, ladder: bool = False) -> Prediction:
         """The predictive distribution of `images`, the same on every rank; all must call.
@@ -110,13 +114,11 @@ class Predictor:
         for first, end in zip([0, *ends], ends, strict=False):
             distributed.stop_if_asked(ranks)
             draws = range(first, end) if len(starts) > 0 else range(0)
-            kernels = [self._sample(tf.constant([self.key, draw], tf.int64)) for draw in draws]
+            kernels = self._kernels(draws)
             for start, total in zip(starts, sums, strict=True):
-                inputs = self._unfold(tf.constant(images[start : start + size]))
-                for draw, kernel in zip(draws, kernels, strict=True):
-                    # The draw in the upper half of the number, the block in the lower.
-                    mask_seed = tf.constant([self.key, (draw << 32) + start], tf.int64)
-                    total += self._one_draw(inputs, kernel, mask_seed).numpy()
+                block = tf.constant(images[start : start + size])
+                places = (tf.constant(place, tf.int64) for place in (len(draws), first, start))
+                total += self._sums(block, kernels, *places).numpy()
             if end in kept:
                 means.append([(total / end).astype(np.float32) for total in sums])
 
@@ -133,12 +135,59 @@ class Predictor:
             Ladder(np.array(kept, np.int64), mean_probs, entropy) if ladder else None,
         )
 
-    def _inputs(self, block: Tensor) -> Tensor:
-        return self.network.unfold(to_inputs(block, self.dataset))
+    def _kernels(self, draws: range) -> list[Tensor]:
+        """By layer: the kernels of several draws, or the one kernel that all draws have."""
+        sampled = [self._sample(tf.constant([self.key, draw], tf.int64)) for draw in draws]
+        return [
+            tf.stack([of_draw[index] for of_draw in sampled]) if layer.bayesian else layer.kernel
+            for index, layer in enumerate(self.network.layers)
+        ]
 
-    def _softmax(self, inputs: Tensor, kernels: list[Tensor], mask_seed: Tensor) -> Tensor:
+    def _sum_draws(
+        self, block: Tensor, kernels: list[Tensor], count: Tensor, first: Tensor, start: Tensor
+    ) -> Tensor:
+        """Sums over `count` draws of probabilities and last their entropy.
+
+        Args:
+            block: stored images, the first of them the `start`-th of its set.
+            kernels: of :meth:`_kernels`.
+            count: number of draws, the first of them the `first`-th.
+            first: see `count`.
+            start: see `block`.
+
+        Returns:
+            float64 ``(num_images, num_classes + 1)``.
+        """
+        inputs = to_inputs(block, self.dataset)
+        chunks = (tf.shape(block)[0] + self._chunk - 1) // self._chunk
+        sums = tf.TensorArray(tf.float64, chunks, element_shape=[None, self.num_classes + 1])
+        for index in tf.range(chunks):
+            place = index * self._chunk
+            images = inputs[place : place + self._chunk]
+            total = tf.zeros([tf.shape(images)[0], self.num_classes + 1], tf.float64)
+            seen = self.network.windows(images) if self._unfolds else images
+            for draw in tf.range(count):
+                # The draw in the upper half of the number, the image's place in the lower.
+                number = (first + draw) * 2**32 + start + tf.cast(place, tf.int64)
+                total += tf.cast(
+                    self._softmax(
+                        seen,
+                        [
+                            kernel[draw] if layer.bayesian else kernel
+                            for layer, kernel in zip(self.network.layers, kernels, strict=True)
+                        ],
+                        tf.stack([self.key, number]),
+                    ),
+                    tf.float64,
+                )
+            sums = sums.write(index, total)
+        return sums.concat()
+
+    def _softmax(
+        self, images: Tensor | Windows, kernels: list[Tensor], mask_seed: Tensor
+    ) -> Tensor:
         """Of one draw, probabilities and last their entropy, ``(num_images, num_classes + 1)``."""
-        log_probs = tf.nn.log_softmax(self.network.predict(inputs, kernels, mask_seed))
+        log_probs = tf.nn.log_softmax(self.network.predict(images, kernels, mask_seed))
         probs = tf.exp(log_probs)
         entropy = -tf.reduce_sum(probs * log_probs, axis=-1, keepdims=True)
         return tf.concat([probs, entropy], axis=-1)

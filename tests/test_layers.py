@@ -223,6 +223,85 @@ def test_flipout_is_a_kernel_of_its_own_for_every_example(kernel_shape):
     np.testing.assert_allclose(layer(inputs, seed()), tf.concat(by_example, 0), atol=1e-5)
 
 
+@pytest.mark.parametrize("kernel_shape", [DENSE, CONVOLUTION])
+@pytest.mark.parametrize("kind", [Flipout, Reparameterization])
+def test_the_kernels_of_a_batch_are_those_of_the_call(kind, kernel_shape):
+    layer, inputs = make(kind, kernel_shape), inputs_of(kernel_shape)
+    kernel = layer.batch_kernel(3, seed())
+    shared = kind is Reparameterization
+    assert kernel.shape == kernel_shape if shared else (3, *kernel_shape)
+    outputs = [
+        layer.apply(inputs[n : n + 1], kernel if shared else kernel[n]) for n in range(len(inputs))
+    ]
+    np.testing.assert_allclose(layer(inputs, seed()), tf.concat(outputs, 0), atol=1e-5)
+
+
+# --- the arithmetic beneath -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("prior_stddev", [0.1, 1.0, 3.0])
+def test_kl_and_its_gradients_are_tfps(prior_stddev):
+    rng = np.random.default_rng(0)
+    mean = tf.constant(rng.normal(size=(40, 5)), tf.float32)
+    stddev = tf.constant(np.exp(rng.normal(-2, 2, size=(40, 5))), tf.float32)
+    found = []
+    for kl in (
+        lambda: layers.normal_kl(mean, stddev, prior_stddev),
+        lambda: tf.reduce_sum(
+            tfp.distributions.kl_divergence(
+                tfp.distributions.Normal(mean, stddev), tfp.distributions.Normal(0.0, prior_stddev)
+            )
+        ),
+    ):
+        with tf.GradientTape() as tape:
+            tape.watch([mean, stddev])
+            value = 3.0 * kl()
+        found.append([value, *tape.gradient(value, [mean, stddev])])
+    for own, theirs in zip(*found, strict=True):
+        np.testing.assert_allclose(own, theirs, rtol=1e-4, atol=1e-4)
+
+
+def test_softplus_and_its_gradient_are_tensorflows():
+    x = tf.constant([-200.0, -90.0, -20.0, -3.0, 0.0, 3.0, 15.9, 19.9, 20.1, 90.0, 1e6])
+    found = []
+    for function in (layers.softplus, tf.math.softplus):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            value = function(x)
+        found.append([value, tape.gradient(value, x)])
+    for own, theirs in zip(*found, strict=True):
+        np.testing.assert_allclose(own, theirs, rtol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(50_001,), (5, 5, 1, 64)])
+def test_draws_are_standard_normal(shape):
+    draws = np.concatenate(
+        [layers.standard_normal(shape, seed(8, n)).numpy().ravel() for n in range(20)]
+    )
+    assert draws.dtype == np.float32
+    assert np.isfinite(draws).all()
+    assert scipy.stats.kstest(draws, "norm").pvalue > 1e-3
+    # The transform makes them in pairs, the one's sine and the other's cosine.
+    first, second = draws[: len(draws) // 2], draws[-(len(draws) // 2) :]
+    for one, other in ((first, second), (first**2, second**2)):
+        assert abs(np.corrcoef(one, other)[0, 1]) < ERRORS / np.sqrt(len(first))
+
+
+def test_the_largest_of_four_passes_its_gradient_to_the_first_of_equals():
+    four = [
+        tf.constant(x) for x in ([1.0, 0, 5, 2], [1.0, 3, 5, 2], [0.0, 3, 5, 4], [1.0, 1, 5, 4])
+    ]
+    with tf.GradientTape() as tape:
+        tape.watch(four)
+        largest = layers.largest_of_four(*four)
+        value = tf.reduce_sum(largest * [1.0, 2, 3, 4])
+    np.testing.assert_array_equal(largest, [1, 3, 5, 4])
+    np.testing.assert_array_equal(
+        tape.gradient(value, four),
+        [[1, 0, 3, 0], [0, 2, 0, 0], [0, 0, 0, 4], [0, 0, 0, 0]],
+    )
+
+
 def test_signs_are_fair_and_independent():
     signs = layers.random_signs([20000, 3], seed()).numpy()
     assert set(np.unique(signs)) == {-1.0, 1.0}

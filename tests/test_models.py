@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 import tf_keras
 
-from bnnlib import data, models
+from bnnlib import data, layers, models
 from bnnlib.errors import ExperimentError
 from bnnlib.layers import DRAWS_PER_LAYER, Deterministic, Flipout, Reparameterization, dropout
 
@@ -393,17 +393,50 @@ def test_dropout_is_refused_for_bayesian_networks(name):
 
 @pytest.mark.parametrize("image_shape", [GREY, COLOUR, (8, 6, 2), (7, 9, 2), (8, 8, 6)])
 @pytest.mark.parametrize("name", ["BNN_conv_flip", "CNN_conv", "BNN_FC_flip", "CNN_VGG"])
-def test_unfolded_images_have_the_same_logits(name, image_shape):
+def test_which_networks_unfold_images(name, image_shape):
     network = models.build(name, image_shape, 10)
-    set_biases(network)
-    images = images_of(image_shape)
-    unfolded = network.unfold(tf.constant(images))
-    kernels = network.sample(SEED)
-    expected = network.predict(images, kernels)
-    np.testing.assert_allclose(network.predict(unfolded, kernels), expected, atol=2e-5)
     # By convolution and pooling only, of even sizes, and where patches are not too many.
     fits = image_shape in (GREY, COLOUR, (8, 6, 2))
-    assert (len(unfolded.shape) == 5) == (fits and "conv" in name)
+    assert network.unfolds(tf.zeros([1, *image_shape])) == (fits and "conv" in name)
+
+
+@pytest.mark.parametrize("image_shape", [GREY, COLOUR, (8, 6, 2)])
+def test_windows_have_the_logits_of_their_images(image_shape):
+    network = models.build("BNN_conv_flip", image_shape, 10)
+    set_biases(network)
+    images = images_of(image_shape)
+    images[0] = 0.0  # blank
+    images[1] = 0.25  # uniform within, not at the padded edge
+    images[2, : image_shape[0] // 2] = 0.25
+    kernels = network.sample(SEED)
+    windows = network.windows(tf.constant(images))
+    expected = network.predict(images, kernels)
+    np.testing.assert_allclose(network.predict(windows, kernels), expected, atol=2e-5)
+    assert windows.first.shape[0] < windows.row_of.shape[0] == len(images) * np.prod(windows.side)
+
+
+@pytest.mark.parametrize("name", ["BNN_conv_flip", "BNN_conv_nonflip", "CNN_conv"])
+@pytest.mark.parametrize("image_shape", [GREY, COLOUR])
+def test_unfolded_training_is_the_layers_convolution_and_pooling(name, image_shape):
+    network = models.build(name, image_shape, 10)
+    set_biases(network)
+    images = tf.constant(images_of(image_shape))
+    first, last = network.layers
+
+    def by_layers():
+        pooled = layers.max_pool(first(images, SEED)) + first.bias
+        flat = tf.reshape(tf.nn.relu(pooled), [len(images), -1])
+        return tf.matmul(flat, last.kernel) + last.bias
+
+    found = []
+    for logits_of in (lambda: network(images, SEED), by_layers):
+        with tf.GradientTape() as tape:
+            logits = logits_of()
+            loss = tf.reduce_sum(tf.square(logits))
+        found.append([logits, *tape.gradient(loss, first.trainable_variables)])
+    for unfolded, plain in zip(*found, strict=True):
+        scale = np.abs(plain).max()
+        np.testing.assert_allclose(unfolded / scale, plain / scale, atol=2e-5)
 
 
 # ------------------------------------------------------------------------------------------ names
