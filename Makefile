@@ -1,6 +1,6 @@
 # `make` lists what can be made. The steps are in jobs/local/, each a script to read in one go.
 .DEFAULT_GOAL := help
-.PHONY: help env study test test-faults test-slurm check lock lab clean
+.PHONY: help env study test test-faults test-slurm bench check lock lab clean
 
 BIN := .venv/bin
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
@@ -24,6 +24,10 @@ test-slurm: env ## the job scripts on a real Slurm of one node (part of test whe
 
 test-faults: env ## kill runs of two ranks a hundred times at random, resume each, compare the bits
 	$(BIN)/python tests/faults/kills.py --kills 100 --seed $(or $(SEED),1)
+
+bench: env ## time a step against TFP's layers, and two ranks against one: figures/bench (20 minutes)
+	$(BIN)/python jobs/local/bench.py --out figures/bench
+	$(BIN)/python -m bnnlib.bench_ranks --out figures/bench/ranks.csv
 
 check: env ## formatter, linter, types, job scripts, and notebooks stored without outputs
 	$(BIN)/ruff format --check .
