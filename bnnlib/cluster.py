@@ -27,7 +27,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -250,6 +250,18 @@ class Cluster:
             DistributedError: a rank failed, with its traceback, or an engine died. The cluster is
                 closed then, as it is on an interrupt (unless it was told to keep).
         """
+        with contextlib.closing(self.looks(work)) as looks:
+            for _ in looks:
+                meanwhile()
+                time.sleep(LOOK_EVERY)
+
+    def looks(self, work: Work | None = None) -> Generator[None, None, None]:
+        """:meth:`wait` in steps, for who has something else to do between two looks.
+
+        Yields:
+            After each look at the engines; at the end all ranks are through the cell. Closed
+            before that (``contextlib.closing``), it closes the cluster, as an interrupt does.
+        """
         work = work or self._work
         try:
             while not work.done():
@@ -257,8 +269,7 @@ class Cluster:
                     break
                 self._look()
                 work.show()
-                meanwhile()
-                time.sleep(LOOK_EVERY)
+                yield
             work.results[0].wait_for_output(1)
             work.show()
             self._raise(work)

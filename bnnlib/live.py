@@ -7,6 +7,8 @@ the ranks agree, write a checkpoint and end their cell. Training again goes on f
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +17,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from bnnlib import distributed, plots, results
-from bnnlib.cluster import Cluster
+from bnnlib.cluster import LOOK_EVERY, Cluster
 from bnnlib.distributed import Ranks
 from bnnlib.results import Run
 from bnnlib.training import StepLog
@@ -50,11 +52,11 @@ def stop_requested(run: Run, ranks: Ranks) -> Callable[[], bool]:
     return until
 
 
-def watch(cluster: Cluster, directory: str | Path, epochs: float | None = None) -> None:
+async def watch(cluster: Cluster, directory: str | Path, epochs: float | None = None) -> None:
     """Shows a run's curves while the cluster's last cell trains it, with a button that stops it.
 
-    Returns when the cell has ended. Picture and closing line stay in the saved notebook; the
-    button, which would be dead there, does not.
+    To be awaited; returns when the cell has ended. Picture and closing line stay in the saved
+    notebook; the button, which would be dead there, does not.
 
     Args:
         cluster: where it trains.
@@ -84,7 +86,10 @@ def watch(cluster: Cluster, directory: str | Path, epochs: float | None = None) 
             shown, drawn = len(lines), time.monotonic()
 
     try:
-        cluster.wait(meanwhile=redraw)
+        with contextlib.closing(cluster.looks()) as looks:
+            for _ in looks:
+                redraw()
+                await asyncio.sleep(LOOK_EVERY)  # a kernel hears of the button while a cell awaits
     finally:
         redraw(now=True)
         last = read(directory)[-1:]

@@ -5,7 +5,7 @@ set -euo pipefail
 
 # lab LOGIN: runs JupyterLab until the job ends; LOGIN is the host that you reach by ssh, or nothing.
 lab() {
-  local port token file child code=0
+  local port token file child code=0 options=(--ServerApp.port_retries=0 --notebook-dir .)
   port=$(python -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
   token=$(python -c 'import secrets; print(secrets.token_hex(24))')
   mkdir -p runs
@@ -19,9 +19,10 @@ lab() {
     echo "  http://127.0.0.1:$port/lab/tree/notebooks/04_interactive.ipynb?token=$token"
   } >"$file"
   echo "JupyterLab starts. How to open it: cat $file"
+  [ "$(id -u)" -ne 0 ] || options+=(--allow-root) # as in a container
   # By the environment: anybody on this machine can read a command line.
   JUPYTER_TOKEN=$token jupyter lab --no-browser --ip=127.0.0.1 --port="$port" \
-    --ServerApp.port_retries=0 --notebook-dir . &
+    "${options[@]}" &
   child=$!
   trap 'kill "$child"' INT TERM # the kernels end with it, and with them their ranks
   wait "$child" || code=$?
