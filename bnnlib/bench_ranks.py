@@ -218,7 +218,7 @@ def work(folder: Path, pair: str, place: int, core: str) -> None:
         ) -> float:
             order = rng.integers(0, trainer.dataset.num_train_examples, (steps, batch))
             began = time.perf_counter()
-            trainer._train(order.astype(np.int32))
+            trainer.train(order.astype(np.int32))
             return 1e3 * (time.perf_counter() - began) / steps
 
         run(2)

@@ -175,16 +175,16 @@ class Network(tf.Module):
             [tf.tile(values[:, tf.newaxis], [1, numbers]), tf.gather(every, others)], axis=0
         )
         rows = tf.reshape(rows, [-1, side, side, channels])
-        four = [
+        first, second, third, fourth = (
             tf.reshape(rows[:, down : down + size, right : right + size], [-1, size**2 * channels])
             for down in (0, 1)
             for right in (0, 1)
-        ]
+        )
         row_of = tf.dynamic_stitch(
             [tf.cast(uniform, tf.int32), tf.cast(others, tf.int32)],
             [which, count + tf.range(tf.shape(others)[0])],
         )
-        return Windows(*four, row_of, (height // 2, width // 2))
+        return Windows(first, second, third, fourth, row_of, (height // 2, width // 2))
 
     def predict(
         self,

@@ -276,6 +276,7 @@ class Process:
     """A worker and what it answered."""
 
     def __init__(self, *words: object) -> None:
+        self.words = " ".join(map(str, words))
         environment = {k: v for k, v in os.environ.items() if k != "TF_ENABLE_ONEDNN_OPTS"}
         environment |= {"TF_CPP_MIN_LOG_LEVEL": "3", "OPENBLAS_NUM_THREADS": "1"}
         environment["PYTHONPATH"] = str(ROOT)
@@ -295,7 +296,7 @@ class Process:
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if not line:
-            raise SystemExit(f"the worker {self.process.args} ended with {self.process.wait()}")
+            raise SystemExit(f"the worker {self.words} ended with {self.process.wait()}")
         return json.loads(line)
 
     def ask(self, what: str = "step") -> dict[str, float]:
@@ -372,7 +373,7 @@ def main() -> None:
                 memory += [{"model": model, "baseline": w, "peak_mib": p} for w, p in peaks.items()]
             asked = model in PREDICTED and not arguments.skip_prediction
             if asked and threads == 1 and {"bnnlib", "tf_function"} <= set(workers):
-                seconds = {w: [] for w in ("bnnlib", "tf_function")}
+                seconds: dict[str, list[float]] = {w: [] for w in ("bnnlib", "tf_function")}
                 workers["bnnlib"].ask("predict")  # traces; a second of Keras' minute does not count
                 for _ in range(min(3, arguments.repeats)):
                     for way, kept in seconds.items():

@@ -96,7 +96,11 @@ class File:
         self._file, self._cut = file, cut
 
     def write(self, data: Any) -> int:
-        self._cut("write", half=lambda: (self._file.write(data[: len(data) // 2]), self.flush()))
+        def half() -> None:
+            self._file.write(data[: len(data) // 2])
+            self.flush()
+
+        self._cut("write", half=half)
         return int(self._file.write(data))
 
     def writelines(self, lines: Any) -> None:

@@ -17,7 +17,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-import atheris  # type: ignore[import-not-found]
+import atheris
 
 os.environ["BNN_DATA_MAX_BYTES"] = str(2**20)
 with atheris.instrument_imports(

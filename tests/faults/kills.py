@@ -178,7 +178,7 @@ def newest_checkpoint(directory: Path) -> int:
 
 def checkpoints_due(step: int) -> list[int]:
     """The steps at which checkpoints are made, up to a step of the log, by hand."""
-    per_epoch, every = 8, PARAMETERS["checkpoint_steps"]
+    per_epoch, every = 8, int(str(PARAMETERS["checkpoint_steps"]))
     ends = [s for s in range(1, step + 1) if s % per_epoch in (0, 3, 6)]
     due, saved = [], 0
     for end in ends:
