@@ -71,7 +71,15 @@ END
   ;;
 stop)
   for pid in "$folder"/slurmd.pid "$folder"/slurmctld.pid "$folder"/munge/pid; do
-    [ ! -f "$pid" ] || kill "$(cat "$pid")" 2>/dev/null || true
+    [ -f "$pid" ] || continue
+    process=$(cat "$pid")
+    kill "$process" 2>/dev/null || continue
+    # One after another: slurmd waits for the other two when it ends. At most 5 s, then at once.
+    for _ in $(seq 50); do
+      kill -0 "$process" 2>/dev/null || continue 2
+      sleep 0.1
+    done
+    kill -KILL "$process" 2>/dev/null || true
   done
   ;;
 esac
