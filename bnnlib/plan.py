@@ -19,13 +19,14 @@ from __future__ import annotations
 import argparse
 import itertools
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from bnnlib import launcher, provenance
+from bnnlib import launcher, provenance, stopping
 from bnnlib.errors import BnnlibError, ExperimentError
 from bnnlib.experiment import Experiment
 
@@ -99,11 +100,13 @@ def main(argv: list[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     try:
         experiments = read_plan(arguments.plan, launcher.size(), arguments.runs, arguments.repeat)
+        stopping.stop_time()  # a mistyped deadline is told before MPI starts
     except BnnlibError as error:
         # Before MPI starts, on every rank alike: each can end by itself.
         parser.exit(1, f"{parser.prog}: {error}\n" if launcher.rank() == 0 else None)
     if arguments.models:
         experiments = [one for one in experiments if one.model in arguments.models]
+    stopping.listen()
     origin = provenance.collect()  # starts processes, which none may once MPI runs
     _train_all(experiments, origin)
 
@@ -128,14 +131,17 @@ def _train_all(experiments: list[Experiment], origin: dict[str, Any]) -> None:
                 print(f"{number}/{len(experiments)} {experiment.run_dir}: {what}", flush=True)
             if not done:
                 command.train_one(experiment, origin, quiet=True)
+    except stopping.Stopped as stopped:
+        results.record_stop(str(stopped))
+        if launcher.rank() == 0:
+            print(f"stopped: {stopped}")
+        distributed.leave_together(stopping.EXIT_CODE)
     except Exception as error:
-        rank = launcher.rank()
         if current is not None:
-            results.record_failure(
-                current.run_dir,
-                current.to_dict(),
-                {"rank": rank, "type": type(error).__name__, "message": str(error)},
-            )
+            try:
+                results.record_failure(current.run_dir, current.to_dict(), results.error_of(error))
+            except BnnlibError as problem:  # a full disk must not keep the other ranks waiting
+                print(f"the run's record could not be written: {problem}", file=sys.stderr)
         distributed.abort(error)
 
 
