@@ -1,0 +1,17 @@
+"""A ladder and a profiled run in one start, for tests/test_two_hosts.py.
+
+Usage: ``mpiexec … python tests/ranks/two_hosts.py <plan> <folder>``.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+from bnnlib import launcher, plan, scaling
+
+if __name__ == "__main__":
+    folder = Path(sys.argv[2])
+    ladder = scaling.measure_ladder(sizes=(8, 262144), repeats=3, times=8)
+    if launcher.rank() == 0:
+        (folder / "ladder.json").write_text(json.dumps(ladder))
+    plan.main(sys.argv[1:])
