@@ -88,14 +88,7 @@ def slurm(tmp_path_factory) -> Iterator[Slurm]:
         assert started.returncode == 0, started.stderr
         yield Slurm(root, folder / "slurm.conf")
     finally:
-        conf = {**os.environ, "SLURM_CONF": str(folder / "slurm.conf"), "PATH": PATH}
-        if started.returncode == 0:
-            subprocess.run(["scancel", "--full", "--user=" + _me()], env=conf, timeout=60)
-        subprocess.run([*cluster, "stop", str(folder)], timeout=60)
-
-
-def _me() -> str:
-    return subprocess.run(["id", "-un"], capture_output=True, text=True, check=True).stdout.strip()
+        subprocess.run([*cluster, "stop", str(folder)], timeout=120)
 
 
 def check_run(directory: Path, job: str) -> None:

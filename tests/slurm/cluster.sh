@@ -70,6 +70,12 @@ END
   exit 1
   ;;
 stop)
+  # Jobs first: a job's own daemon outlives slurmd.
+  scancel --full --user="$(id -un)" 2>/dev/null || true
+  for _ in $(seq 150); do
+    [ -n "$(squeue -h 2>/dev/null)" ] || break
+    sleep 0.2
+  done
   for pid in "$folder"/slurmd.pid "$folder"/slurmctld.pid "$folder"/munge/pid; do
     [ -f "$pid" ] || continue
     process=$(cat "$pid")
