@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from bnnlib import launcher, provenance, stopping
@@ -36,19 +37,39 @@ def train(argv: list[str] | None = None) -> None:
     run(experiment, verbose)
 
 
-def run(experiment: Experiment, verbose: bool = False) -> None:
+def train_and_tell(
+    experiment: Experiment,
+    origin: dict[str, object],
+    verbose: bool = False,
+    events: Sequence[tuple[str, str]] = (),
+) -> None:
+    """:func:`train_one`; rank 0 then prints the run's row and its directory."""
+    from bnnlib import results
+
+    directory = train_one(experiment, origin, verbose, events=events)
+    if launcher.rank() == 0:
+        results.main([str(directory)])
+        print(f"record: {directory}")
+
+
+def run(
+    experiment: Experiment,
+    verbose: bool = False,
+    attempt: Callable[[Experiment, dict[str, object], bool], None] = train_and_tell,
+) -> None:
     """Trains, evaluates and records one run in this process; ends all ranks on an error.
 
     Args:
         experiment: its parameters.
         verbose: whether rank 0 prints the network's layers.
+        attempt: what trains, given these and :func:`bnnlib.provenance.collect`'s.
     """
     stopping.listen()
     origin = provenance.collect()
     from bnnlib import distributed  # TensorFlow reads the environment when it is imported
 
     try:
-        _train(experiment, origin, verbose)
+        attempt(experiment, origin, verbose)
     except stopping.Stopped as stopped:
         from bnnlib import results
 
@@ -70,17 +91,12 @@ def run(experiment: Experiment, verbose: bool = False) -> None:
         distributed.abort(error)
 
 
-def _train(experiment: Experiment, origin: dict[str, object], verbose: bool) -> None:
-    from bnnlib import results
-
-    directory = train_one(experiment, origin, verbose)
-    if launcher.rank() == 0:
-        results.main([str(directory)])
-        print(f"record: {directory}")
-
-
 def train_one(
-    experiment: Experiment, origin: dict[str, object], verbose: bool = False, quiet: bool = False
+    experiment: Experiment,
+    origin: dict[str, object],
+    verbose: bool = False,
+    quiet: bool = False,
+    events: Sequence[tuple[str, str]] = (),
 ) -> Path:
     """Trains, evaluates and records one run on the ranks of this launch; all ranks call it.
 
@@ -89,6 +105,7 @@ def train_one(
         origin: of :func:`bnnlib.provenance.collect`.
         verbose: print the network's layers.
         quiet: no progress bars.
+        events: what has happened, and how, for the record's ``history``.
 
     Returns:
         The run's directory.
@@ -98,7 +115,7 @@ def train_one(
     from bnnlib import data, distributed, evaluation, models, results, training
 
     ranks = distributed.init(experiment.threads, experiment.inter_threads)
-    run = results.Run.open(experiment, ranks, origin)
+    run = results.Run.open(experiment, ranks, origin, events)
     dataset = distributed.on_first_local_rank(
         lambda: data.load(experiment.dataset, experiment.subtract_mean, experiment.holdout), ranks
     )

@@ -26,6 +26,7 @@ A run's directory, ``runs/<group>/<run id>/``, holds
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import datetime
 import json
@@ -173,7 +174,13 @@ class Run:
         self._checked_step = 0
 
     @classmethod
-    def open(cls, experiment: Experiment, ranks: Ranks, provenance: Mapping[str, Any]) -> Run:
+    def open(
+        cls,
+        experiment: Experiment,
+        ranks: Ranks,
+        provenance: Mapping[str, Any],
+        events: Sequence[tuple[str, str]] = (),
+    ) -> Run:
         """Writes the record, status ``running``, before anything is trained; all ranks call it.
 
         A directory with a record of the same parameters and ranks is continued from its last
@@ -184,6 +191,7 @@ class Run:
                 (the spmd engine's ``BNN_RUN_DIR``), else one named by parameters.
             ranks: this process' place.
             provenance: of :func:`bnnlib.provenance.collect`.
+            events: what has happened, and how, for the record's ``history``.
 
         Raises:
             RecordError: the directory holds a run of other parameters or ranks, is being written
@@ -198,7 +206,7 @@ class Run:
                 run._lock = lock.acquire(directory)
                 try:
                     checkpoint.remove_leftovers(directory)
-                    run._write_first(provenance, horovod)
+                    run._write_first(provenance, horovod, events)
                 except BaseException:
                     run._lock.release()
                     raise
@@ -469,7 +477,12 @@ class Run:
         if self._lock is not None:
             self._lock.check()
 
-    def _write_first(self, provenance: Mapping[str, Any], horovod: Mapping[str, Any]) -> None:
+    def _write_first(
+        self,
+        provenance: Mapping[str, Any],
+        horovod: Mapping[str, Any],
+        events: Sequence[tuple[str, str]],
+    ) -> None:
         path = self.directory / "run.json"
         record = {
             "schema": SCHEMA,
@@ -491,7 +504,7 @@ class Run:
         }
         if path.exists():
             old = read_record(self.directory)
-            record["history"] = old["history"]
+            record["history"] = [*old["history"], *(_event(*event) for event in events)]
             trained = (self.directory / "checkpoints").exists()
             if trained or old["status"] != "failed":
                 _refuse_other(self.directory, old, record)
@@ -526,6 +539,17 @@ def run_directory(experiment: Experiment, ranks: int) -> Path:
         return Path(experiment.run_dir)
     notebook = os.environ.get("BNN_RUN_DIR")
     return Path(notebook) if notebook else experiment.default_run_dir(ranks)
+
+
+def abandon() -> list[int]:
+    """Leaves this process' runs as they are, for another start of it; their last lines' steps."""
+    steps = []
+    for run in list(_OPEN):
+        with contextlib.suppress(RecordError):  # the checkpoint before is what the start finds
+            run._writer.wait()
+        run._close()
+        steps += [line.step for line in run.lines[-1:]]
+    return steps
 
 
 def record_stop(reason: str) -> None:
