@@ -42,6 +42,7 @@ from bnnlib.errors import BnnlibError, DistributedError, ExperimentError
 from bnnlib.experiment import Experiment
 
 BEFORE = "BNN_ELASTIC"  # what a worker tells itself across its new start
+TRIES = 3  # new starts that come no further than the one before, until the run fails
 # A worker's place, in the order of the driver's answer.
 _PLACE = ("RANK", "SIZE", "LOCAL_RANK", "LOCAL_SIZE", "CROSS_RANK", "CROSS_SIZE")
 
@@ -54,7 +55,7 @@ class Before:
         workers: their names, ``host[slot]``, in order of rank.
         step: of the last log line.
         directory: the run's.
-        alike: how often in a row the connection broke at this step with no worker lost.
+        alike: new starts in a row that came no further than this step.
     """
 
     workers: tuple[str, ...]
@@ -81,51 +82,69 @@ def train(experiment: Experiment, origin: dict[str, object], verbose: bool = Fal
     """
     from bnnlib import distributed, results
 
-    before = _before()
-    now = before
+    now = before = _before()
     try:
         ranks = distributed.init(experiment.threads, experiment.inter_threads)
         found = distributed.gather((_name(), before))
-        told = [each for _, each in found if each is not None]
-        directory = results.run_directory(experiment, ranks.size)
+        told = next((each for _, each in found if each is not None), None)
         # A worker that has just joined knows nothing of what was before.
-        directory = Path(told[0].directory) if told else distributed.gather(directory)[0]
-        workers = tuple(name for name, _ in found)
-        now = Before(workers, told[0].step if told else 0, str(directory))
-        events = _events(found, directory) if told else []
-        if told and not set(told[0].workers) - set(workers):
-            now = dataclasses.replace(now, alike=told[0].alike + 1)
-        experiment = dataclasses.replace(
-            experiment, on_rank_change="continue", run_dir=str(directory)
+        own = str(results.run_directory(experiment, ranks.size))
+        directory = told.directory if told else distributed.gather(own)[0]
+        now = Before(
+            workers=tuple(name for name, _ in found),
+            step=told.step if told else 0,
+            directory=directory,
+            alike=told.alike + 1 if told else 0,
         )
-        command.train_and_tell(experiment, origin, verbose, events)
+        experiment = dataclasses.replace(experiment, on_rank_change="continue", run_dir=directory)
+        command.train_and_tell(experiment, origin, verbose, _events(found, directory))
     except Exception as error:
         reason = distributed.loss_of_others(error)
         if not reason or now is None:
             raise
         step = max([now.step, *results.abandon()])
-        if step == now.step and now.alike > 1:
+        if step > now.step:
+            now = dataclasses.replace(now, step=step, alike=0)
+        if now.alike >= TRIES:
             raise DistributedError(
-                f"the connection broke {now.alike + 1} times after step {now.step}, and no worker "
-                "is lost: the network, or an error of all ranks alike"
+                f"{now.alike} new starts after step {now.step} came no further: the network, or "
+                "an error that all ranks meet alike"
             ) from error
-        now = dataclasses.replace(now, step=step, alike=now.alike if step == now.step else 0)
         print(f"{_name()}: others were lost after step {step}: {reason}", flush=True)
         distributed.shutdown()
         _start_anew(now)
 
 
-def _events(found: list[tuple[str, Before | None]], directory: Path) -> list[tuple[str, str]]:
-    """What the record's history says of the workers lost and joined."""
-    old = next(before for _, before in found if before is not None)
+def _events(found: list[tuple[str, Before | None]], directory: str | Path) -> list[tuple[str, str]]:
+    """What the record's history says of lost and newly started workers; nothing at first.
+
+    Args:
+        found: every worker's name, and what it knows of the ranks before, in order of rank.
+        directory: the run's, in whose record a worker that failed has written why.
+    """
+    old = next((before for _, before in found if before is not None), None)
+    if old is None:
+        return []
     stayed = [name for name, before in found if before is not None]
     lost = [f"rank {rank} ({name})" for rank, name in enumerate(old.workers) if name not in stayed]
+    if not lost:
+        text = f"of {len(old.workers)} ranks, none of which is gone, after step {old.step}"
+        return [("connection lost", f"{text}; they go on")]
+    text = f"{', '.join(lost)} of {len(old.workers)} lost after step {old.step}; goes on with "
+    text += f"{len(found)} rank(s)"
     joined = [f"rank {rank} ({name})" for rank, (name, before) in enumerate(found) if not before]
-    text = f"{', '.join(lost) or 'the connection, and no rank,'} of {len(old.workers)} lost "
-    text += f"after step {old.step}; goes on with {len(found)} rank(s)"
-    if joined:
-        text += f", newly started {', '.join(joined)}"
-    return [("ranks lost", text)]
+    text += f", newly started {', '.join(joined)}" if joined else ""
+    return [("ranks lost", text + _last_words(Path(directory)))]
+
+
+def _last_words(directory: Path) -> str:
+    """The error of a worker that could still write it into the record; empty if none could."""
+    from bnnlib import results
+
+    if not (directory / "run.json").exists():
+        return ""
+    error = results.read_record(directory)["error"]
+    return f". Rank {error['rank']}: {error['type']}: {error['message']}" if error else ""
 
 
 def _start_anew(before: Before) -> NoReturn:
