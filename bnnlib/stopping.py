@@ -6,8 +6,8 @@ gradients' allreduce, so that all ranks see it after the same step; they write a
 record (status ``stopped``) and the notebook, and leave with :data:`EXIT_CODE`. The same command
 started again goes on to the same bits as a run that was never stopped.
 
-Who owns the process listens: the engine ``spmd`` and ``python -m bnnlib.training``. In a Jupyter
-kernel signals stay the kernel's own.
+Who owns the process listens: the engine ``spmd``, ``python -m bnnlib.training`` and ``python -m
+bnnlib.elastic``. In a Jupyter kernel signals stay the kernel's own.
 """
 
 from __future__ import annotations
