@@ -283,7 +283,7 @@ class Cluster:
         self.wait(self.submit(source))
 
     def get(self, expression: str, rank: int = 0) -> Any:
-        """The value that an expression has on one rank.
+        """The value that an expression has on one rank, after the cell that runs there.
 
         Raises:
             DistributedError: the cluster is closed, or an engine has died.
@@ -292,7 +292,7 @@ class Cluster:
         return self.client[self._ids[rank]].apply_sync(engine.value, expression)
 
     def put(self, **values: Any) -> None:
-        """Sets variables on all ranks.
+        """Sets variables on all ranks, after the cell that runs there.
 
         Raises:
             DistributedError: the cluster is closed, or an engine has died.
