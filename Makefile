@@ -42,7 +42,7 @@ lock: env ## renew requirements.lock from pyproject.toml (UPGRADE=--upgrade for 
 		--quiet $(UPGRADE) --output-file requirements.lock
 
 lab: env ## JupyterLab on the notebooks
-	$(BIN)/jupyter lab --notebook-dir .
+	$(BIN)/jupyter lab --notebook-dir . $(if $(filter 0,$(shell id -u)),--allow-root)
 
 clean: ## remove caches and build leftovers; never runs/ or .venv
 	rm -rf build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
