@@ -41,7 +41,7 @@ def prepare(fail_together: bool) -> dict[str, Any]:
 
 def value(expression: str) -> Any:
     """What an expression is worth among this engine's variables."""
-    return eval(expression, _shell().user_ns)
+    return _shell().ev(expression)
 
 
 def _shell() -> Any:
