@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import dataclasses
 import importlib.metadata
 import importlib.util
 import json
@@ -23,12 +24,10 @@ import os
 import re
 import shutil
 import socket
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -37,9 +36,10 @@ import psutil
 from ipyparallel.cluster.launcher import MPIEngineSetLauncher
 from traitlets.config import Config
 
-from bnnlib import engine, launcher
+from bnnlib import engine, launcher, sites
 from bnnlib.errors import DistributedError
 from bnnlib.guard import Guard, end
+from bnnlib.sites import Site
 
 # The repository, whose job scripts hold the launch settings.
 ROOT = Path(__file__).resolve().parents[1]
@@ -59,63 +59,27 @@ _CONSEQUENCE = re.compile(r"Horovod has been shut down|Connection (closed|reset)
 OnError = Literal["close", "keep"]
 
 
-@dataclass(frozen=True)
-class Site:
-    """How a site launches ranks, from its ``jobs/<site>/site.sh``.
-
-    Attributes:
-        name: of the folder below ``jobs``.
-        ranks: how many ranks the launch words start.
-        words: the launch line, before the program.
-    """
-
-    name: str
-    ranks: int
-    words: tuple[str, ...]
-
-
-def sites() -> list[str]:
-    """The sites' names, those with a ``jobs/<site>/site.sh``."""
-    return sorted(path.parent.name for path in (ROOT / "jobs").glob("*/site.sh"))
-
-
 def site(name: str, ranks: int | None = None) -> Site:
-    """A site's launch settings.
+    """The launch settings of a site for engines.
 
     Args:
-        name: one of :func:`sites`.
+        name: one of :func:`bnnlib.sites.names`.
         ranks: how many; None for what the site has in this job (its nodes times ``PPN``).
 
     Raises:
-        DistributedError: there is no such site, its settings cannot be read, or the machine is
-            none of its compute nodes.
+        SiteError: there is no such site, or its settings cannot be read.
+        DistributedError: the machine is none of its compute nodes.
     """
-    if name not in sites():
-        raise DistributedError(f"site {name!r}: no such site, expected one of {', '.join(sites())}")
+    # A notebook's engines are MPI's, whatever the jobs of this shell are started with.
+    found = sites.load(name, ROOT, ranks or 0, LAUNCHER="mpiexec")
     if name != LOCAL and launcher.job_id() is None:
         raise DistributedError(
             f"site {name!r}: this process runs in no job, and its engines start inside one: submit "
             f"jobs/{name}/jupyter.sh and open the JupyterLab that it starts, or use site 'local'"
         )
-    script = 'set -euo pipefail; source "jobs/$1/site.sh"; printf "%s\\0" "$RANKS" "${LAUNCH[@]}"'
-    variables = {key: value for key, value in os.environ.items() if key != "LAUNCHER"}
-    if ranks is not None:
-        variables["RANKS"] = str(ranks)
-    done = subprocess.run(
-        ["bash", "-c", script, "bash", name],
-        cwd=ROOT,
-        env=variables,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=START_TIMEOUT,
-    )
-    if done.returncode != 0:
-        raise DistributedError(f"jobs/{name}/site.sh failed: {done.stderr.strip()}")
-    number, *words = done.stdout.rstrip("\0").split("\0")
     # The scripts run from the repository; the engines, where the notebook's kernel does.
-    inside = [str(ROOT / word) if (ROOT / word).is_file() else word for word in words]
-    return Site(name, int(number), tuple(inside))
+    inside = [str(ROOT / word) if (ROOT / word).is_file() else word for word in found.launch]
+    return dataclasses.replace(found, launch=tuple(inside))
 
 
 class _Engines(MPIEngineSetLauncher):
@@ -373,7 +337,7 @@ class Cluster:
 
     @property
     def _line(self) -> str:
-        return " ".join([*self.site.words, "python -m bnnlib.engine"])
+        return " ".join([*self.site.launch, "python -m bnnlib.engine"])
 
     def _launched(self) -> list[int]:
         """The launcher's and the controller's process ids."""
@@ -441,13 +405,14 @@ def start(
     """Starts a cluster of engines; a context manager, too.
 
     Args:
-        site_name: one of :func:`sites`; any but ``local`` inside a job.
+        site_name: one of :func:`bnnlib.sites.names`; any but ``local`` inside a job.
         engines: how many ranks; None for all that the job's nodes hold.
         timeout: seconds until a start that does not come about is given up.
         on_error: ``close`` ends the engines when a cell of the notebook fails or is interrupted;
             ``keep`` leaves them, also where other ranks may wait for the one that failed.
 
     Raises:
+        SiteError: there is no such site.
         DistributedError: it cannot start: no launcher, too many ranks, no usable Horovod, another
             MPI's launcher. Nothing is left running.
     """
@@ -461,9 +426,9 @@ def start(
 
 
 def _check_launcher(settings: Site) -> None:
-    if shutil.which(settings.words[0], path=_path()) is None:
+    if shutil.which(settings.launch[0], path=_path()) is None:
         raise DistributedError(
-            f"{settings.words[0]}: no such program on PATH, and site {settings.name!r} starts its "
+            f"{settings.launch[0]}: no such program on PATH, and site {settings.name!r} starts its "
             "engines with it: "
             + (
                 "install MPI, for example with make env"
@@ -502,9 +467,9 @@ def _path() -> str:
 
 
 def _config(settings: Site) -> Config:
-    program = shutil.which(settings.words[0], path=_path()) or settings.words[0]
+    program = shutil.which(settings.launch[0], path=_path()) or settings.launch[0]
     config = Config()
-    config.MPILauncher.mpi_cmd = [program, *settings.words[1:]]
+    config.MPILauncher.mpi_cmd = [program, *settings.launch[1:]]
     config.EngineLauncher.engine_cmd = [sys.executable, "-m", "bnnlib.engine"]
     # The engines import this library, from wherever the kernel has it.
     places = [

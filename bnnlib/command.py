@@ -6,9 +6,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from bnnlib import launcher, provenance, stopping
@@ -66,20 +67,23 @@ def run(
     """
     stopping.listen()
     origin = provenance.collect()
-    from bnnlib import distributed  # TensorFlow reads the environment when it is imported
+    with all_end_with(experiment):
+        attempt(experiment, origin, verbose)
+
+
+@contextlib.contextmanager
+def all_end_with(experiment: Experiment) -> Iterator[None]:
+    """Ends the processes of all ranks when the run inside is stopped or fails, its record first."""
+    from bnnlib import distributed, results  # TensorFlow reads the environment when imported
 
     try:
-        attempt(experiment, origin, verbose)
+        yield
     except stopping.Stopped as stopped:
-        from bnnlib import results
-
         results.record_stop(str(stopped))
         if launcher.rank() == 0:
             print(f"stopped: {stopped}")
         distributed.leave_together(stopping.EXIT_CODE)
     except Exception as error:
-        from bnnlib import results
-
         try:
             results.record_failure(
                 results.run_directory(experiment, launcher.size()),
@@ -121,15 +125,7 @@ def train_one(
     )
     # Before training, so that a mistyped name is not told after it.
     sets = distributed.on_first_local_rank(lambda: evaluation.sets(experiment, dataset), ranks)
-    network = models.build(
-        experiment.model,
-        dataset.image_shape,
-        dataset.num_classes,
-        experiment.prior_stddev,
-        experiment.bayesian_layers,
-        experiment.seed,
-        experiment.dropout,
-    )
+    network = models.build_for(experiment, dataset)
     if verbose and ranks.rank == 0:
         print(*models.summary(network), sep="\n")
     trainer = training.Trainer(experiment, dataset, network, ranks)

@@ -18,7 +18,7 @@ import tensorflow as tf
 
 from bnnlib.data import Dataset
 from bnnlib.errors import ExperimentError
-from bnnlib.experiment import unknown_name
+from bnnlib.experiment import Experiment, unknown_name
 from bnnlib.layers import (
     DRAWS_PER_LAYER,
     INITIAL,
@@ -452,6 +452,19 @@ def build(
     if name not in BUILDERS:
         raise ExperimentError(unknown_name(name, list(BUILDERS), "model"))
     return BUILDERS[name](image_shape, num_classes, prior_stddev, bayesian_layers, seed, dropout)
+
+
+def build_for(experiment: Experiment, dataset: Dataset) -> Network:
+    """The network that a run trains, by :func:`build`, with the errors of that."""
+    return build(
+        experiment.model,
+        dataset.image_shape,
+        dataset.num_classes,
+        experiment.prior_stddev,
+        experiment.bayesian_layers,
+        experiment.seed,
+        experiment.dropout,
+    )
 
 
 def summary(network: Network) -> list[dict[str, Any]]:

@@ -19,7 +19,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import os
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -112,37 +111,30 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _train_all(experiments: list[Experiment], origin: dict[str, Any]) -> None:
-    from bnnlib import command, distributed, results
+    from bnnlib import command
 
-    current: Experiment | None = None
-    try:
-        for number, experiment in enumerate(experiments, start=1):
-            current = experiment
-            ranks = distributed.init(experiment.threads, experiment.inter_threads)
-
-            def is_finished(directory: Path = Path(experiment.run_dir)) -> bool:
-                record = directory / "run.json"
-                return record.exists() and results.read_record(directory)["status"] == "finished"
-
-            # Rank 0's answer: other nodes may see a shared file system later.
-            done = distributed.gather(is_finished() if ranks.rank == 0 else None)[0]
-            if ranks.rank == 0:
+    for number, experiment in enumerate(experiments, start=1):
+        with command.all_end_with(experiment):
+            done = _is_finished(experiment)
+            if launcher.rank() == 0:
                 what = "finished before" if done else "training"
                 print(f"{number}/{len(experiments)} {experiment.run_dir}: {what}", flush=True)
             if not done:
                 command.train_one(experiment, origin, quiet=True)
-    except stopping.Stopped as stopped:
-        results.record_stop(str(stopped))
-        if launcher.rank() == 0:
-            print(f"stopped: {stopped}")
-        distributed.leave_together(stopping.EXIT_CODE)
-    except Exception as error:
-        if current is not None:
-            try:
-                results.record_failure(current.run_dir, current.to_dict(), results.error_of(error))
-            except BnnlibError as problem:  # a full disk must not keep the other ranks waiting
-                print(f"the run's record could not be written: {problem}", file=sys.stderr)
-        distributed.abort(error)
+
+
+def _is_finished(experiment: Experiment) -> bool:
+    """Rank 0's answer on all ranks: other nodes may see a shared file system later."""
+    from bnnlib import distributed, results
+
+    ranks = distributed.init(experiment.threads, experiment.inter_threads)
+    answer = None
+    if ranks.rank == 0:
+        directory = Path(experiment.run_dir)
+        answer = (directory / "run.json").exists() and (
+            results.read_record(directory)["status"] == "finished"
+        )
+    return bool(distributed.gather(answer)[0])
 
 
 if __name__ == "__main__":

@@ -795,15 +795,7 @@ def restore(directory: str | Path) -> tuple[Experiment, Dataset, Network]:
             f"{directory}: no readable checkpoint; the network is made by training it again"
         )
     dataset = data.load(experiment.dataset, experiment.subtract_mean, experiment.holdout)
-    network = models.build(
-        experiment.model,
-        dataset.image_shape,
-        dataset.num_classes,
-        experiment.prior_stddev,
-        experiment.bayesian_layers,
-        experiment.seed,
-        experiment.dropout,
-    )
+    network = models.build_for(experiment, dataset)
     network.load_weights({n: value for n, value in state.items() if n.startswith("layer")})
     return experiment, dataset, network
 

@@ -30,6 +30,7 @@ class Site:
     Attributes:
         name: the folder of ``jobs/``.
         launch: the launcher's words before the program, always ``<launcher> -n <ranks> …``.
+        ranks: number of ranks in all.
         nodes: number of nodes.
         ranks_per_node: ranks on each.
         threads: cores (on Theta hardware threads) a rank; 0: the node's, shared evenly.
@@ -37,6 +38,7 @@ class Site:
 
     name: str
     launch: tuple[str, ...]
+    ranks: int
     nodes: int
     ranks_per_node: int
     threads: int
@@ -74,11 +76,12 @@ def load(name: str, root: str | Path = ".", ranks: int = 0, **variables: object)
         full = int(_ask(name, root, 'echo "$PPN"', settings))
         settings.setdefault("NODES", str(-(-ranks // full)))
         settings |= {"RANKS": str(ranks), "PPN": str(-(-ranks // int(settings["NODES"])))}
-    told = 'printf "%s\\n" "$NODES" "$PPN" "$THREADS" "${LAUNCH[@]}"'
-    nodes, ranks_per_node, threads, *launch = _ask(name, root, told, settings).splitlines()
+    told = 'printf "%s\\n" "$RANKS" "$NODES" "$PPN" "$THREADS" "${LAUNCH[@]}"'
+    lines = _ask(name, root, told, settings).splitlines()
+    numbers, launch = [int(line) for line in lines[:4]], lines[4:]
     if name != "local":
         launch[0] = _outside_environment(launch[0])
-    return Site(name, tuple(launch), int(nodes), int(ranks_per_node), int(threads))
+    return Site(name, tuple(launch), *numbers)
 
 
 def submit(name: str, script: str, variables: Mapping[str, object], root: str | Path = ".") -> str:

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What the sites with a batch queue share; each site.sh sources it and adds `submit` and `site_env`.
+# What the sites share; each site.sh sources it and adds `submit` and `site_env`.
 #
 # A job is told what to do by variables, so that one script serves all runs:
 #   RUN      the run's folder                PARAMS  a parameter file    MODEL  instead of the file's
@@ -59,4 +59,31 @@ resubmit() {
   echo "$job" >"$RUN/job"
   echo "$RUN: stopped at the walltime, continued by job $job"
   exit 0
+}
+
+# What analysis.sh does: the runs of the group RUNS compared, as executed notebooks. $1 is the script
+# itself, for the case that runs were stopped at their walltime and have new jobs by now: then it
+# queues itself behind those. What follows launches a program on a compute node, where a job's
+# script is not on one.
+analyse() {
+  local script=$1 waits job
+  shift
+  waits=$(unfinished "${RUNS:?the group of runs, such as RUNS=runs/sweep}")
+  if [ -n "$waits" ]; then
+    job=$(AFTER=$waits submit "$script")
+    echo "$job" >"$RUNS/job"
+    echo "$RUNS: waits for $waits as job $job"
+    exit 0
+  fi
+
+  "$@" papermill notebooks/02_calibration.ipynb "$RUNS/02_calibration.ipynb" -p runs "$RUNS"
+
+  # Scaling needs, beside runs of one rank and of more, the network's ladder of message sizes.
+  if [ -f "$RUNS/ladder.json" ]; then
+    "$@" papermill notebooks/03_scaling.ipynb "$RUNS/03_scaling.ipynb" -p runs "$RUNS" \
+      -p calibration "$RUNS" -p ladder "$RUNS/ladder.json"
+  else
+    echo "03_scaling left out: no $RUNS/ladder.json, made by the ranks of" \
+      "python -m bnnlib.scaling ladder --out $RUNS/ladder.json"
+  fi
 }

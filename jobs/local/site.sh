@@ -3,12 +3,12 @@
 # Read by this folder's scripts, bnnlib.sweep and bnnlib.cluster, from the repository's top folder.
 # shellcheck disable=SC2034  # what is set here, the scripts that source this file use
 set -euo pipefail
+source jobs/queue.sh
 
 NODES=1
 RANKS=${RANKS:-2}
 PPN=$RANKS
 THREADS=0 # cores a rank: the notebook shares them among the ranks
-BNN_ENV=${BNN_ENV:-$PWD/.venv}
 
 LAUNCH=(mpiexec -n "$RANKS")
 # Horovod's launcher instead, over Gloo: LAUNCHER=horovodrun
