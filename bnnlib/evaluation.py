@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from bnnlib import data, metrics, prediction
+from bnnlib import data, metrics, prediction, stall
 from bnnlib.data import Dataset, EvaluationSet
 from bnnlib.distributed import Ranks
 from bnnlib.errors import DataError
@@ -116,7 +116,7 @@ def evaluate(
     """Predicts every set with all ranks together, and scores it; the same result on every rank.
 
     Args:
-        experiment: its `test_draws` and `seed`.
+        experiment: its `test_draws`, `seed` and `stall_minutes`.
         network: trained.
         dataset: what it was trained on.
         sets: of :func:`sets`.
@@ -132,13 +132,15 @@ def evaluate(
     started = time.perf_counter()
     predictor = Predictor(network, dataset, experiment.test_draws, experiment.seed, ranks)
     predictions: dict[str, tuple[Prediction, Labels]] = {}
-    for one in sets:
-        made = one.make()
-        predictions[one.name] = predictor(made.images, ladder=one.name == TEST), made.labels
-        after_set()
-    found = judge(predictions)
+    with stall.Watch(60 * experiment.stall_minutes, sign="draw of the evaluation") as watch:
+        for one in sets:
+            made = one.make()
+            found = predictor(made.images, ladder=one.name == TEST, meanwhile=watch.alive)
+            predictions[one.name] = found, made.labels
+            after_set()
+    judged = judge(predictions)
     seconds = time.perf_counter() - started
-    return dataclasses.replace(found, metrics=found.metrics | {"evaluation_seconds": seconds})
+    return dataclasses.replace(judged, metrics=judged.metrics | {"evaluation_seconds": seconds})
 
 
 def accuracy_of_means(network: Network, dataset: Dataset) -> float:

@@ -163,7 +163,9 @@ class Experiment:
         0, "steps between checks that all ranks hold equal weights; 0: never", _NOT_NEGATIVE
     )
     stall_minutes: float = _parameter(
-        30.0, "a rank without a log line for so long hangs, and all end; 0: never", _NOT_NEGATIVE
+        30.0,
+        "a rank that logs and predicts nothing for so long hangs; 0: never",
+        _NOT_NEGATIVE,
     )
     run_dir: str = _parameter(
         "", "the record's place; empty: the executed notebook's, else named by parameters"

@@ -9,6 +9,7 @@ from (`seed`, draw, the image's place in its set), and so does not depend on the
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
@@ -95,12 +96,18 @@ class Predictor:
         self._sample = tf.function(network.sample)
         self._sums = tf.function(self._sum_draws, reduce_retracing=True)
 
-    def __call__(self, images: np.ndarray, ladder: bool = False) -> Prediction:
+    def __call__(
+        self,
+        images: np.ndarray,
+        ladder: bool = False,
+        meanwhile: Callable[[], object] = lambda: None,
+    ) -> Prediction:
         """The predictive distribution of `images`, the same on every rank; all must call.
 
         Args:
             images: ``(num_images, height, width, channels)`` in the data set's own type.
             ladder: whether to keep the prediction after each of :func:`rungs` draws too.
+            meanwhile: called every few draws, as a sign of life.
 
         Returns:
             The prediction, in the order of `images`.
@@ -113,6 +120,7 @@ class Predictor:
         ends = sorted({*kept, *range(DRAWS_AT_ONCE, self.num_draws, DRAWS_AT_ONCE)})
         for first, end in zip([0, *ends], ends, strict=False):
             distributed.stop_if_asked(ranks)
+            meanwhile()
             draws = range(first, end) if len(starts) > 0 else range(0)
             kernels = self._kernels(draws)
             for start, total in zip(starts, sums, strict=True):

@@ -271,7 +271,7 @@ class Run:
         stamped: list[tuple[StepLog, np.ndarray]] = []
         if self.experiment.profile and self.ranks.rank == 0:
             distributed.start_timeline(str(timeline))
-        with stall.Watch(60 * self.experiment.stall_minutes, ended=_end_stalled) as watch:
+        with stall.Watch(60 * self.experiment.stall_minutes) as watch:
             for line in trainer.run(until):
                 watch.alive()
                 self.log(line)
@@ -1041,14 +1041,12 @@ def _refuse_other(directory: Path, old: dict[str, Any], new: dict[str, Any]) -> 
         )
 
 
-def _end_stalled(error: DistributedError) -> None:
-    for end in stall.ENDINGS:
-        end(error)
-    try:
-        for run in list(_OPEN):
-            run.fail(error_of(error))
-    finally:
-        distributed.abort(error)
+def _fail_open_runs(error: DistributedError) -> None:
+    for run in list(_OPEN):
+        run.fail(error_of(error))
+
+
+stall.ENDINGS.append(_fail_open_runs)
 
 
 def error_of(error: BaseException) -> dict[str, Any]:

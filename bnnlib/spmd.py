@@ -894,7 +894,7 @@ class _Run:
         self._ending = threading.Lock()
         self._stopped = ""  # why, once the run was stopped
         self._watcher = self._start_watcher()
-        stall.ENDINGS.append(self._stalled)
+        stall.ENDINGS.insert(0, self._stalled)
 
     def _echoes(
         self, log_output: bool, files: dict[str, TextIO | None]

@@ -16,8 +16,20 @@ from collections.abc import Callable
 from bnnlib.errors import DistributedError
 
 LOOKS = 20  # looks a limit
-# What ends this process when it hangs, by order; the engine spmd's saves the notebook first.
+# What is done, in this order, before a process that hangs is ended: the engine spmd saves the
+# notebook and ends it itself, the open runs' records say why.
 ENDINGS: list[Callable[[DistributedError], object]] = []
+
+
+def end_process(error: DistributedError) -> None:
+    """Ends this process, and with it the run, by :data:`ENDINGS`."""
+    from bnnlib import distributed  # TensorFlow, which is here by now
+
+    try:
+        for end in list(ENDINGS):
+            end(error)
+    finally:
+        distributed.abort(error)
 
 
 class Watch:
@@ -26,10 +38,16 @@ class Watch:
     Args:
         limit: seconds; 0 or less: never.
         ended: gets the error, which says where the main thread was, and ends the process.
+        sign: of life, what :meth:`alive` is called after.
     """
 
-    def __init__(self, limit: float, ended: Callable[[DistributedError], object]) -> None:
-        self._limit, self._ended = limit, ended
+    def __init__(
+        self,
+        limit: float,
+        ended: Callable[[DistributedError], object] = end_process,
+        sign: str = "line of the log",
+    ) -> None:
+        self._limit, self._ended, self._sign = limit, ended, sign
         self._last = time.monotonic()
         self._stopped = threading.Event()
         self._main = threading.get_ident()
@@ -57,7 +75,7 @@ class Watch:
                 frame = sys._current_frames().get(self._main)
                 stack = "".join(traceback.format_stack(frame)) if frame is not None else ""
                 error = DistributedError(
-                    f"no line of the log for {seconds:.0f} s (stall_minutes = "
+                    f"no {self._sign} for {seconds:.0f} s (stall_minutes = "
                     f"{self._limit / 60:g}): this rank hangs, or waits for one that does"
                 )
                 error.add_note(f"The main thread was at\n{stack}")

@@ -1,5 +1,7 @@
 """Runs that are killed, hang, lose their disk or meet a second writer, and what is left of them."""
 
+import json
+import os
 import re
 import resource
 import signal
@@ -147,3 +149,26 @@ def test_a_second_writer_is_refused_and_a_hung_rank_ends_all(launch, tmp_path):
     shown = [o for cell in nb.cells for o in cell.get("outputs", []) if o.output_type == "error"]
     assert [output.ename for output in shown] == ["DistributedError"]
     assert not (run / "run.lock").exists()
+
+
+@pytest.mark.ranks
+def test_a_rank_that_hangs_in_evaluation_ends_all(launch, tmp_path):
+    run = tmp_path / "run"
+    values = {"model": "BNN_FC_flip", "dataset": "digits", "steps": 1, "test_draws": 1_000_000}
+    values |= {"stall_minutes": 0.4, "run_dir": str(run)}
+    (tmp_path / "values").write_text(json.dumps(values))
+    script = f"""
+        mpiexec -n 2 {sys.executable} {FAULTS}/train.py "$(cat {tmp_path}/values)" & first=$!
+        for i in $(seq 600); do ls {run}/checkpoints/* && break; sleep 0.1; done >{os.devnull} 2>&1
+        sleep 2  # into the evaluation, of a million draws
+        for pid in $(pgrep -f {run}); do
+            tr "\\0" "\\n" </proc/$pid/environ | grep -qx PMI_RANK=1 && kill -STOP $pid
+        done
+        wait $first; echo first=$?
+    """
+    done = launch("bash", "-c", script)
+    assert done.stdout.splitlines()[-1] == "first=1", done.stdout
+    record = results.read_record(run)
+    assert record["status"] == "failed"
+    assert "no draw of the evaluation for" in record["error"]["message"]
+    assert (run / "checkpoints").exists()
