@@ -37,7 +37,7 @@ from ipyparallel.cluster.launcher import MPIEngineSetLauncher
 from traitlets.config import Config
 
 from bnnlib import engine, launcher, sites
-from bnnlib.errors import DistributedError
+from bnnlib.errors import RANK_LOST, DistributedError
 from bnnlib.guard import Guard, end
 from bnnlib.sites import Site
 
@@ -53,8 +53,6 @@ WAIT_FOR_CELL = 8.0
 LOOK_EVERY = 0.1
 # Lines of the launcher's output in an error.
 MAX_LINES = 15
-# The errors that a rank gets because another one failed.
-_CONSEQUENCE = re.compile(r"Horovod has been shut down|Connection (closed|reset) by peer")
 
 OnError = Literal["close", "keep"]
 
@@ -129,7 +127,7 @@ class Work:
             if result.ready() and not result.successful():
                 error = result.exception()
                 found.append((rank, getattr(error, "elist", [error])[0]))
-        return sorted(found, key=lambda one: _CONSEQUENCE.search(str(one[1])) is not None)
+        return sorted(found, key=lambda one: RANK_LOST.search(str(one[1])) is not None)
 
 
 class Cluster:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
-import re
 import socket
 import sys
 import traceback
@@ -21,11 +20,9 @@ import tensorflow as tf
 from horovod.common.exceptions import HorovodInternalError
 
 from bnnlib import launcher, stopping
-from bnnlib.errors import BnnlibError, DistributedError
+from bnnlib.errors import RANK_LOST, BnnlibError, DistributedError
 
 Value = TypeVar("Value")
-# How Horovod and Gloo say that another rank is gone.
-_LOST = re.compile(r"Horovod has been shut down|Connection (?:closed|reset) by peer|Broken pipe")
 Tensor = Any
 
 # The lowest priority. Horovod's background thread busy-waits under MPICH and would take the core
@@ -224,7 +221,7 @@ def loss_of_others(error: BaseException) -> str:
     """What an error says of a connection to other ranks that broke; empty if it says no such."""
     if not isinstance(error, tf.errors.OpError | HorovodInternalError):
         return ""
-    found = _LOST.search(str(error))
+    found = RANK_LOST.search(str(error))
     return found[0] if found else ""
 
 

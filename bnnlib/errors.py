@@ -1,5 +1,12 @@
 """The library's own errors: every bad input ends in one of these, with one clear sentence."""
 
+import re
+
+# How Horovod and Gloo say on one rank that another is gone: the error there is the cause.
+RANK_LOST = re.compile(
+    r"Horovod has been shut down|Connection (?:closed|reset) by peer|Broken pipe"
+)
+
 
 class BnnlibError(Exception):
     """Base of all errors that bnnlib raises on purpose."""
