@@ -27,6 +27,7 @@ test-faults: env ## kill runs of two ranks a hundred times at random, resume eac
 
 bench: env ## time a step against TFP's layers, and two ranks against one: figures/bench (20 minutes)
 	$(BIN)/python jobs/local/bench.py --out figures/bench
+	$(BIN)/python jobs/local/startup.py --out figures/bench
 	$(BIN)/python -m bnnlib.bench_ranks --out figures/bench/ranks.csv
 
 check: env ## formatter, linter, types, job scripts, and notebooks stored without outputs

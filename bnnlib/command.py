@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from bnnlib import launcher, provenance, stopping
+from bnnlib import launcher, provenance, startup, stopping
 from bnnlib.errors import BnnlibError
 from bnnlib.experiment import Experiment
 
@@ -65,6 +65,7 @@ def run(
         verbose: whether rank 0 prints the network's layers.
         attempt: what trains, given these and :func:`bnnlib.provenance.collect`'s.
     """
+    startup.begin()
     stopping.listen()
     origin = provenance.collect()
     with all_end_with(experiment):

@@ -19,7 +19,7 @@ import numpy as np
 import tensorflow as tf
 from horovod.common.exceptions import HorovodInternalError
 
-from bnnlib import launcher, stopping
+from bnnlib import launcher, startup, stopping
 from bnnlib.errors import RANK_LOST, BnnlibError, DistributedError
 
 Value = TypeVar("Value")
@@ -69,6 +69,7 @@ def init(threads: int = 0, inter_threads: int = 1) -> Ranks:
         DistributedError: the process cannot join its launcher's ranks, or TensorFlow already runs
             with another number of threads.
     """
+    startup.reached("imports")
     _refuse_lost_launcher()
     before = _thread_ids()
     # Nothing is written until start_timeline, but without this Horovod refuses to start one later.
@@ -92,6 +93,7 @@ def init(threads: int = 0, inter_threads: int = 1) -> Ranks:
         for thread_id in background:
             os.setpriority(os.PRIO_PROCESS, thread_id, BACKGROUND_NICE)
     hosts = gather(socket.gethostname()) if hvd.size() > 1 else [socket.gethostname()]
+    startup.reached("horovod")
     return Ranks(
         rank=hvd.rank(),
         size=hvd.size(),

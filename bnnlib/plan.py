@@ -25,7 +25,7 @@ from typing import Any
 
 import yaml
 
-from bnnlib import launcher, provenance, stopping
+from bnnlib import launcher, provenance, startup, stopping
 from bnnlib.errors import BnnlibError, ExperimentError
 from bnnlib.experiment import Experiment
 
@@ -105,6 +105,7 @@ def main(argv: list[str] | None = None) -> None:
         parser.exit(1, f"{parser.prog}: {error}\n" if launcher.rank() == 0 else None)
     if arguments.models:
         experiments = [one for one in experiments if one.model in arguments.models]
+    startup.begin()
     stopping.listen()
     origin = provenance.collect()  # starts processes, which none may once MPI runs
     _train_all(experiments, origin)

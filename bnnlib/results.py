@@ -55,6 +55,7 @@ from bnnlib import (
     posterior,
     profile,
     stall,
+    startup,
     stopping,
 )
 from bnnlib.checkpoint import write_atomically
@@ -99,6 +100,7 @@ KEYS: dict[str, tuple[type, ...]] = {
     "started": (str,),
     "ended": (str, type(None)),
     "history": (list,),
+    "startup_seconds": (dict, type(None)),
 }
 # 2: `evaluation`, a row a set of :class:`bnnlib.evaluation.Evaluation`; 1 had the test set alone.
 SCHEMA = 2
@@ -275,6 +277,8 @@ class Run:
             for line in trainer.run(until):
                 watch.alive()
                 self.log(line)
+                if line.warmup and self.ranks.rank == 0:
+                    self._update(startup_seconds=startup.seconds())
                 if self.experiment.profile:
                     stamped.append((line, trainer.take_stamps()))
                 self._log_accuracy(trainer)
@@ -501,6 +505,7 @@ class Run:
             "started": _now(),
             "ended": None,
             "history": [],
+            "startup_seconds": None,
         }
         if path.exists():
             old = read_record(self.directory)
@@ -604,6 +609,7 @@ def record_failure(
         "started": _now(),
         "ended": _now(),
         "history": [],
+        "startup_seconds": None,
     }
     write_atomically(path, lambda file: file.write(_json(record)))
 
@@ -659,7 +665,8 @@ def read_record(directory: str | Path) -> dict[str, Any]:
         raise RecordError(f"{path}: no run record, expected an object with the key `parameters`")
     record.setdefault("evaluation", [])  # schema 1
     record.setdefault("history", [])  # runs older than it
-    record.setdefault("cores", None)  # records older than the key
+    for key in ("cores", "startup_seconds"):
+        record.setdefault(key, None)  # records older than the key
     for key, types in KEYS.items():
         value = record.get(key, ...)
         if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):

@@ -52,7 +52,7 @@ from traitlets import Any as AnyTrait
 from traitlets import Type
 from traitlets.config import Config
 
-from bnnlib import launcher, lock, stall, stopping
+from bnnlib import launcher, lock, stall, startup, stopping
 from bnnlib.errors import BnnlibError, DistributedError, ExperimentError
 
 RANK0_PREFIX = "rank0:"
@@ -807,6 +807,7 @@ class SpmdEngine:
         """
         from papermill.engines import NotebookExecutionManager
 
+        startup.begin()
         rank, size = launcher.rank(), launcher.size()
         target = nb.metadata.papermill.get("output_path")
         cls.nb_language(nb)

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from bnnlib import distributed
+from bnnlib import distributed, startup
 from bnnlib.data import Dataset, epoch_batches, steps_per_epoch
 from bnnlib.distributed import Ranks
 from bnnlib.errors import BnnlibError, RecordError
@@ -127,6 +127,7 @@ class Trainer:
             network,
             ranks,
         )
+        startup.reached("data")
         self.step, self.offset, self.stopped = 0, 0, False
         self.stamps: list[np.ndarray] = []
         # A rank's batches of one step lie together in the epoch's order.
@@ -194,6 +195,7 @@ class Trainer:
         warmup, self.stopped = True, False
         if self.step < self.num_steps:
             self._run_steps.get_concrete_function()  # traced before the clock runs
+            startup.reached("trace")
         while self.step < self.num_steps:
             epoch, first = divmod(self.position, self.steps_per_epoch)
             batches = epoch_batches(

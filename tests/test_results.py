@@ -815,6 +815,7 @@ FINISHED: dict[str, Any] = {
     "command": "",
     "started": "2020-01-01T00:00:00+00:00",
     "ended": None,
+    "startup_seconds": None,
 }
 
 

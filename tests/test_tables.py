@@ -299,6 +299,7 @@ def write_run(folder, model, seed, sets, **parameters):
         "command": "test",
         "started": "2020-01-01T00:00:00+00:00",
         "ended": None,
+        "startup_seconds": None,
     }
     plain = results._plain(record)
     (folder / "run.json").write_text(json.dumps(plain))
