@@ -40,7 +40,9 @@ def test_a_script_is_correct_bash_and_stops_at_an_error(script):
 def test_the_study_says_what_it_is_at(study):
     headings = re.findall(r"^=== (.*) ===$", study.launched.stdout, re.MULTILINE)
     expected = [f"{i} of 6: {model}, 2 ranks" for i, model in enumerate(SIX, start=1)]
-    assert headings == [*expected, "comparison"]
+    scaling = [*(f"times: repeat 1 of 1, {n} rank(s)" for n in (1, 2))]
+    scaling += [f"calibration: {n} rank(s)" for n in (1, 2)]
+    assert headings == [*expected, "comparison", *scaling, "the table"]
     # Training's own bar from 0 to its end, 8 steps, for each model.
     assert len(re.findall(r" 0/8 \[00:00<\?, \?step/s\]", study.launched.stderr)) == len(SIX)
     assert len(re.findall(r"100%\|█+\| 8/8 \[", study.launched.stderr)) >= len(SIX)
@@ -48,7 +50,7 @@ def test_the_study_says_what_it_is_at(study):
 
 @pytest.mark.ranks
 def test_the_study_ends_with_the_table_of_six_and_the_paths(study):
-    end = study.launched.stdout.split("=== comparison ===\n")[1]
+    end = study.launched.stdout.split("=== the table ===\n")[1]
     table, paths = end.split("executed notebooks:\n")
     notebooks, figures = (part.split() for part in paths.split("figures:\n"))
 
@@ -63,13 +65,14 @@ def test_the_study_ends_with_the_table_of_six_and_the_paths(study):
             assert row[name] == f"{record['metrics'][name]:.4f}"
         assert float(row["images_per_second"]) > 0
 
-    runs = Path("runs/tiny")
+    runs, scaling = Path("runs/tiny"), Path("runs/scaling_tiny")
     executed = [runs / "02_calibration.ipynb", *(runs / model / "train.ipynb" for model in SIX)]
+    executed.append(scaling / "03_scaling.ipynb")
     assert sorted(notebooks) == sorted(map(str, executed))
-    assert len(figures) >= 3
+    assert len(figures) >= 10
     for path in [*notebooks, *figures]:
         assert (study.root / path).stat().st_size > 0
-    assert {Path(path).parent for path in figures} == {runs / "figures"}
+    assert {Path(path).parent for path in figures} == {runs / "figures", scaling / "figures"}
 
 
 @pytest.mark.ranks

@@ -25,7 +25,6 @@ done
 
 echo "=== comparison ==="
 papermill notebooks/02_calibration.ipynb "$runs/02_calibration.ipynb" -p runs "$runs"
-python -m bnnlib.results "$runs"
 
 # What ranks add, in its short form; jobs/local/scaling.sh alone is the long one.
 scaling=()
@@ -34,6 +33,8 @@ case $group in
   tiny) jobs/local/scaling.sh tiny; scaling=(runs/scaling_tiny) ;;
 esac
 
+echo "=== the table ==="
+python -m bnnlib.results "$runs"
 echo "executed notebooks:"
 find "$runs" "${scaling[@]}" -name '*.ipynb' | sort
 echo "figures:"
