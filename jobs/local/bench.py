@@ -460,7 +460,7 @@ def where() -> dict[str, object]:
     packages = ("tensorflow", "tf-keras", "tensorflow-probability", "horovod", "numpy")
     return {
         "commit": said("git", "rev-parse", "HEAD"),
-        "clean": said("git", "status", "--porcelain") == "",
+        "clean": said("git", "status", "--porcelain", "--", ".", ":!figures") == "",
         "command": " ".join(["python", "jobs/local/bench.py", *sys.argv[1:]]),
         "cpu": cpu.split(":")[1].strip(),
         "cores": os.cpu_count(),
