@@ -47,9 +47,10 @@ def collect() -> dict[str, Any]:
     """What can be said of this process' origin without MPI.
 
     Returns:
-        ``commit`` (None outside a git checkout), ``clean`` (whether the tree was, but for figures; None likewise),
-        ``versions`` by package, ``python``, ``platform``, ``command``, ``launcher``, ``job_id``
-        and ``environment`` (only the variables in :data:`ENVIRONMENT` that are set).
+        ``commit`` (None outside a git checkout), ``clean`` (whether the tree was, but for figures;
+        None likewise), ``versions`` by package, ``python``, ``platform``, ``command``,
+        ``launcher``, ``job_id`` and ``environment`` (only the variables in :data:`ENVIRONMENT`
+        that are set).
     """
     # What is made, figures and runs, cannot change what is made next.
     status = _git("status", "--porcelain", "--", ".", ":!figures", ":!runs")
