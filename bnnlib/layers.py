@@ -17,6 +17,9 @@ import tensorflow_probability as tfp
 tfd = tfp.distributions
 
 Tensor = Any  # tf.Tensor; TensorFlow ships no types that mypy can use
+# For functions without a loop or a branch over tensors: to rewrite them was most of a trace (of
+# BNN_conv_flip's step 5 s of 6).
+plain = tf.autograph.experimental.do_not_convert
 
 # TFP's defaults of its variational layers (default_mean_field_normal_fn), as the seed study used.
 POSTERIOR_MEAN_STDDEV = 0.1

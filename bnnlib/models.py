@@ -31,6 +31,7 @@ from bnnlib.layers import (
     dropout,
     largest_of_four,
     max_pool,
+    plain,
     stream_key,
     substream,
 )
@@ -152,6 +153,7 @@ class Network(tf.Module):
         places = _patch_places(*images.shape[1:], size)
         return tf.reshape(_pixels(images, size, places), [-1, *places.shape[:2], places[0, 0].size])
 
+    @plain
     def windows(self, images: Tensor) -> Windows:
         """What :meth:`unfold` gives, each uniform window once: for many draws of :meth:`predict`.
 
@@ -501,6 +503,7 @@ def twin(name: str) -> str | None:
     return other if name in BUILDERS and other in BUILDERS else None
 
 
+@plain
 def to_inputs(images: Tensor, dataset: Dataset) -> Tensor:
     """What networks are given: stored images as float32, scaled, minus the mean image if any.
 

@@ -101,7 +101,7 @@ def draw_probs(
     """
     key = stream_key(seed, PREDICTION)
     inputs = to_inputs(tf.constant(np.stack(list(images))), dataset)
-    sample, predict = tf.function(network.sample), tf.function(network.predict)
+    sample, predict = (tf.function(f, autograph=False) for f in (network.sample, network.predict))
     probs = []
     for draw in range(num_draws):
         kernels = sample(tf.constant([key, draw], tf.int64))

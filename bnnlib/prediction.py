@@ -17,7 +17,7 @@ import tensorflow as tf
 from bnnlib import distributed
 from bnnlib.data import Dataset
 from bnnlib.distributed import Ranks
-from bnnlib.layers import PREDICTION, Tensor, stream_key
+from bnnlib.layers import PREDICTION, Tensor, plain, stream_key
 from bnnlib.models import Network, Windows, to_inputs
 
 # Images of up to 32 x 32 pixels, fewer of larger ones: the memory of a block is bounded.
@@ -93,7 +93,7 @@ class Predictor:
         self._block = max(1, min(BLOCK, BLOCK * 32 * 32 // (height * width)))
         self._unfolds = network.unfolds(tf.zeros([1, *dataset.image_shape]))
         self._chunk = min(CHUNK, self._block) if self._unfolds else self._block
-        self._sample = tf.function(network.sample)
+        self._sample = tf.function(network.sample, autograph=False)
         self._sums = tf.function(self._sum_draws, reduce_retracing=True)
 
     def __call__(
@@ -191,6 +191,7 @@ class Predictor:
             sums = sums.write(index, total)
         return sums.concat()
 
+    @plain
     def _softmax(
         self, images: Tensor | Windows, kernels: list[Tensor], mask_seed: Tensor
     ) -> Tensor:

@@ -27,7 +27,7 @@ from bnnlib.data import Dataset, epoch_batches, steps_per_epoch
 from bnnlib.distributed import Ranks
 from bnnlib.errors import BnnlibError, RecordError
 from bnnlib.experiment import Experiment
-from bnnlib.layers import TRAINING, Tensor, stream_key
+from bnnlib.layers import TRAINING, Tensor, plain, stream_key
 from bnnlib.models import Network, to_inputs
 from bnnlib.profile import STAMPS, StepClock
 
@@ -432,6 +432,7 @@ class Trainer:
             nll /= count
         return gradients, nll, kl
 
+    @plain
     def _batch_gradients(
         self, images: Tensor, labels: Tensor, index: Tensor, kl_weight: Tensor
     ) -> tuple[tuple[Tensor, ...], Tensor, Tensor]:
@@ -449,6 +450,7 @@ class Trainer:
             )
         return tape.gradient(loss, self.variables), nll, kl
 
+    @plain
     def _adam(self, gradients: Sequence[Tensor], count: Tensor, rate: Tensor) -> list[Any]:
         """One step of Adam by TensorFlow's fused kernel; the same on all ranks. Returns its ops."""
         powers = tf.pow([BETA_1, BETA_2], count)
