@@ -6,8 +6,7 @@ For each network, on MNIST or CIFAR-10 shapes, batch 64, one pinned core and all
     keras_fit          TFP's layers (Keras' for the deterministic twins), trained by Keras' `fit`
     tf_function        the same layers, a training step in a `tf.function`, batches resident
     tf_function_onednn the same with TF_ENABLE_ONEDNN_OPTS=1, which this library sets for itself
-
-The deterministic twin, the fourth baseline of a Bayesian network, is a network of this table.
+    twin               this library's Trainer on the deterministic twin of a Bayesian network
 
 Every way is a process of its own. The processes of one network take turns, so that noise of the
 machine meets all of them; a figure is the median over the turns. The rates of this core (matrix
@@ -38,7 +37,7 @@ ROOT = Path(__file__).resolve().parents[2]
 BATCH = 64
 MNIST = ("BNN_conv_flip", "BNN_conv_nonflip", "BNN_FC_flip", "BNN_FC_nonflip", "CNN_conv", "CNN_FC")
 VGG = ("BNN_VGG_flip", "CNN_VGG")
-WAYS = ("bnnlib", "keras_fit", "tf_function", "tf_function_onednn")
+WAYS = ("bnnlib", "keras_fit", "tf_function", "tf_function_onednn", "twin")
 SHAPES = {"mnist": (28, 28, 1), "cifar10": (32, 32, 3)}
 SECONDS = 0.7  # of one turn
 NUM_IMAGES = {"mnist": 60_000, "cifar10": 50_000}
@@ -52,7 +51,9 @@ def worker(model: str, way: str, threads: int) -> None:
     """Answers each line of standard input by one line of figures; ends with its input."""
     os.sched_setaffinity(0, set(sorted(os.sched_getaffinity(0))[:threads]))
     dataset = "cifar10" if "VGG" in model else "mnist"
-    step, predict = (own if way == "bnnlib" else tfp)(model, dataset, threads, way)
+    if way == "twin":
+        model = twin_of(model)
+    step, predict = (own if way in ("bnnlib", "twin") else tfp)(model, dataset, threads, way)
     step(3)  # traced, and its memory found
     count = 3
     started = time.perf_counter()
@@ -71,6 +72,11 @@ def worker(model: str, way: str, threads: int) -> None:
             found = {"ms": (time.perf_counter() - started) / count * 1e3}
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         print(json.dumps(found | {"peak_mib": peak}), flush=True)
+
+
+def twin_of(model: str) -> str:
+    """The deterministic network of the same layers."""
+    return f"CNN_{model.split('_')[1]}"
 
 
 def images_of(dataset: str, train: int):
@@ -337,10 +343,11 @@ def main() -> None:
     started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     gauge = Process("rates")
     gauged: list[dict[str, float]] = []
-    rows, floors, predictions, memory = [], [], [], []
+    rows, floors, predictions, memory, costs = [], [], [], [], []
     for model in arguments.models:
         for threads in arguments.threads:
-            workers = {way: Process(model, way, threads) for way in arguments.ways}
+            ways = [way for way in arguments.ways if way != "twin" or model.startswith("BNN")]
+            workers = {way: Process(model, way, threads) for way in ways}
             times: dict[str, list[float]] = {way: [] for way in workers}
             peaks: dict[str, float] = {}
             here = []
@@ -365,6 +372,9 @@ def main() -> None:
                     f" ({least:.2f} to {most:.2f}), {reference / median:5.2f} of tf_function",
                     flush=True,
                 )
+            if {"bnnlib", "twin"} <= set(times):
+                costs.append(over_twin(model, threads, times))
+                print("   over its twin:", costs[-1], flush=True)
             if threads == 1 and "bnnlib" in times:
                 floors.append(floor(model, here, statistics.median(times["bnnlib"])))
                 print("   floor:", floors[-1], flush=True)
@@ -395,9 +405,6 @@ def main() -> None:
             for process in workers.values():
                 process.close()
     gauge.close()
-    costs = cost_of_being_bayesian(rows)
-    for row in costs:
-        print(row)
     if arguments.out:
         arguments.out.mkdir(parents=True, exist_ok=True)
         tables = {
@@ -434,18 +441,12 @@ def floor(model: str, here: list[dict[str, float]], measured: float) -> dict[str
     }  # fmt: skip
 
 
-def cost_of_being_bayesian(rows: list[dict[str, object]]) -> list[dict[str, object]]:
-    """Each network's step over its deterministic twin's, way by way."""
-    times = {(r["model"], r["baseline"], r["threads"]): r["ms_per_step"] for r in rows}
-    found = []
-    for (model, way, threads), ms in times.items():
-        twin = (f"CNN_{str(model).split('_')[1]}", way, threads)
-        if str(model).startswith("BNN") and twin in times:
-            over = round(float(ms) / float(times[twin]), 3)  # type: ignore[arg-type]
-            found.append(
-                {"model": model, "baseline": way, "threads": threads, "ms_over_twin": over}
-            )
-    return found
+def over_twin(model: str, threads: int, times: dict[str, list[float]]) -> dict[str, object]:
+    """The cost of being Bayesian: a step over the twin's of the same turn."""
+    ratios = [a / b for a, b in zip(times["bnnlib"], times["twin"], strict=True)]
+    median, least, most = (round(value, 3) for value in spread(ratios))
+    ratio = {"ms_over_twin": median, "ratio_min": least, "ratio_max": most}
+    return {"model": model, "threads": threads, **ratio}
 
 
 def where() -> dict[str, object]:
