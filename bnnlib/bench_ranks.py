@@ -99,25 +99,31 @@ def measure(
         raise DistributedError(
             f"{len(cores)} core(s) for {RANKS} pinned ranks: nothing can be measured here"
         )
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+    with tempfile.TemporaryDirectory() as place_of_files:
+        folder = Path(place_of_files)
         (folder / "cases.json").write_text(json.dumps(list(cases)))
-        worker = [sys.executable, "-m", "bnnlib.bench_ranks", "--worker", name]
+        worker = [sys.executable, "-m", "bnnlib.bench_ranks", "--worker", place_of_files]
         single = {k: v for k, v in os.environ.items() if not k.startswith(("HOROVOD_", "PMI_"))}
-        pairs = {
-            "alone": [
-                _start([*worker, "alone", str(place), str(cores[place])], single, folder)
-                for place in range(RANKS)
-            ]
-        }
-        for number, setting in enumerate(settings):
-            words = [*setting.launcher, *worker, f"ranks{number}", "-1"]
-            words.append(",".join(map(str, cores[:RANKS])))
-            environment = dict(os.environ) | dict(setting.environment)
-            pairs[f"ranks{number}"] = [_start(words, environment, folder)]
+        pairs: dict[str, list[subprocess.Popen[bytes]]] = {}
         rows = []
         try:
-            _wait(folder, [f"ready-{pair}-{place}" for pair in pairs for place in range(RANKS)], 0)
+            # One pair after another: beside busy processes Horovod's thread, of the lowest
+            # priority, hardly runs, and a pair of ranks would trace for minutes.
+            for number in range(-1, len(settings)):
+                if number < 0:
+                    name = "alone"
+                    pairs[name] = [
+                        _start([*worker, name, str(place), str(cores[place])], single, folder)
+                        for place in range(RANKS)
+                    ]
+                else:
+                    name, setting = f"ranks{number}", settings[number]
+                    words = [*setting.launcher, *worker, name, "-1"]
+                    words.append(",".join(map(str, cores[:RANKS])))
+                    environment = dict(os.environ) | dict(setting.environment)
+                    pairs[name] = [_start(words, environment, folder)]
+                _wait(folder, [f"ready-{name}-{place}" for place in range(RANKS)], 0)
+                _signal(folder, name, signal.SIGSTOP)
             for turn in range(repeats * len(cases)):
                 times = {}
                 for pair in list(pairs)[:: -1 if turn % 2 else 1]:
