@@ -42,14 +42,14 @@ pytestmark = [
 GIVEN = {
     "model": '"BNN_FC_flip"',
     "dataset": '"digits"',
-    "epochs": "100",
+    "epochs": "50",
     "batch_size": "64",
     "log_every": "5",
     "test_draws": "3",
     "more_epochs": "2",
 }
 # Steps of the first run: 4,000 images, 2 ranks, whole batches only.
-STEPS = 100 * (4000 // (2 * 64))
+STEPS = 50 * (4000 // (2 * 64))
 
 
 def without_token(folder: Path) -> int | None:
