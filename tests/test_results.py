@@ -86,15 +86,7 @@ def finish(run: Run) -> dict[str, Any]:
 
 def trainer_of(experiment: Experiment) -> Trainer:
     dataset = data.load(experiment.dataset)
-    network = models.build(
-        experiment.model,
-        dataset.image_shape,
-        dataset.num_classes,
-        experiment.prior_stddev,
-        experiment.bayesian_layers,
-        experiment.seed,
-    )
-    return Trainer(experiment, dataset, network, ALONE)
+    return Trainer(experiment, dataset, models.build_for(experiment, dataset), ALONE)
 
 
 def test_a_run_that_is_interrupted_goes_on_from_its_checkpoint_to_the_same_bits():
