@@ -104,24 +104,24 @@ def measure(
         (folder / "cases.json").write_text(json.dumps(list(cases)))
         worker = [sys.executable, "-m", "bnnlib.bench_ranks", "--worker", place_of_files]
         single = {k: v for k, v in os.environ.items() if not k.startswith(("HOROVOD_", "PMI_"))}
+        # Of each pair, the commands that start it, with their environments.
+        commands = {
+            "alone": [
+                ([*worker, "alone", str(place), str(cores[place])], single)
+                for place in range(RANKS)
+            ]
+        }
+        for number, setting in enumerate(settings):
+            words = [*setting.launcher, *worker, f"ranks{number}", "-1"]
+            words.append(",".join(map(str, cores[:RANKS])))
+            commands[f"ranks{number}"] = [(words, dict(os.environ) | dict(setting.environment))]
         pairs: dict[str, list[subprocess.Popen[bytes]]] = {}
         rows = []
         try:
             # One pair after another: beside busy processes Horovod's thread, of the lowest
             # priority, hardly runs, and a pair of ranks would trace for minutes.
-            for number in range(-1, len(settings)):
-                if number < 0:
-                    name = "alone"
-                    pairs[name] = [
-                        _start([*worker, name, str(place), str(cores[place])], single, folder)
-                        for place in range(RANKS)
-                    ]
-                else:
-                    name, setting = f"ranks{number}", settings[number]
-                    words = [*setting.launcher, *worker, name, "-1"]
-                    words.append(",".join(map(str, cores[:RANKS])))
-                    environment = dict(os.environ) | dict(setting.environment)
-                    pairs[name] = [_start(words, environment, folder)]
+            for name, starts in commands.items():
+                pairs[name] = [_start(command, own, folder) for command, own in starts]
                 _wait(folder, [f"ready-{name}-{place}" for place in range(RANKS)], 0)
                 _signal(folder, name, signal.SIGSTOP)
             for turn in range(repeats * len(cases)):
