@@ -25,7 +25,7 @@ test-slurm: env ## the job scripts on a real Slurm of one node (part of test whe
 test-faults: env ## kill runs of two ranks a hundred times at random, resume each, compare the bits
 	$(BIN)/python tests/faults/kills.py --kills 100 --seed $(or $(SEED),1)
 
-bench: env ## time a step against TFP's layers, and two ranks against one: figures/bench (20 minutes)
+bench: env ## time a step against TFP's layers, and two ranks against one: figures/bench (half an hour)
 	$(BIN)/python jobs/local/bench.py --out figures/bench
 	$(BIN)/python jobs/local/startup.py --out figures/bench
 	$(BIN)/python -m bnnlib.bench_ranks --out figures/bench/ranks.csv
