@@ -10,7 +10,8 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from unittest import mock
 
 import pytest
 
@@ -21,6 +22,13 @@ BIN = pathlib.Path(sys.executable).parent
 BESIDE_THE_REPOSITORY = ROOT.parent / "shared" / "data"
 # Every process of one launch inherits this variable, whatever started it and whoever adopted it.
 LAUNCH = "BNN_TEST_LAUNCH"
+
+
+@pytest.fixture(autouse=True)
+def own_environment() -> Iterator[None]:
+    """Takes back what a test, or the library within it, has set in os.environ."""
+    with mock.patch.dict(os.environ):
+        yield
 
 
 @pytest.fixture
