@@ -27,6 +27,7 @@ test-faults: env ## kill runs of two ranks a hundred times at random, resume eac
 
 bench: env ## time a step against TFP's layers, and two ranks against one: figures/bench (half an hour)
 	$(BIN)/python jobs/local/bench.py --out figures/bench
+	$(BIN)/python jobs/local/bench_ops.py --out figures/bench
 	$(BIN)/python jobs/local/startup.py --out figures/bench
 	$(BIN)/python -m bnnlib.bench_ranks --out figures/bench/ranks.csv
 	$(BIN)/python -m bnnlib.bench_ranks --settings --repeats 3 --models CNN_FC BNN_FC_flip CNN_conv \

@@ -274,23 +274,13 @@ def main(argv: list[str] | None = None) -> int:
         write_atomically(path, lambda file: file.write(text.encode()))
         origin = provenance.collect()
         origin |= {
-            "hardware": hardware(),
+            "hardware": provenance.hardware(),
             "horovod_environment": {k: v for k, v in os.environ.items() if k.startswith("HOROVOD")},
             "measured": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         }
         text = json.dumps(origin, indent=2) + "\n"
         write_atomically(path.with_suffix(".json"), lambda file: file.write(text.encode()))
     return 0
-
-
-def hardware() -> dict[str, Any]:
-    """The processor's name and the number of cores."""
-    names = [
-        line.split(":", 1)[1].strip()
-        for line in Path("/proc/cpuinfo").read_text().splitlines()
-        if line.startswith("model name")
-    ]
-    return {"processor": names[0] if names else None, "cores": os.cpu_count()}
 
 
 if __name__ == "__main__":

@@ -67,6 +67,16 @@ def collect() -> dict[str, Any]:
     }
 
 
+def hardware() -> dict[str, Any]:
+    """The processor's name and the number of cores."""
+    names = [
+        line.split(":", 1)[1].strip()
+        for line in Path("/proc/cpuinfo").read_text().splitlines()
+        if line.startswith("model name")
+    ]
+    return {"processor": names[0] if names else None, "cores": os.cpu_count()}
+
+
 def command() -> str:
     """The command of this process as it can be typed again, programs by their last name.
 

@@ -25,7 +25,6 @@ import argparse
 import csv
 import json
 import os
-import platform
 import resource
 import statistics
 import subprocess
@@ -414,12 +413,13 @@ def main() -> None:
         for name, table in tables.items():
             if table:
                 write(arguments.out / f"{name}.csv", table)
-        origin = {"started": started, "repeats": arguments.repeats, "batch_size": BATCH}
-        origin["rates"] = {
+        rates_found = {
             key: dict(zip(("median", "min", "max"), spread([g[key] for g in gauged]), strict=True))
             for key in gauged[0]
         }
-        (arguments.out / "bench.json").write_text(json.dumps(origin | where(), indent=2) + "\n")
+        said = {"started": started, "repeats": arguments.repeats, "batch_size": BATCH}
+        said |= {"rates": rates_found} | origin()
+        (arguments.out / "bench.json").write_text(json.dumps(said, indent=2) + "\n")
 
 
 def floor(model: str, here: list[dict[str, float]], measured: float) -> dict[str, object]:
@@ -449,28 +449,12 @@ def over_twin(model: str, threads: int, times: dict[str, list[float]]) -> dict[s
     return {"model": model, "threads": threads, **ratio}
 
 
-def where() -> dict[str, object]:
-    """Versions, hardware, commit and command: what a measured figure is worth nothing without."""
-    from importlib.metadata import version
+def origin() -> dict[str, object]:
+    """Commit, versions, hardware and command: what a figure is worth nothing without."""
+    from bnnlib import provenance  # only here: the workers' environment must not hold its choices
 
-    def said(*command: str) -> str:
-        return subprocess.run(command, capture_output=True, text=True, cwd=ROOT).stdout.strip()
-
-    cpu = next(
-        (line for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
-        ": unknown",
-    )
-    packages = ("tensorflow", "tf-keras", "tensorflow-probability", "horovod", "numpy")
-    return {
-        "commit": said("git", "rev-parse", "HEAD"),
-        "clean": said("git", "status", "--porcelain", "--", ".", ":!figures") == "",
-        "command": " ".join(["python", "jobs/local/bench.py", *sys.argv[1:]]),
-        "cpu": cpu.split(":")[1].strip(),
-        "cores": os.cpu_count(),
-        "load_at_end": os.getloadavg()[0],
-        "python": platform.python_version(),
-        "versions": {name: version(name) for name in packages},
-    }
+    found = provenance.collect() | {"hardware": provenance.hardware()}
+    return found | {"load_at_end": os.getloadavg()[0]}
 
 
 def write(path: Path, table: list[dict[str, object]]) -> None:

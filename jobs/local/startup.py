@@ -77,7 +77,7 @@ def main() -> None:
     sys.path.insert(0, str(ROOT))
     import pandas as pd
 
-    from bnnlib import bench_ranks, provenance
+    from bnnlib import provenance
 
     found: dict[tuple[str, str], list[float]] = {}
     for repeat in range(arguments.repeats + 1):  # the first fills the page cache
@@ -101,7 +101,7 @@ def main() -> None:
     )
     print(table.to_string(index=False, float_format="{:.2f}".format))
     if arguments.out:
-        origin = provenance.collect() | {"hardware": bench_ranks.hardware()}
+        origin = provenance.collect() | {"hardware": provenance.hardware()}
         origin |= {"model": arguments.model, "dataset": arguments.dataset, "ranks": int(RANKS)}
         path = Path(arguments.out)
         path.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,92 @@
+"""The benchmark's tables: columns, what follows from what, origin. No time is judged."""
+
+import importlib.util
+import json
+import math
+import sys
+
+import pandas as pd
+import pytest
+
+from tests.conftest import ROOT
+
+FOLDER = ROOT / "jobs" / "local"
+BENCH = {"model", "baseline", "threads", "ms_per_step", "ms_min", "ms_max", "speedup"}
+
+
+@pytest.fixture(scope="module")
+def tables(launch, tmp_path_factory):
+    """bench.py and bench_ops.py on one small network of each kind."""
+    folder = tmp_path_factory.mktemp("bench")
+    words = ["--models", "BNN_FC_flip", "CNN_FC", "--threads", "1", "--repeats", "2"]
+    words += ["--skip-prediction", "--ways", "bnnlib", "tf_function", "keras_fit", "twin"]
+    for script, more in (("bench.py", words), ("bench_ops.py", ["--models", "BNN_FC_flip"])):
+        done = launch(sys.executable, FOLDER / script, *more, "--out", folder, timeout=300)
+        assert done.returncode == 0, done.stderr
+    return folder
+
+
+def test_a_row_each_network_way_and_number_of_threads(tables):
+    table = pd.read_csv(tables / "bench.csv")
+    assert set(table.columns) == BENCH
+    assert sorted(zip(table["model"], table["baseline"], strict=True)) == [
+        ("BNN_FC_flip", "bnnlib"), ("BNN_FC_flip", "keras_fit"), ("BNN_FC_flip", "tf_function"),
+        ("BNN_FC_flip", "twin"), ("CNN_FC", "bnnlib"), ("CNN_FC", "keras_fit"),
+        ("CNN_FC", "tf_function"),
+    ]  # fmt: skip
+    assert (table["ms_min"] <= table["ms_per_step"]).all()
+    assert (table["ms_per_step"] <= table["ms_max"]).all()
+    for _, rows in table.groupby("model"):
+        reference = rows.set_index("baseline").loc["tf_function", "ms_per_step"]
+        assert rows["speedup"].to_numpy() == pytest.approx(
+            reference / rows["ms_per_step"].to_numpy(), rel=1e-2
+        )
+    twin = pd.read_csv(tables / "twin.csv")
+    assert twin["model"].tolist() == ["BNN_FC_flip"]  # a twin has none
+    memory = pd.read_csv(tables / "memory.csv")
+    assert (memory["peak_mib"] > 100).all()  # TensorFlow alone is more
+
+
+def test_the_floor_is_its_parts(tables):
+    table = pd.read_csv(tables / "floor.csv")
+    parts = table[["products_ms", "passes_ms", "draws_ms"]].sum(axis=1)
+    assert table["floor_ms"].to_numpy() == pytest.approx(parts.to_numpy(), abs=2e-3)
+    assert table["measured_over_floor"].to_numpy() == pytest.approx(
+        (table["ms_per_step"] / table["floor_ms"]).to_numpy(), rel=2e-2
+    )
+    assert table.set_index("model").loc["CNN_FC", "draws_ms"] == 0
+
+
+def test_ops_are_those_of_a_step(tables):
+    table = pd.read_csv(tables / "ops.csv").set_index("op")
+    # Forward, gradient of the kernel and of the input, less the first layer's input; Flipout's
+    # first layer has each of its two twice.
+    products = [name for name in table.index if "MatMul" in name]
+    calls = table.loc[products, "calls_per_step"].sum()
+    assert round(calls) == 7, table
+    assert table.loc["StatelessRandomUniformV2", "calls_per_step"] >= 0.9
+    assert table["ms_per_step"].drop("between ops").min() >= 0
+
+
+@pytest.mark.parametrize("name", ["bench.json", "ops.json"])
+def test_a_table_says_where_it_comes_from(tables, name):
+    origin = json.loads((tables / name).read_text())
+    assert {"commit", "clean", "versions", "hardware", "command", "started"} <= set(origin)
+    assert origin["versions"]["tensorflow"]
+    assert origin["hardware"]["cores"] >= 1
+    assert "--out" in origin["command"]
+
+
+def test_counted_work_is_the_networks():
+    spec = importlib.util.spec_from_file_location("bench", FOLDER / "bench.py")
+    bench = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(bench)
+    # The dense twin: 784 x 64 forward and kernel's gradient, 64 x 10 those and the input's.
+    assert bench.counts("CNN_FC")["gflop"] * 1e9 == 2 * 64 * (2 * 784 * 64 + 3 * 640)
+    assert bench.counts("BNN_FC_flip")["draws"] == 784 * 64
+    assert bench.counts("CNN_conv")["draws"] == 0
+    # Flipout doubles the first layer's products, and all of a network whose layers all are its.
+    assert bench.counts("BNN_VGG_flip")["gflop"] == 2 * bench.counts("CNN_VGG")["gflop"]
+    for model in (*bench.MNIST, *bench.VGG):
+        assert all(math.isfinite(value) for value in bench.counts(model).values())
+        assert bench.twin_of(model) in (*bench.MNIST, *bench.VGG)
