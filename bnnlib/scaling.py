@@ -292,18 +292,21 @@ class Network:
 
 ARIES = Network(
     "Aries",
-    1.2e-6,
+    6.74e-6,
     (435.60 - 114.59) / (4194304 - 1048576) * 1e-6,
-    "OSU latency test of Open MPI between two Haswell nodes of a Cray XC40, H. Pritchard 2016, "
-    "gist.github.com/hppritcha/6a3acd0c192fcfd082bd543fc98e6fe6: 1.20 µs at 8 B, the slope from "
-    "1 to 4 MiB, 9.8 GB/s. Theta's KNL cores are slower, and no figure for them was found",
+    "OSU latency tests of Open MPI over uGNI, H. Pritchard 2016. α between two KNL nodes, as "
+    "Theta's: 6.74 µs at 8 B, of which 5.4 are the slow cores' (1.33 µs between Broadwells; "
+    "github.com/ofi-cray/libfabric-cray/issues/1055). β between Haswell nodes of a Cray XC40, "
+    "the slope from 1 to 4 MiB, 9.8 GB/s (gist 6a3acd0c192fcfd082bd543fc98e6fe6). Of Cray's own "
+    "MPI no figure was found",
 )
 SLINGSHOT = Network(
     "Slingshot 11",
-    2.0e-6,
-    1 / (23166e6 * 1.048576),
-    "β: 23,166 MiB/s between nodes of Polaris, mochi-hpc-experiments 2025-11-27. α: about 2 µs, "
-    "quoted from memory of De Sensi et al. 2020 (arXiv 2008.08886); it could not be confirmed",
+    2.86e-6,
+    (180.44 - 50.64) / (4194304 - 1048576) * 1e-6,
+    "OSU latency test of Cray MPICH 8.1.32 between GPUs of two Grace Hopper nodes of Olivia, "
+    "2.86 µs at 8 B, the slope from 1 to 4 MiB, 24.2 GB/s (EESSI/docs at 2eb7040, "
+    "docs/blog/posts/2026/05/eessi-cray-slingshot11-part2.md). The CPUs of a node may be quicker",
 )
 PUBLISHED = (ARIES, SLINGSHOT)
 
