@@ -418,7 +418,7 @@ def predict(
     ranks: Sequence[int],
     network: Network,
     overhead: float = 0.0,
-    per_doubling: float = 0.0,
+    waiting: float = 0.0,
 ) -> pd.DataFrame:
     """Step time and efficiency by the cost model; a prediction, never a measurement.
 
@@ -430,8 +430,8 @@ def predict(
         ranks: one a node.
         network: between the nodes.
         overhead: seconds of Horovod's own cost of an average.
-        per_doubling: seconds a step that each doubling of the ranks adds, where measured points ask
-            for it: waiting for the slowest of ever more ranks.
+        waiting: for the slowest of ever more ranks, where measured points ask for it: share of a
+            rank's computing that each doubling of the ranks adds.
 
     Returns:
         A row a number of ranks, kind and network: ``seconds`` a step, ``images_per_second``,
@@ -442,10 +442,10 @@ def predict(
     for kind in ("weak", "strong"):
         for size in ranks:
             own = batch if kind == "weak" else batch / size
-            seconds = compute[0] + compute[1] * own
+            computing = seconds = compute[0] + compute[1] * own
             if size > 1:
                 seconds += overhead + allreduce(num_bytes, size, network)
-                seconds += per_doubling * math.log2(size)
+                seconds += waiting * computing * math.log2(size)
             speed = own * size / seconds
             speedup = speed / (batch / alone)
             rows.append(
@@ -531,10 +531,10 @@ def scenarios(
     num_bytes: dict[str, int],
     batch: int,
     overhead: float,
-    per_doubling: float,
+    waiting: float,
     nodes: Sequence[int],
 ) -> pd.DataFrame:
-    """Predictions on the published networks, with and without a time a doubling; and the points.
+    """Predictions on the published networks, with and without waiting; and the measured points.
 
     Args:
         measured: of :func:`efficiencies`.
@@ -542,7 +542,7 @@ def scenarios(
         num_bytes: by model.
         batch: images of one rank alone.
         overhead: seconds of Horovod's own cost of an average.
-        per_doubling: seconds, of :func:`theta`.
+        waiting: share of a rank's computing that each doubling of the nodes adds, of :func:`theta`.
         nodes: numbers of them.
 
     Returns:
@@ -550,10 +550,10 @@ def scenarios(
     """
     parts = []
     for network in PUBLISHED:
-        for doubling, label in ((0.0, network.name), (per_doubling, f"{network.name} + waiting")):
+        for share, label in ((0.0, network.name), (waiting, f"{network.name} + waiting")):
             parts += [
                 predict(
-                    model, own, num_bytes[model], batch, nodes, network, overhead, doubling
+                    model, own, num_bytes[model], batch, nodes, network, overhead, share
                 ).assign(scenario=label, measured=False)
                 for model, own in compute.items()
             ]

@@ -62,7 +62,7 @@ def efficiency(table: pd.DataFrame) -> Figure:
         what = "the same images a rank" if kind == "weak" else "the same images of all ranks"
         upper.set_title(f"{kind}: {what}", fontsize=12)
         upper.set(yscale="log", xscale="log")
-        lower.set(xscale="log", xlabel="ranks", ylim=(0, 1.15))
+        lower.set(xscale="log", xlabel="ranks", ylim=(0, _top(table.efficiency)))
         lower.axhline(1, color="0.4", linewidth=1, linestyle=":")
         for axis in (upper, lower):
             _rank_ticks(axis, table.ranks)
@@ -70,6 +70,11 @@ def efficiency(table: pd.DataFrame) -> Figure:
     axes[1, 0].set_ylabel("efficiency against one rank\nwithout communication")
     legend_below(figure, 4)
     return figure
+
+
+def _top(efficiency: pd.Series) -> float:
+    """Where an axis of efficiencies ends: above all points, whatever their intervals."""
+    return 1.08 * max(1.0, float(efficiency.max()) if len(efficiency) else 1.0)
 
 
 def _ends(table: pd.DataFrame, middle: str, low: str, high: str) -> np.ndarray:
@@ -438,19 +443,11 @@ def predictions(table: pd.DataFrame) -> Figure:
                 points = mine[mine.measured]
                 style = line(model, names) | {"linestyle": "none", "label": "_"}
                 axis.plot(points.ranks, points.efficiency, **style)
-            axis.set(xscale="log", ylim=(0, 1.1))
-            axis.set_title(f"{kind}, {scenario}", fontsize=11)
-            axis.text(
-                0.03,
-                0.06,
-                "PREDICTION (filled: measured here)",
-                transform=axis.transAxes,
-                color="0.3",
-                fontsize=9,
-            )
+            axis.set(xscale="log", ylim=(0, _top(table.efficiency)))
+            axis.set_title(f"PREDICTION: {kind}, {scenario}", fontsize=11)
             _rank_ticks(axis, pd.Series([1, 8, 64, 512, 4096]))
     for axis in axes[-1]:
-        axis.set_xlabel("nodes, one rank each")
+        axis.set_xlabel("nodes, one rank each (filled: measured here)")
     for axis in axes[:, 0]:
         axis.set_ylabel("efficiency")
     legend_below(figure, 4)

@@ -108,8 +108,28 @@ def test_a_prediction_by_hand():
     # Strong: 5 images take 0.015 s where 10 take 0.02.
     assert table.loc[("strong", 2), "speedup"] == pytest.approx(0.02 / 0.015)
     assert not table.loc[("strong", 20), "possible"]
-    costly = scaling.predict("m", (0.0, 0.001), 8, 10, [4], free, 0.002, 0.001)
+    costly = scaling.predict("m", (0.0, 0.001), 8, 10, [4], free, 0.002, 0.1)
+    # Weak: 10 images; strong: 2.5. Each waits a tenth of that for each of two doublings.
     assert costly.seconds[0] == pytest.approx(0.01 + 0.002 + 2 * 0.001)
+    assert costly.seconds[1] == pytest.approx(0.0025 + 0.002 + 2 * 0.00025)
+
+
+def test_scenarios_are_predictions_and_the_measured_points():
+    points = pd.DataFrame(
+        {
+            "model": "m", "kind": "weak", "batch": [64, 64, 32], "ranks": [1, 2, 2],
+            "images_per_second": 1.0, "speedup": 1.8, "efficiency": 0.9,
+        }
+    )  # fmt: skip
+    table = scaling.scenarios(points, {"m": (0.0, 0.001)}, {"m": 8}, 64, 0.0, 0.1, [1, 2, 64, 128])
+    assert set(table[~table.measured].scenario) == {
+        "Aries", "Aries + waiting", "Slingshot 11", "Slingshot 11 + waiting",
+    }  # fmt: skip
+    assert table[table.measured].ranks.tolist() == [2]  # the point of 64 images, not that of 32
+    waiting = table[(table.scenario == "Aries + waiting") & (table.kind == "weak")]
+    assert waiting.set_index("ranks").efficiency[64] == pytest.approx(1 / (1 + 6 * 0.1), rel=1e-2)
+    # No rank of 128 has an image of 64.
+    assert not table[(table.kind == "strong") & (table.ranks == 128)].possible.any()
 
 
 def test_theta_is_the_published_points_and_the_refinement_is_fitted_to_two_nodes_alone():
