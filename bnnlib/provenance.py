@@ -105,10 +105,11 @@ def _version(package: str) -> str | None:
 
 def _git(*words: str) -> str | None:
     """Git's answer of the library's own checkout, None where there is no git or no checkout."""
+    # Asked only, never to renew its index: a run killed meanwhile would leave index.lock behind,
+    # and git would refuse whatever the user did next.
+    command = ["git", "--no-optional-locks", "-C", str(_REPOSITORY), *words]
     try:
-        done = subprocess.run(
-            ["git", "-C", str(_REPOSITORY), *words], capture_output=True, text=True, timeout=20
-        )
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20)
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() if done.returncode == 0 else None

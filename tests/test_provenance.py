@@ -65,6 +65,15 @@ def test_a_repository_without_a_commit_has_none(repository):
     assert (found["commit"], found["clean"]) == (None, False)
 
 
+def test_a_checkout_is_asked_and_never_written(repository):
+    index = repository / ".git" / "index"
+    os.utime(repository / "a.txt", (1e9, 1e9))  # a status that may write notes it in the index
+    before = index.read_bytes()
+    assert provenance.collect()["clean"] is True
+    # A run killed while it was written would leave index.lock, and git would refuse the user.
+    assert index.read_bytes() == before
+
+
 def test_outside_a_checkout_nothing_is_said(tmp_path, monkeypatch):
     monkeypatch.setattr(provenance, "_REPOSITORY", tmp_path)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
