@@ -30,8 +30,8 @@ Tensor = Any
 # ms a step, 7 ms so).
 BACKGROUND_NICE = 19
 # Milliseconds between Horovod's looks for something to average, where its own default of 1 is
-# longer than a dense network's step (measured: CNN_FC at 2 ranks 1.15 ms a step, 0.70 ms so;
-# `make bench` compares them anew in horovod.csv). A site's own HOROVOD_CYCLE_TIME is left as it is.
+# longer than a dense network's step (`make bench` compares them: figures/bench/horovod.csv).
+# A site's own HOROVOD_CYCLE_TIME is left as it is.
 CYCLE_MS = "0.1"
 
 

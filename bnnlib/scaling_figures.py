@@ -74,7 +74,7 @@ def efficiency(table: pd.DataFrame) -> Figure:
 
 def _top(efficiency: pd.Series) -> float:
     """Where an axis of efficiencies ends: above all points, whatever their intervals."""
-    return 1.08 * max(1.0, float(efficiency.max()) if len(efficiency) else 1.0)
+    return 1.08 * max(1.0, float(efficiency.max()))
 
 
 def _ends(table: pd.DataFrame, middle: str, low: str, high: str) -> np.ndarray:

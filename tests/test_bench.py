@@ -1,10 +1,10 @@
 """The benchmark's tables: columns, what follows from what, origin. No time is judged."""
 
-import importlib.util
 import json
 import math
 import sys
 
+import bench
 import pandas as pd
 import pytest
 
@@ -78,9 +78,6 @@ def test_a_table_says_where_it_comes_from(tables, name):
 
 
 def test_counted_work_is_the_networks():
-    spec = importlib.util.spec_from_file_location("bench", FOLDER / "bench.py")
-    bench = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(bench)
     # The dense twin: 784 x 64 forward and kernel's gradient, 64 x 10 those and the input's.
     assert bench.counts("CNN_FC")["gflop"] * 1e9 == 2 * 64 * (2 * 784 * 64 + 3 * 640)
     assert bench.counts("BNN_FC_flip")["draws"] == 784 * 64

@@ -49,7 +49,7 @@ GIVEN = {
     "more_epochs": "2",
 }
 # Steps of the first run: 4,000 images, 2 ranks, whole batches only.
-STEPS = 50 * (4000 // (2 * 64))
+STEPS = int(GIVEN["epochs"]) * (4000 // (2 * int(GIVEN["batch_size"])))
 
 
 def without_token(folder: Path) -> int | None:

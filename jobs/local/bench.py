@@ -48,8 +48,8 @@ PREDICTED = ("BNN_FC_flip", "BNN_conv_flip")  # 30 draws over 10,000 images
 
 def worker(model: str, way: str, threads: int) -> None:
     """Answers each line of standard input by one line of figures; ends with its input."""
-    os.sched_setaffinity(0, set(sorted(os.sched_getaffinity(0))[:threads]))
-    dataset = "cifar10" if "VGG" in model else "mnist"
+    pin(threads)
+    dataset = dataset_of(model)
     if way == "twin":
         model = twin_of(model)
     step, predict = (own if way in ("bnnlib", "twin") else tfp)(model, dataset, threads, way)
@@ -71,6 +71,16 @@ def worker(model: str, way: str, threads: int) -> None:
             found = {"ms": (time.perf_counter() - started) / count * 1e3}
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         print(json.dumps(found | {"peak_mib": peak}), flush=True)
+
+
+def pin(threads: int) -> None:
+    """Keeps this process on its first cores, one a thread."""
+    os.sched_setaffinity(0, set(sorted(os.sched_getaffinity(0))[:threads]))
+
+
+def dataset_of(model: str) -> str:
+    """Of whose shapes a network's images are."""
+    return "cifar10" if "VGG" in model else "mnist"
 
 
 def twin_of(model: str) -> str:
@@ -234,7 +244,7 @@ def rates() -> dict[str, float]:
 
 def rates_worker() -> None:
     """Answers each line of standard input by the rates of one core."""
-    os.sched_setaffinity(0, set(sorted(os.sched_getaffinity(0))[:1]))
+    pin(1)
     rates()
     print(json.dumps({"ready": 1}), flush=True)
     for _ in sys.stdin:
@@ -451,6 +461,7 @@ def over_twin(model: str, threads: int, times: dict[str, list[float]]) -> dict[s
 
 def origin() -> dict[str, object]:
     """Commit, versions, hardware and command: what a figure is worth nothing without."""
+    sys.path.insert(0, str(ROOT))  # this checkout's commit, whatever .venv has installed
     from bnnlib import provenance  # only here: the workers' environment must not hold its choices
 
     found = provenance.collect() | {"hardware": provenance.hardware()}

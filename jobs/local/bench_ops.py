@@ -29,12 +29,12 @@ STEPS = {"FC": 300, "conv": 40, "VGG": 4}
 
 def profile(model: str) -> dict[str, object]:
     """The kinds of op of one network's step, in this process."""
-    os.sched_setaffinity(0, set(sorted(os.sched_getaffinity(0))[:1]))
+    bench.pin(1)
     import tensorflow as tf
     from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
     count = STEPS[model.split("_")[1]]
-    step, _ = bench.own(model, "cifar10" if "VGG" in model else "mnist", 1, "bnnlib")
+    step, _ = bench.own(model, bench.dataset_of(model), 1, "bnnlib")
     step(count)  # traced, and its memory found
     step(count)
     with tempfile.TemporaryDirectory() as folder:
