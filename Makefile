@@ -29,8 +29,8 @@ bench: env ## time a step against TFP's layers, and two ranks against one: figur
 	$(BIN)/python jobs/local/bench.py --out figures/bench
 	$(BIN)/python jobs/local/bench_ops.py --out figures/bench
 	$(BIN)/python jobs/local/startup.py --out figures/bench
-	$(BIN)/python -m bnnlib.bench_ranks --out figures/bench/ranks.csv
-	$(BIN)/python -m bnnlib.bench_ranks --settings --repeats 3 --models CNN_FC BNN_FC_flip CNN_conv \
+	$(BIN)/python jobs/local/bench_ranks.py --out figures/bench/ranks.csv
+	$(BIN)/python jobs/local/bench_ranks.py --settings --repeats 3 --models CNN_FC BNN_FC_flip CNN_conv \
 		--batches 64 --out figures/bench/horovod.csv
 
 check: env ## formatter, linter, types, job scripts, and notebooks stored without outputs

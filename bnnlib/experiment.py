@@ -65,7 +65,9 @@ class Experiment:
             parameter, the value and what was expected.
     """
 
-    model: str = _parameter("BNN_conv_flip", "network, a name in bnnlib.models.BUILDERS", _NAME)
+    model: str = _parameter(
+        "BNN_conv_flip", "network, a name in bnnlib.networks.networks.BUILDERS", _NAME
+    )
     dataset: str = _parameter(
         "digits", "digits | mnist | cifar10 | tiny | tiny_cifar10 | path of an .npz", _NAME
     )
@@ -219,7 +221,9 @@ class Experiment:
 
     @classmethod
     def from_flags(cls, path: str | Path, ranks: int = 1) -> tuple[Self, dict[str, str], bool]:
-        """An experiment from a flagfile in the seed study's flag names; see :mod:`bnnlib.flagfile`.
+        """An experiment from a flagfile in the seed study's flag names.
+
+        The flags are read by :mod:`bnnlib.launch.seed_study_flags`.
 
         Args:
             path: an absl flagfile, ``--name=value`` a line.
@@ -232,7 +236,7 @@ class Experiment:
         Raises:
             ExperimentError: an unknown flag, a bad value, or one that cannot be honoured.
         """
-        from bnnlib.flagfile import read  # the seed's names stay out of this module
+        from bnnlib.launch.seed_study_flags import read  # the seed's names stay out of this module
 
         values, environment, verbose = read(path, ranks)
         return cls.from_mapping(values), environment, verbose

@@ -101,9 +101,11 @@ def images_of(dataset: str, train: int):
 
 def own(model: str, dataset: str, threads: int, way: str):
     """This library: a function that takes steps, and one that predicts."""
-    from bnnlib import distributed, models, prediction, training
     from bnnlib.data import Dataset, epoch_batches
     from bnnlib.experiment import Experiment
+    from bnnlib.inference import distributed, prediction
+    from bnnlib.inference import trainer as training
+    from bnnlib.networks import networks as models
 
     ranks = distributed.init(threads)
     (x, y), (x_test, y_test) = images_of(dataset, NUM_IMAGES[dataset])
@@ -462,7 +464,9 @@ def over_twin(model: str, threads: int, times: dict[str, list[float]]) -> dict[s
 def origin() -> dict[str, object]:
     """Commit, versions, hardware and command: what a figure is worth nothing without."""
     sys.path.insert(0, str(ROOT))  # this checkout's commit, whatever .venv has installed
-    from bnnlib import provenance  # only here: the workers' environment must not hold its choices
+    from bnnlib.record import (
+        provenance,
+    )  # only here: the workers' environment must not hold its choices
 
     found = provenance.collect() | {"hardware": provenance.hardware()}
     return found | {"load_at_end": os.getloadavg()[0]}

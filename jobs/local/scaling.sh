@@ -25,19 +25,19 @@ PATH=$PWD/.venv/bin:$PATH
 export PATH TF_CPP_MIN_LOG_LEVEL=2
 
 if [[ ! -e $runs/ladder.json ]]; then
-  mpiexec -n $at_once -bind-to core python -m bnnlib.scaling ladder --out "$runs/ladder.json" \
+  mpiexec -n $at_once -bind-to core python -m bnnlib.analysis.scaling ladder --out "$runs/ladder.json" \
     "${ladder[@]}"
 fi
 for ((repeat = 0; repeat < repeats; repeat++)); do
   for ranks in 1 $at_once; do
     echo "=== times: repeat $((repeat + 1)) of $repeats, $ranks rank(s) ==="
-    mpiexec -n "$ranks" -bind-to core python -m bnnlib.plan "jobs/plans/scaling$plan.yaml" "$runs/time" \
+    mpiexec -n "$ranks" -bind-to core python -m bnnlib.launch.here "jobs/plans/scaling$plan.yaml" "$runs/time" \
       --repeat "$repeat"
   done
 done
 for ranks in $many; do
   echo "=== calibration: $ranks rank(s) ==="
-  mpiexec -n "$ranks" python -m bnnlib.plan "jobs/plans/calibration$plan.yaml" "$runs"
+  mpiexec -n "$ranks" python -m bnnlib.launch.here "jobs/plans/calibration$plan.yaml" "$runs"
 done
 papermill notebooks/03_scaling.ipynb "$runs/03_scaling.ipynb" -p runs "$runs/time" \
   -p calibration "$runs/calibration" -p ladder "$runs/ladder.json" -p figures "$runs/figures"

@@ -2,10 +2,12 @@
 
 Each way is launched several times in turn, with the files in the page cache as on a second launch:
 
-    program     mpiexec -n 2 python tests/faults/train.py …, bnnlib.command without a notebook
+    program     mpiexec -n 2 python tests/faults/train.py …, bnnlib.launch.command without a
+    notebook
     notebook    mpiexec -n 2 papermill notebooks/01_train.ipynb … --engine spmd
 
-The stages are those of the run's record (`bnnlib.startup`); `total` is from the launch to the line
+The stages are those of the run's record (`bnnlib.record.startup`); `total` is from the launch to
+the line
 of the first step, so it also holds the launcher's own time and that step.
 
     python jobs/local/startup.py [--repeats 3] [--model BNN_conv_flip] [--out figures/bench]
@@ -77,7 +79,7 @@ def main() -> None:
     sys.path.insert(0, str(ROOT))
     import pandas as pd
 
-    from bnnlib import provenance
+    from bnnlib.record import provenance
 
     found: dict[tuple[str, str], list[float]] = {}
     for repeat in range(arguments.repeats + 1):  # the first fills the page cache

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Any cluster with Slurm.
-# Read by this folder's scripts, bnnlib.sweep and bnnlib.cluster, from the repository's top folder.
+# Read by this folder's scripts, bnnlib.launch.queue and bnnlib.interactive.cluster, from the repository's top folder.
 # shellcheck disable=SC2034  # what is set here, the scripts that source this file use
 set -euo pipefail
 source jobs/queue.sh

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Theta (ALCF, ended on 2023-12-31; kept as the study's reference): Cobalt and aprun; one 64-core
 # Intel KNL a node, four hardware threads a core.
-# Read by this folder's scripts, bnnlib.sweep and bnnlib.cluster, from the repository's top folder.
+# Read by this folder's scripts, bnnlib.launch.queue and bnnlib.interactive.cluster, from the repository's top folder.
 # shellcheck disable=SC2034  # what is set here, the scripts that source this file use
 set -euo pipefail
 source jobs/queue.sh

@@ -24,14 +24,15 @@ import horovod.tensorflow as hvd
 import numpy as np
 
 import bnnlib  # noqa: F401  chooses Keras 2, before TensorFlow is imported
-from bnnlib import checkpoint, lock, results
-from bnnlib.distributed import Ranks
 from bnnlib.errors import RecordError
-from bnnlib.evaluation import judge
 from bnnlib.experiment import Experiment
-from bnnlib.prediction import Prediction
-from bnnlib.results import Run
-from bnnlib.training import StepLog
+from bnnlib.inference.distributed import Ranks
+from bnnlib.inference.evaluation import judge
+from bnnlib.inference.prediction import Prediction
+from bnnlib.inference.trainer import StepLog
+from bnnlib.record import checkpoint, lock
+from bnnlib.record import run as results
+from bnnlib.record.run import Run
 
 ALONE = Ranks(hosts=("here",), threads=1)
 PROVENANCE = {
@@ -45,7 +46,7 @@ class Died(BaseException):
 
 
 class State:
-    """What :meth:`bnnlib.results.Run.save` takes of a trainer."""
+    """What :meth:`bnnlib.record.run.Run.save` takes of a trainer."""
 
     def __init__(self, step: int) -> None:
         self.step = step

@@ -24,8 +24,10 @@ with atheris.instrument_imports(
     include=["bnnlib", "numpy.lib._npyio_impl", "numpy.lib.format", "zipfile", "json"]
 ):
     import bnnlib
-    from bnnlib import checkpoint, data, lock, results
+    from bnnlib import data
     from bnnlib.errors import BnnlibError
+    from bnnlib.record import checkpoint, lock
+    from bnnlib.record import run as results
 
 import numpy as np
 

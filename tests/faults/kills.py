@@ -30,8 +30,8 @@ from pathlib import Path
 
 import numpy as np
 
-from bnnlib import checkpoint
 from bnnlib.errors import RecordError
+from bnnlib.record import checkpoint
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent

@@ -8,8 +8,8 @@ import json
 import sys
 
 import bnnlib  # noqa: F401  chooses Keras 2, before TensorFlow is imported
-from bnnlib import command
 from bnnlib.experiment import Experiment
+from bnnlib.launch import command
 
 if __name__ == "__main__":
     command.run(Experiment.from_mapping(json.loads(sys.argv[1])))

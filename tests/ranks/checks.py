@@ -14,10 +14,12 @@ from pathlib import Path
 import numpy as np
 
 import bnnlib  # noqa: F401  chooses Keras 2, before TensorFlow is imported
-from bnnlib import data, distributed, launcher, models, prediction
+from bnnlib import data, launcher
 from bnnlib.errors import BnnlibError, ExperimentError
 from bnnlib.experiment import Experiment
-from bnnlib.training import DivergedError, Trainer
+from bnnlib.inference import distributed, prediction
+from bnnlib.inference.trainer import DivergedError, Trainer
+from bnnlib.networks import networks as models
 
 # isort: split
 import tensorflow as tf

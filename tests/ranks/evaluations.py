@@ -12,9 +12,11 @@ from pathlib import Path
 import numpy as np
 
 import bnnlib  # noqa: F401  chooses Keras 2, before TensorFlow is imported
-from bnnlib import data, distributed, evaluation, models, prediction
-from bnnlib.distributed import Ranks
+from bnnlib import data
 from bnnlib.experiment import Experiment
+from bnnlib.inference import distributed, evaluation, prediction
+from bnnlib.inference.distributed import Ranks
+from bnnlib.networks import networks as models
 
 # isort: split
 import tensorflow as tf

@@ -7,7 +7,9 @@ import json
 import sys
 from pathlib import Path
 
-from bnnlib import launcher, plan, scaling
+from bnnlib import launcher
+from bnnlib.analysis import scaling
+from bnnlib.launch import here as plan
 
 if __name__ == "__main__":
     folder = Path(sys.argv[2])

@@ -1,0 +1,1 @@
+"""How is a network trained on ranks, and how is it asked?"""

@@ -1,0 +1,317 @@
+"""Everything that touches Horovod: start, threads and device, broadcast, average, agreement, abort.
+
+A run alone is a run of one rank: the same calls, without communication.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+import socket
+import sys
+import traceback
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NoReturn, TypeVar
+
+import horovod.tensorflow as hvd
+import numpy as np
+import tensorflow as tf
+from horovod.common.exceptions import HorovodInternalError
+
+from bnnlib import launcher
+from bnnlib.errors import RANK_LOST, BnnlibError, DistributedError
+from bnnlib.record import startup, stopping
+
+Value = TypeVar("Value")
+Tensor = Any
+
+# The lowest priority. Horovod's background thread busy-waits under MPICH and would take the core
+# from the computation where ranks fill all cores (measured: CNN_conv at 2 ranks on 2 cores 12-14
+# ms a step, 7 ms so).
+BACKGROUND_NICE = 19
+# Milliseconds between Horovod's looks for something to average, where its own default of 1 is
+# longer than a dense network's step (`make bench` compares them: figures/bench/horovod.csv).
+# A site's own HOROVOD_CYCLE_TIME is left as it is.
+CYCLE_MS = "0.1"
+
+
+@dataclasses.dataclass(frozen=True)
+class Ranks:
+    """This process' place among the ranks of the run.
+
+    Attributes:
+        rank: 0 to size - 1.
+        size: number of ranks.
+        local_rank: place among the ranks of this node.
+        local_size: ranks on this node.
+        threads: TensorFlow threads inside an op.
+        hosts: one name a node, in order of its first rank.
+        cores: of this node; ranks times threads beyond them share cores, and time nothing.
+    """
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+    local_size: int = 1
+    threads: int = 1
+    hosts: tuple[str, ...] = ()
+    cores: int = 1
+
+
+def init(threads: int = 0, inter_threads: int = 1) -> Ranks:
+    """Joins the other ranks; call once, before any tensor is made.
+
+    Args:
+        threads: TensorFlow threads inside an op; 0: the cores this process may use, shared
+            evenly among the ranks of its node.
+        inter_threads: TensorFlow threads between ops.
+
+    Returns:
+        This process' place.
+
+    Raises:
+        DistributedError: the process cannot join its launcher's ranks, or TensorFlow already runs
+            with another number of threads.
+    """
+    startup.reached("imports")
+    _refuse_lost_launcher()
+    before = _thread_ids()
+    # Nothing is written until start_timeline, but without this Horovod refuses to start one later.
+    os.environ.setdefault("HOROVOD_TIMELINE", "DYNAMIC")
+    if launcher.size() > 1:  # one rank averages nothing, and each look takes time from its steps
+        os.environ.setdefault("HOROVOD_CYCLE_TIME", CYCLE_MS)
+    hvd.init()
+    background = _thread_ids() - before
+    if launcher.size() != hvd.size():
+        raise DistributedError(
+            f"the launcher ({launcher.name()}) started {launcher.size()} ranks and Horovod sees "
+            f"{hvd.size()}: Horovod was built for another MPI than the launcher's; use the "
+            "mpiexec that lies beside this Python, or build Horovod against the system's MPI"
+        )
+    cores = len(os.sched_getaffinity(0))
+    if threads == 0:
+        # A launcher that binds gives each rank its own cores; one that does not, all of them.
+        shared = cores == os.cpu_count() and hvd.local_size() > 1
+        threads = max(1, cores // hvd.local_size() if shared else cores)
+    _set_threads(threads, inter_threads)
+    _use_own_gpu(hvd.local_rank())
+    if hvd.size() > 1 and hvd.local_size() * threads >= (os.cpu_count() or 1):
+        for thread_id in background:
+            os.setpriority(os.PRIO_PROCESS, thread_id, BACKGROUND_NICE)
+    hosts = gather(socket.gethostname()) if hvd.size() > 1 else [socket.gethostname()]
+    startup.reached("horovod")
+    return Ranks(
+        rank=hvd.rank(),
+        size=hvd.size(),
+        local_rank=hvd.local_rank(),
+        local_size=hvd.local_size(),
+        threads=threads,
+        hosts=tuple(dict.fromkeys(hosts)),
+        cores=os.cpu_count() or 1,
+    )
+
+
+def build_info() -> dict[str, Any]:
+    """What Horovod was built with and what it uses in this run, for the record."""
+    return {
+        "mpi_built": bool(hvd.mpi_built()),
+        "gloo_built": bool(hvd.gloo_built()),
+        "nccl_built": bool(hvd.nccl_built()),
+        "controller": "mpi" if hvd.mpi_enabled() else "gloo",
+    }
+
+
+def broadcast(variables: Iterable[tf.Variable], name: str) -> None:
+    """Sets `variables` on all ranks to rank 0's values."""
+    if hvd.size() > 1:
+        for index, variable in enumerate(variables):
+            variable.assign(hvd.broadcast(variable, root_rank=0, name=f"{name}.{index}"))
+
+
+def average(tensor: Tensor, name: str, compression: str = "none") -> Tensor:
+    """The mean over ranks of a tensor of any shape; inside a graph or outside.
+
+    Args:
+        tensor: of each rank.
+        name: the same on all ranks.
+        compression: ``none``, or ``fp16`` to send half the bytes: 11 significant bits, entries
+            above 65504 become infinite and below 6e-8 zero (Horovod's own, without a loss scale).
+    """
+    packing = {"none": hvd.Compression.none, "fp16": hvd.Compression.fp16}[compression]
+    return hvd.allreduce(tensor, op=hvd.Average, name=name, compression=packing)
+
+
+def start_timeline(path: str) -> None:
+    """Horovod writes the parts of every operation to `path` from now on; for one rank to call."""
+    if hvd.size() > 1:
+        hvd.start_timeline(path)
+
+
+def stop_timeline() -> None:
+    """Ends what :func:`start_timeline` began; Horovod's thread may write a last moment later."""
+    if hvd.size() > 1:
+        hvd.stop_timeline()
+
+
+def gather(value: Value) -> list[Value]:
+    """Every rank's `value`, in order of rank, on every rank."""
+    return list(hvd.allgather_object(value)) if hvd.size() > 1 else [value]
+
+
+def agree(action: Callable[[], Value]) -> Value:
+    """Runs `action` on every rank; if it fails on any, every rank raises, and none waits for ever.
+
+    Returns:
+        What `action` returned on this rank.
+
+    Raises:
+        BnnlibError: this rank's own error, or a DistributedError that names the first rank that
+            failed and its error.
+    """
+    value: Any = None
+    error: BnnlibError | None = None
+    try:
+        value = action()
+    except BnnlibError as raised:
+        error = raised
+    errors = gather(None if error is None else f"{type(error).__name__}: {error}")
+    if error is not None:
+        raise error
+    for rank, text in enumerate(errors):
+        if text is not None:
+            raise DistributedError(f"rank {rank} failed: {text}")
+    return value
+
+
+def on_first_local_rank(action: Callable[[], Value], ranks: Ranks) -> Value:
+    """Runs `action` on each node's first rank, then on the others: a download happens once."""
+    if ranks.size == 1:
+        return action()
+    first: Value | None = agree(lambda: action() if ranks.local_rank == 0 else None)
+    others: Value | None = agree(lambda: action() if ranks.local_rank != 0 else None)
+    return first if ranks.local_rank == 0 else others  # type: ignore[return-value]
+
+
+def refuse_difference(arrays: Mapping[str, np.ndarray]) -> None:
+    """Holds arrays that must be the same on all ranks equal bit by bit; all ranks must call.
+
+    Raises:
+        DistributedError: on every rank, with the arrays and the ranks that differ from rank 0.
+    """
+    own = {name: hashlib.sha256(value.tobytes()).hexdigest() for name, value in arrays.items()}
+    first, *others = gather(own)
+    different = [
+        f"{name} (on rank {', '.join(map(str, where))})"
+        for name in first
+        if (where := [rank for rank, its in enumerate(others, 1) if its.get(name) != first[name]])
+    ]
+    if different:
+        raise DistributedError(
+            f"weights or optimizer state differ from rank 0's: {', '.join(different)}. Memory or "
+            "network failed, or the nodes run different software; start the same command again "
+            "to go on from the last checkpoint, on other nodes if it happens again"
+        )
+
+
+def stop_if_asked(ranks: Ranks) -> None:
+    """Ends the run on every rank if any was asked to stop; all ranks must call it together.
+
+    Raises:
+        Stopped: on every rank alike. What is under way is lost, what was saved is not.
+    """
+    reasons = gather(stopping.asked()) if ranks.size > 1 else [stopping.asked()]
+    for reason in reasons:
+        if reason:
+            raise stopping.Stopped(f"{reason}; the same command started again goes on")
+
+
+def loss_of_others(error: BaseException) -> str:
+    """What an error says of a connection to other ranks that broke; empty if it says no such."""
+    if not isinstance(error, tf.errors.OpError | HorovodInternalError):
+        return ""
+    found = RANK_LOST.search(str(error))
+    return found[0] if found else ""
+
+
+def shutdown() -> None:
+    """Leaves Horovod; an allreduce that waits on another rank raises there at once."""
+    if hvd.is_initialized():
+        hvd.shutdown()
+
+
+def leave_together(exit_code: int) -> NoReturn:
+    """Ends this rank once all ranks have come here; for an end that is no failure.
+
+    A launcher may end all ranks as soon as the first one has left with a status that is not zero.
+    """
+    if hvd.is_initialized():
+        gather(None)
+        hvd.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(exit_code)
+
+
+def abort(error: BaseException) -> NoReturn:
+    """Ends this rank so that the launcher ends all: prints the error, leaves without clean-up.
+
+    An exception that merely ends the interpreter would run Horovod's exit handler, which waits for
+    the other ranks, which wait for this one.
+    """
+    text = "".join(traceback.format_exception(error))
+    sys.stderr.write("".join(f"[rank {launcher.rank()}] {line}\n" for line in text.splitlines()))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(1)
+
+
+def _thread_ids() -> set[int]:
+    if not os.path.isdir("/proc/self/task"):
+        return set()
+    return {int(name) for name in os.listdir("/proc/self/task")}
+
+
+def _refuse_lost_launcher() -> None:
+    """Under Hydra a process joins MPI by an inherited descriptor, which kernels are denied."""
+    descriptor = os.environ.get("PMI_FD")
+    if descriptor is None or hvd.is_initialized():
+        return
+    try:
+        os.fstat(int(descriptor))
+    except OSError:
+        raise DistributedError(
+            "this process was started by a rank of mpiexec and cannot join MPI itself (papermill's "
+            "own engine starts a kernel a rank); run papermill with --engine spmd"
+        ) from None
+
+
+def _set_threads(threads: int, inter_threads: int) -> None:
+    wanted = (threads, inter_threads)
+    try:
+        tf.config.threading.set_intra_op_parallelism_threads(threads)
+        tf.config.threading.set_inter_op_parallelism_threads(inter_threads)
+    except RuntimeError:  # TensorFlow runs: the notebook's cell is run again in a live kernel
+        current = (
+            tf.config.threading.get_intra_op_parallelism_threads(),
+            tf.config.threading.get_inter_op_parallelism_threads(),
+        )
+        if current != wanted:
+            raise DistributedError(
+                f"threads, inter_threads = {wanted}: TensorFlow already runs with {current} in "
+                "this process; restart the kernel"
+            ) from None
+
+
+def _use_own_gpu(local_rank: int) -> None:
+    gpus = tf.config.list_physical_devices("GPU")
+    if not gpus:
+        return
+    try:
+        tf.config.set_visible_devices(gpus[local_rank % len(gpus)], "GPU")
+    except RuntimeError:
+        if len(tf.config.get_visible_devices("GPU")) != 1:
+            raise DistributedError(
+                "TensorFlow was used before bnnlib.inference.distributed.init and holds every GPU; "
+                "restart the kernel and run the notebook from its top"
+            ) from None

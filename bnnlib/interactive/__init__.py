@@ -1,0 +1,1 @@
+"""How does JupyterLab drive the ranks?"""

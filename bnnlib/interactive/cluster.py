@@ -1,0 +1,554 @@
+"""Interactive clusters: MPI ranks that a notebook sends its cells to, on a laptop or in a job.
+
+    ranks = cluster.start("local", engines=2)
+
+starts ipyparallel engines by the site's launcher, with the words that the job scripts launch
+with (``LAUNCH`` in ``jobs/<site>/site.sh``). In a notebook the cell magic ``%%ranks`` then runs a
+cell on all of them, each in its own process, as papermill's engine ``spmd`` does in a batch job.
+
+Nothing is left behind: the engines end with :meth:`Cluster.close`, with a cell that fails or is
+interrupted, and with the kernel, even if it is killed. An engine that dies takes the others with
+it, as MPI's ranks do, and whoever waits for them is told so at once.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import dataclasses
+import importlib.metadata
+import importlib.util
+import json
+import logging
+import os
+import re
+import shutil
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Generator
+from pathlib import Path
+from typing import Any, Literal
+
+import ipyparallel
+import psutil
+from ipyparallel.cluster.launcher import MPIEngineSetLauncher
+from traitlets.config import Config
+
+from bnnlib import launcher
+from bnnlib.errors import RANK_LOST, DistributedError
+from bnnlib.interactive import engine
+from bnnlib.interactive.reaper import Guard, end
+from bnnlib.launch import sites
+from bnnlib.launch.sites import Site
+
+# The repository, whose job scripts hold the launch settings.
+ROOT = Path(__file__).resolve().parents[2]
+LOCAL = "local"
+
+# Seconds to start in; a first import from a cluster's file system takes its time.
+START_TIMEOUT = 55.0
+# Seconds that interrupted engines have to end their cell, and to write their records.
+WAIT_FOR_CELL = 8.0
+# Seconds between looks at the engines while a cell runs on them.
+LOOK_EVERY = 0.1
+# Lines of the launcher's output in an error.
+MAX_LINES = 15
+
+OnError = Literal["close", "keep"]
+
+
+def site(name: str, ranks: int | None = None) -> Site:
+    """The launch settings of a site for engines.
+
+    Args:
+        name: one of :func:`bnnlib.launch.sites.names`.
+        ranks: how many; None for what the site has in this job (its nodes times ``PPN``).
+
+    Raises:
+        SiteError: there is no such site, or its settings cannot be read.
+        DistributedError: the machine is none of its compute nodes.
+    """
+    # A notebook's engines are MPI's, whatever the jobs of this shell are started with.
+    found = sites.load(name, ROOT, ranks or 0, LAUNCHER="mpiexec")
+    if name != LOCAL and launcher.job_id() is None:
+        raise DistributedError(
+            f"site {name!r}: this process runs in no job, and its engines start inside one: submit "
+            f"jobs/{name}/jupyter.sh and open the JupyterLab that it starts, or use site 'local'"
+        )
+    # The scripts run from the repository; the engines, where the notebook's kernel does.
+    inside = [str(ROOT / word) if (ROOT / word).is_file() else word for word in found.launch]
+    return dataclasses.replace(found, launch=tuple(inside))
+
+
+class _Engines(MPIEngineSetLauncher):
+    """ipyparallel's launcher, with the site's words as they are and the library's own engine."""
+
+    @property
+    def program(self) -> list[str]:
+        return list(self.engine_cmd)
+
+    def find_args(self) -> list[str]:
+        return [*self.mpi_cmd, *self.program, *self.program_args]
+
+    def _log_output(self, stop_data: Any = None) -> None:
+        """Leaves the output where it is: :class:`Cluster` shows what matters of it."""
+
+
+class Work:
+    """A cell on its way on all ranks.
+
+    Attributes:
+        results: one ipyparallel result a rank, in order of rank.
+    """
+
+    def __init__(self, results: list[Any]) -> None:
+        self.results = results
+        self._shown = {"stdout": 0, "stderr": 0, "outputs": 0}
+
+    def show(self) -> None:
+        """Shows what rank 0 has printed and displayed since the last call."""
+        for name in ("stdout", "stderr"):
+            text = getattr(self.results[0], name)[self._shown[name] :]
+            self._shown[name] += len(text)
+            print(text, end="", file=getattr(sys, name), flush=True)
+        for output in self.results[0].outputs[self._shown["outputs"] :]:
+            self._shown["outputs"] += 1
+            if _shell() is not None:
+                _shell().display_pub.publish(output["data"], output.get("metadata"))
+
+    def done(self) -> bool:
+        """Whether every rank is through, with success or without."""
+        return all(result.ready() for result in self.results)
+
+    def errors(self) -> list[tuple[int, BaseException]]:
+        """Rank and error of those that have failed so far, causes before consequences."""
+        found = []
+        for rank, result in enumerate(self.results):
+            if result.ready() and not result.successful():
+                error = result.exception()
+                found.append((rank, getattr(error, "elist", [error])[0]))
+        return sorted(found, key=lambda one: RANK_LOST.search(str(one[1])) is not None)
+
+
+class Cluster:
+    """Engines that run as MPI ranks, their controller, and what ends both.
+
+    Attributes:
+        site: how they were launched.
+        client: ipyparallel's, for whatever this class does not do.
+        hosts: each rank's host.
+        pids: each rank's process id, on its host.
+        closed: whether the engines are gone.
+    """
+
+    def __init__(self, settings: Site, timeout: float, on_error: OnError) -> None:
+        """Starts the engines; :func:`start` has the arguments."""
+        self.site, self.on_error = settings, on_error
+        self.client: Any = None
+        self.hosts: list[str] = []
+        self.pids: list[int] = []
+        self.closed = False
+        self._work = Work([])
+        self._death = ""
+        # On a cluster the folder must be seen from all nodes; where runs are recorded is.
+        shared = None if settings.name == LOCAL else Path("runs")
+        if shared is not None:
+            shared.mkdir(exist_ok=True)
+        self._folder = Path(tempfile.mkdtemp(prefix=".cluster-", dir=shared)).absolute()
+        self._guard = Guard(self._folder)
+        atexit.register(self.close)
+        self._cluster = ipyparallel.Cluster(
+            engines=_Engines,
+            profile_dir=str(self._folder),
+            config=_config(settings),
+            load_profile=False,  # the user's own settings are for their own clusters
+            controller_ip="127.0.0.1" if settings.name == LOCAL else "*",
+            delay=0,
+            log=_quiet(),
+        )
+        try:
+            self._start(time.monotonic() + timeout, timeout)
+        except BaseException:
+            self.close()
+            raise
+        if _shell() is not None:
+            _use(self)
+
+    def __len__(self) -> int:
+        return self.site.ranks
+
+    def __repr__(self) -> str:
+        state = "closed" if self.closed else ", ".join(dict.fromkeys(self.hosts))
+        return f"<Cluster: {len(self)} engine(s), site {self.site.name}, {state}>"
+
+    def __enter__(self) -> Cluster:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def submit(self, source: str) -> Work:
+        """Sends a cell to all ranks and returns at once.
+
+        Raises:
+            DistributedError: the cluster is closed, or an engine has died.
+        """
+        self.check()
+        self._work = Work(
+            [self.client[r].execute(source, silent=False, block=False) for r in self._ids]
+        )
+        return self._work
+
+    def wait(
+        self, work: Work | None = None, meanwhile: Callable[[], object] = lambda: None
+    ) -> None:
+        """Waits until all ranks are through a cell; shows what rank 0 shows.
+
+        Args:
+            work: of :meth:`submit`; None for the last.
+            meanwhile: called again and again, for a live figure.
+
+        Raises:
+            DistributedError: a rank failed, with its traceback, or an engine died. The cluster is
+                closed then, as it is on an interrupt (unless it was told to keep).
+        """
+        with contextlib.closing(self.looks(work)) as looks:
+            for _ in looks:
+                meanwhile()
+                time.sleep(LOOK_EVERY)
+
+    def looks(self, work: Work | None = None) -> Generator[None, None, None]:
+        """:meth:`wait` in steps, for who has something else to do between two looks.
+
+        Yields:
+            After each look at the engines; at the end all ranks are through the cell. Closed
+            before that (``contextlib.closing``), it closes the cluster, as an interrupt does.
+        """
+        work = work or self._work
+        try:
+            while not work.done():
+                if self.on_error == "close" and work.errors():
+                    break
+                self._look()
+                work.show()
+                yield
+            work.results[0].wait_for_output(1)
+            work.show()
+            self._raise(work)
+        except BaseException:
+            if self.on_error == "close":
+                self.close()
+            raise
+
+    def run(self, source: str) -> None:
+        """:meth:`submit` and :meth:`wait`."""
+        self.wait(self.submit(source))
+
+    def get(self, expression: str, rank: int = 0) -> Any:
+        """The value that an expression has on one rank, after the cell that runs there.
+
+        Raises:
+            DistributedError: the cluster is closed, or an engine has died.
+        """
+        self.check()
+        return self.client[self._ids[rank]].apply_sync(engine.value, expression)
+
+    def put(self, **values: Any) -> None:
+        """Sets variables on all ranks, after the cell that runs there.
+
+        Raises:
+            DistributedError: the cluster is closed, or an engine has died.
+        """
+        self.check()
+        self.client[self._ids].push(values, block=True)
+
+    def check(self) -> None:
+        """Raises if no cell can run here any more.
+
+        Raises:
+            DistributedError: the cluster is closed, or an engine has died.
+        """
+        if self.closed:
+            raise DistributedError(
+                f"{self._death or 'the cluster is closed'}: start another one, and a run goes on "
+                "from its last checkpoint"
+            )
+        self._look()
+
+    def close(self) -> None:
+        """Ends engines and controller; does nothing if they have ended. No process stays."""
+        if self.closed:
+            return
+        self.closed = True
+        atexit.unregister(self.close)
+        local = [pid for pid, host in zip(self.pids, self.hosts, strict=True) if _is_here(host)]
+        processes = _alive([*local, *self._launched()])
+        try:
+            if self.client is not None:
+                self._interrupt()
+                self.client.close()
+        finally:
+            # SIGTERM lets the launcher end its ranks, here and on other nodes; whatever of them
+            # is still here after that is killed.
+            end(_alive(self._launched()))
+            end(processes)
+            self._guard.release()
+            with contextlib.suppress(Exception):  # its processes are gone: it only tidies up
+                self._cluster.stop_cluster_sync()
+            shutil.rmtree(self._folder, ignore_errors=True)
+            _unuse(self)
+
+    # ------------------------------------------------------------------------------------ start
+
+    def _start(self, deadline: float, timeout: float) -> None:
+        self._cluster.start_controller_sync()
+        self._guard.watch(self._cluster.controller.process.pid)
+        self._cluster.start_engines_sync(n=len(self))
+        self._guard.watch(self._cluster.engine_set.process.pid)
+        self.client = self._cluster.connect_client_sync(timeout=timeout)
+        while len(self.client.ids) < len(self):
+            self._look("could not start: ")
+            if time.monotonic() > deadline:
+                raise DistributedError(
+                    f"{len(self.client.ids)} of {len(self)} engines started in {timeout:.0f} s by "
+                    f"`{self._line}`. {self._said()}"
+                )
+            time.sleep(LOOK_EVERY)
+        prepare = self.client[:].apply_async(engine.prepare, self.on_error == "close")
+        while not prepare.ready():
+            self._look("could not start: ")
+            if time.monotonic() > deadline:
+                raise DistributedError(f"the engines started and do not answer. {self._said()}")
+            time.sleep(LOOK_EVERY)
+        facts = dict(zip(self.client.ids, prepare.get(), strict=True))
+        ranks = sorted(fact["rank"] for fact in facts.values())
+        sizes = sorted({fact["size"] for fact in facts.values()})
+        if ranks != list(range(len(self))) or sizes != [len(self)]:
+            raise DistributedError(
+                f"`{self._line}` started ranks {ranks} of {sizes}, expected 0 to {len(self) - 1}: "
+                "it is the launcher of another MPI; use the one of jobs/<site>/site.sh"
+            )
+        # Engines are numbered by rank unless one came late; results are in order of rank anyway.
+        self._ids = sorted(facts, key=lambda number: facts[number]["rank"])
+        self.hosts = [facts[number]["host"] for number in self._ids]
+        self.pids = [facts[number]["pid"] for number in self._ids]
+
+    @property
+    def _line(self) -> str:
+        return " ".join([*self.site.launch, "python -m bnnlib.interactive.engine"])
+
+    def _launched(self) -> list[int]:
+        """The launcher's and the controller's process ids."""
+        parts = [self._cluster.engine_set, self._cluster.controller]
+        return [part.pid for part in parts if part is not None and part.pid > 0]
+
+    # ----------------------------------------------------------------------------------- failing
+
+    def _look(self, what: str = "") -> None:
+        """Raises if the launcher or the controller has ended."""
+        for part, name in (
+            (self._cluster.engine_set, "engines"),
+            (self._cluster.controller, "controller"),
+        ):
+            if not _alive([part.pid]):
+                time.sleep(LOOK_EVERY)  # for the last words
+                self._death = f"the {name} {what or 'died: '}{self._said(part)}"
+                raise DistributedError(
+                    f"{self._death}"
+                    + ("" if what else ". Start another cluster; a run goes on from its checkpoint")
+                )
+
+    def _said(self, part: Any = None) -> str:
+        """The last lines of a process's output, in one sentence."""
+        part = part or self._cluster.engine_set
+        path = Path(part.output_file)
+        text = path.read_text(errors="replace") if path.exists() else ""
+        lines = [line.rstrip() for line in text.splitlines() if line.strip(" =\r\n")]
+        killed = re.search(r"PID (\d+) RUNNING AT (\S+)[\s\S]*?EXIT CODE: (\d+)", text)
+        if killed and int(killed[1]) in self.pids:
+            rank = self.pids.index(int(killed[1]))
+            return f"rank {rank} (process {killed[1]} on {killed[2]}) ended with code {killed[3]}"
+        shown = "\n".join(lines[-MAX_LINES:])
+        return f"`{self._line}` said:\n{shown}\n" if shown else f"`{self._line}` said nothing"
+
+    def _raise(self, work: Work) -> None:
+        errors = work.errors()
+        if not errors:
+            return
+        rank, error = errors[0]
+        frames = getattr(error, "traceback", None)
+        if frames:
+            print(frames, file=sys.stderr)
+        name, text = getattr(error, "ename", type(error).__name__), getattr(error, "evalue", error)
+        raise DistributedError(f"rank {rank} on {self.hosts[rank]} failed: {name}: {text}")
+
+    def _interrupt(self) -> None:
+        """Ends running cells as an interrupt does, so that they close their records."""
+        if not self.client.outstanding or not _alive([self._cluster.engine_set.pid]):
+            return
+        with contextlib.suppress(Exception):  # the engines are ended anyway, with or without words
+            # Jupyter's own message, which the engine's control thread hears while a cell runs;
+            # ipyparallel's `send_signal` would need a nanny beside each engine.
+            self.client._send_control_request(self._ids, "interrupt_request", {}, block=False)
+        with contextlib.suppress(Exception):
+            self.client.wait(timeout=WAIT_FOR_CELL)
+
+
+def start(
+    site_name: str = LOCAL,
+    engines: int | None = 2,
+    timeout: float = START_TIMEOUT,
+    on_error: OnError = "close",
+) -> Cluster:
+    """Starts a cluster of engines; a context manager, too.
+
+    Args:
+        site_name: one of :func:`bnnlib.launch.sites.names`; any but ``local`` inside a job.
+        engines: how many ranks; None for all that the job's nodes hold.
+        timeout: seconds until a start that does not come about is given up.
+        on_error: ``close`` ends the engines when a cell of the notebook fails or is interrupted;
+            ``keep`` leaves them, also where other ranks may wait for the one that failed.
+
+    Raises:
+        SiteError: there is no such site.
+        DistributedError: it cannot start: no launcher, too many ranks, no usable Horovod, another
+            MPI's launcher. Nothing is left running.
+    """
+    if engines is not None and (isinstance(engines, bool) or engines < 1):
+        raise DistributedError(f"engines = {engines}: expected 1 or more, one is one MPI rank")
+    settings = site(site_name, engines)
+    _check_launcher(settings)
+    _check_cores(settings)
+    _check_horovod()
+    return Cluster(settings, timeout, on_error)
+
+
+def _check_launcher(settings: Site) -> None:
+    if shutil.which(settings.launch[0], path=_path()) is None:
+        raise DistributedError(
+            f"{settings.launch[0]}: no such program on PATH, and site {settings.name!r} starts its "
+            "engines with it: "
+            + (
+                "install MPI, for example with make env"
+                if settings.name == LOCAL
+                else f"run this inside a job of {settings.name}"
+            )
+        )
+
+
+def _check_cores(settings: Site) -> None:
+    cores = len(os.sched_getaffinity(0))
+    if settings.name == LOCAL and settings.ranks > cores:
+        raise DistributedError(
+            f"engines = {settings.ranks}: this machine has {cores} core(s) for this process, and "
+            f"ranks that share a core wait for each other busily; use {cores} or fewer"
+        )
+
+
+def _check_horovod() -> None:
+    spec = importlib.util.find_spec("horovod")
+    if spec is None or spec.origin is None:
+        raise DistributedError("Horovod is not installed: make env builds it")
+    record = Path(spec.origin).with_name("metadata.json")
+    built_for = json.loads(record.read_text()).get("tensorflow") if record.exists() else None
+    installed = importlib.metadata.version("tensorflow")
+    if built_for != installed:
+        raise DistributedError(
+            f"Horovod was built for TensorFlow {built_for} and {installed} is installed: build it "
+            "again, with make env"
+        )
+
+
+def _path() -> str:
+    """PATH, behind this Python's own folder: a JupyterLab may run without its environment."""
+    return os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+
+
+def _config(settings: Site) -> Config:
+    program = shutil.which(settings.launch[0], path=_path()) or settings.launch[0]
+    config = Config()
+    config.MPILauncher.mpi_cmd = [program, *settings.launch[1:]]
+    config.EngineLauncher.engine_cmd = [sys.executable, "-m", "bnnlib.interactive.engine"]
+    # The engines import this library, from wherever the kernel has it.
+    places = [
+        str(Path(__file__).resolve().parents[2]),
+        *filter(None, [os.environ.get("PYTHONPATH")]),
+    ]
+    config.BaseLauncher.environment = {
+        "PATH": _path(),
+        "PYTHONPATH": os.pathsep.join(places),
+    }
+    return config
+
+
+def _quiet() -> logging.Logger:
+    """A logger for ipyparallel's news; what goes wrong is raised here with its reason."""
+    log = logging.getLogger("bnnlib.interactive.cluster.ipyparallel")
+    log.setLevel(logging.CRITICAL)
+    return log
+
+
+def _alive(pids: list[int]) -> list[psutil.Process]:
+    """Those of some processes that run; a zombie does not."""
+    found = []
+    for pid in pids:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process = psutil.Process(pid)
+            if process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+    return found
+
+
+def _is_here(host: str) -> bool:
+    return host == socket.gethostname()
+
+
+# ------------------------------------------------------------------------------------ notebooks
+
+
+_USED: list[Cluster] = []  # the notebook's clusters; the last one runs its cells
+
+
+def _shell() -> Any:
+    ipython = sys.modules.get("IPython")
+    return ipython.get_ipython() if ipython is not None else None
+
+
+def _use(cluster: Cluster) -> None:
+    """Makes a cluster the one of ``%%ranks``, and ends it when a cell fails."""
+    shell = _shell()
+    if not _USED:
+        shell.register_magic_function(_ranks, "cell", "ranks")
+        shell.events.register("post_run_cell", _after_cell)
+    _USED.append(cluster)
+
+
+def _unuse(cluster: Cluster) -> None:
+    if cluster in _USED:
+        _USED.remove(cluster)
+
+
+def _after_cell(result: Any) -> None:
+    if result.success:
+        return
+    for cluster in [one for one in _USED if one.on_error == "close"]:
+        cluster.close()
+        print("the cell failed, and its cluster is closed: no engine runs", file=sys.stderr)
+
+
+def _ranks(line: str, cell: str) -> None:
+    """``%%ranks``: runs the cell on every rank and shows what rank 0 shows.
+
+    ``%%ranks --no-wait`` leaves the waiting to :meth:`Cluster.wait`.
+    """
+    if not _USED:
+        raise DistributedError(
+            "%%ranks: no cluster runs, start one with bnnlib.interactive.cluster.start"
+        )
+    if line.strip() not in ("", "--no-wait"):
+        raise DistributedError(f"%%ranks {line}: expected nothing or --no-wait after %%ranks")
+    work = _USED[-1].submit(cell)
+    if not line.strip():
+        _USED[-1].wait(work)

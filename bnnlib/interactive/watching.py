@@ -1,0 +1,115 @@
+"""A run that is watched while it trains: curves that move, and a button that stops it.
+
+Watching reads the run's ``steps.jsonl``, so it costs the ranks nothing, and what is shown is what
+is recorded. Stopping leaves a file in the run's directory, which rank 0 looks for after each line;
+the ranks agree, write a checkpoint and end their cell. Training again goes on from there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from bnnlib.analysis import figures as plots
+from bnnlib.inference import distributed
+from bnnlib.inference.distributed import Ranks
+from bnnlib.inference.trainer import StepLog
+from bnnlib.interactive.cluster import LOOK_EVERY, Cluster
+from bnnlib.record import run as results
+from bnnlib.record.run import Run
+
+# Seconds from one picture to the next; one takes a tenth of that, on cores that are the ranks'.
+DRAW_EVERY = 1.0
+COLUMNS = [*StepLog.__dataclass_fields__]
+
+
+def request_stop(directory: str | Path) -> None:
+    """Asks the run in this directory to stop after its next line."""
+    _stop_file(directory).touch()
+
+
+def stop_requested(run: Run, ranks: Ranks) -> Callable[[], bool]:
+    """For `until` of :meth:`bnnlib.record.run.Run.follow`: whether the reader has asked to stop.
+
+    Returns:
+        A function that all ranks call together and that answers alike on all. What was asked
+        before is forgotten.
+    """
+    file = _stop_file(run.directory)
+    if ranks.rank == 0:
+        file.unlink(missing_ok=True)
+
+    def until() -> bool:
+        asked = bool(distributed.gather(ranks.rank == 0 and file.exists())[0])
+        if asked and ranks.rank == 0:
+            file.unlink(missing_ok=True)
+        return asked
+
+    return until
+
+
+async def watch(cluster: Cluster, directory: str | Path, epochs: float | None = None) -> None:
+    """Shows a run's curves while the cluster's last cell trains it, with a button that stops it.
+
+    To be awaited; returns when the cell has ended. Picture and closing line stay in the saved
+    notebook; the button, which would be dead there, does not.
+
+    Args:
+        cluster: where it trains.
+        directory: the run's.
+        epochs: of the whole run, for the axes.
+
+    Raises:
+        DistributedError: as :meth:`bnnlib.interactive.cluster.Cluster.wait`.
+    """
+    from IPython.display import Markdown, display
+    from ipywidgets import Button
+
+    button = Button(
+        description="Stop", tooltip="after the next line, with a checkpoint", icon="stop"
+    )
+    button.on_click(lambda _: request_stop(directory))
+    below = display(button, display_id=True)
+    picture = display(curves([], epochs), display_id=True)
+    shown, drawn = 0, time.monotonic()
+
+    def redraw(now: bool = False) -> None:
+        nonlocal shown, drawn
+        if now or time.monotonic() - drawn >= DRAW_EVERY:
+            lines = read(directory)
+            if len(lines) != shown:
+                picture.update(curves(lines, epochs))
+            shown, drawn = len(lines), time.monotonic()
+
+    try:
+        with contextlib.closing(cluster.looks()) as looks:
+            for _ in looks:
+                redraw()
+                await asyncio.sleep(LOOK_EVERY)  # a kernel hears of the button while a cell awaits
+    finally:
+        redraw(now=True)
+        last = read(directory)[-1:]
+        text = f"{last[0].step} steps, {last[0].epoch:.2f} epochs" if last else "no line"
+        below.update(Markdown(f"Training has ended here: {text}."))
+        button.close()
+
+
+def read(directory: str | Path) -> list[StepLog]:
+    """A run's lines so far; none where none is written yet."""
+    path = Path(directory) / "steps.jsonl"
+    return results.read_steps(directory) if path.exists() else []
+
+
+def curves(lines: list[StepLog], epochs: float | None = None) -> Figure:
+    """The picture of :func:`watch`."""
+    return plots.training_curves(pd.DataFrame(lines, columns=COLUMNS), epochs)
+
+
+def _stop_file(directory: str | Path) -> Path:
+    return Path(directory) / "stop"

@@ -1,0 +1,1 @@
+"""What is a Bayesian layer, and what is a network?"""

@@ -1,0 +1,114 @@
+"""What a trained posterior is: its entries layer by layer, and what single draws of it predict.
+
+A Bayesian layer's kernel entry has the posterior N(mean, stddev^2). Over training its entries are
+followed by quantiles, a few numbers a layer and epoch, since checkpoints of all epochs would take
+a thousand times the space.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from bnnlib.data import Dataset
+from bnnlib.networks.layers import PREDICTION, Reparameterization, stream_key
+from bnnlib.networks.networks import Network, to_inputs
+
+# The quantiles that are kept: the extremes, what lies outside 98 % and 90 %, and the quartiles.
+LEVELS = (0.0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerLog:
+    """One line of ``posterior.jsonl``: a Bayesian layer's kernel after some training.
+
+    Attributes:
+        step: steps done.
+        epoch: passes over the training set done; 0 for the initial posterior.
+        layer: its name, such as ``layer0_convolution``.
+        entries: number of kernel entries.
+        mean: quantiles of the entries' posterior means at :data:`LEVELS`.
+        stddev: quantiles of their posterior standard deviations.
+        snr: quantiles of their signal-to-noise ratios abs(mean)/stddev (Blundell et al. 2015,
+            section 5.1, by which weights are pruned).
+    """
+
+    step: int
+    epoch: float
+    layer: str
+    entries: int
+    mean: list[float]
+    stddev: list[float]
+    snr: list[float]
+
+
+def entries(network: Network) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Posterior means and standard deviations of all kernel entries of the Bayesian layers.
+
+    Returns:
+        By the layer's name, both float32 ``(num_entries,)``; empty for a deterministic network.
+    """
+    return {
+        layer.name: (
+            layer.mean.numpy().ravel(),
+            np.asarray(layer.posterior.stddev()).ravel(),
+        )
+        for layer in network.layers
+        if isinstance(layer, Reparameterization)
+    }
+
+
+def logs(network: Network, step: int, epoch: float) -> list[LayerLog]:
+    """The lines of ``posterior.jsonl`` for a network in its present state, one a Bayesian layer."""
+    return [
+        LayerLog(
+            step=step,
+            epoch=epoch,
+            layer=name,
+            entries=len(mean),
+            mean=_quantiles(mean),
+            stddev=_quantiles(stddev),
+            snr=_quantiles(np.abs(mean) / stddev),
+        )
+        for name, (mean, stddev) in entries(network).items()
+    ]
+
+
+def draw_probs(
+    network: Network,
+    dataset: Dataset,
+    images: Sequence[np.ndarray] | np.ndarray,
+    num_draws: int,
+    seed: int,
+) -> np.ndarray:
+    """Class probabilities of single draws, the ones that a prediction averages.
+
+    Every draw is one set of weights for all images, or with MC dropout a mask for each, which
+    depends on the image's place. It is for a few images: memory grows with draws times images.
+
+    Args:
+        network: in its present state.
+        dataset: whose scale and mean image apply.
+        images: ``(num_images, height, width, channels)`` in the data set's own type.
+        num_draws: weight draws.
+        seed: of the weight draws; the run's own gives the draws of its record.
+
+    Returns:
+        float32 ``(num_draws, num_images, num_classes)``.
+    """
+    key = stream_key(seed, PREDICTION)
+    inputs = to_inputs(tf.constant(np.stack(list(images))), dataset)
+    sample, predict = (tf.function(f, autograph=False) for f in (network.sample, network.predict))
+    probs = []
+    for draw in range(num_draws):
+        kernels = sample(tf.constant([key, draw], tf.int64))
+        mask_seed = tf.constant([key, draw << 32], tf.int64)  # as prediction.Predictor's
+        probs.append(tf.nn.softmax(predict(inputs, kernels, mask_seed)).numpy())
+    return np.stack(probs)
+
+
+def _quantiles(values: np.ndarray) -> list[float]:
+    return [float(value) for value in np.quantile(values.astype(np.float64), LEVELS)]

@@ -1,0 +1,115 @@
+"""Where a run comes from: commit, versions, command, hosts' clock; collected before MPI starts.
+
+On a Cray no process may be forked once MPI is up, and git is a process: call :func:`collect`
+before :func:`bnnlib.inference.distributed.init`.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from bnnlib import launcher
+
+PACKAGES = (
+    "tensorflow",
+    "tf-keras",
+    "tensorflow-probability",
+    "horovod",
+    "numpy",
+    "mpich",
+    "papermill",
+    "bnnlib",
+)
+# What changes speed or results, by name: a record holds no dump of the environment.
+ENVIRONMENT = (
+    "OMP_NUM_THREADS",
+    "KMP_BLOCKTIME",
+    "KMP_AFFINITY",
+    "TF_ENABLE_ONEDNN_OPTS",
+    "HOROVOD_CYCLE_TIME",
+    "HOROVOD_FUSION_THRESHOLD",
+    "HOROVOD_THREAD_AFFINITY",
+    "HOROVOD_CONTROLLER",
+    "HOROVOD_CPU_OPERATIONS",
+)
+
+_REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def collect() -> dict[str, Any]:
+    """What can be said of this process' origin without MPI.
+
+    Returns:
+        ``commit`` (None outside a git checkout), ``clean`` (whether the tree was, but for figures;
+        None likewise), ``versions`` by package, ``python``, ``platform``, ``command``,
+        ``launcher``, ``job_id`` and ``environment`` (only the variables in :data:`ENVIRONMENT`
+        that are set).
+    """
+    # What is made, figures and runs, cannot change what is made next.
+    status = _git("status", "--porcelain", "--", ".", ":!figures", ":!runs")
+    return {
+        "commit": _git("rev-parse", "HEAD"),
+        "clean": None if status is None else status == "",
+        "versions": {name: _version(name) for name in PACKAGES},
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "command": command(),
+        "launcher": launcher.name(),
+        "job_id": launcher.job_id(),
+        "environment": {name: os.environ[name] for name in ENVIRONMENT if name in os.environ},
+    }
+
+
+def hardware() -> dict[str, Any]:
+    """The processor's name and the number of cores."""
+    names = [
+        line.split(":", 1)[1].strip()
+        for line in Path("/proc/cpuinfo").read_text().splitlines()
+        if line.startswith("model name")
+    ]
+    return {"processor": names[0] if names else None, "cores": os.cpu_count()}
+
+
+def command() -> str:
+    """The command of this process as it can be typed again, programs by their last name.
+
+    A Jupyter kernel's own command says nothing: where papermill started the kernel it is
+    papermill's; JupyterLab's, which may hold a token, is not taken.
+    """
+    words = list(getattr(sys, "orig_argv", sys.argv))
+    if "ipykernel_launcher" in words:
+        parent = Path(f"/proc/{os.getppid()}/cmdline")
+        text = parent.read_bytes().decode(errors="replace") if parent.exists() else ""
+        words = text.rstrip("\0").split("\0")
+        if not any(Path(word).name == "papermill" for word in words[:2]):
+            words = ["jupyter", "kernel"]
+    if len(words) > 1 and Path(words[1]).parent.name == "bin":  # python .venv/bin/papermill …
+        words = words[1:]
+    words[0] = Path(words[0]).name
+    return shlex.join(words)
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _git(*words: str) -> str | None:
+    """Git's answer of the library's own checkout, None where there is no git or no checkout."""
+    # Asked only, never to renew its index: a run killed meanwhile would leave index.lock behind,
+    # and git would refuse whatever the user did next.
+    command = ["git", "--no-optional-locks", "-C", str(_REPOSITORY), *words]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None

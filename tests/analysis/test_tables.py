@@ -1,0 +1,488 @@
+"""The tables behind the figures, by hand on small predictions, and from records."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from bnnlib import data, metrics
+from bnnlib.analysis import tables
+from bnnlib.errors import MetricsError, RecordError
+from bnnlib.experiment import Experiment
+from bnnlib.inference import evaluation
+from bnnlib.inference.prediction import Prediction
+from bnnlib.networks import networks as models
+from bnnlib.networks import posterior
+from bnnlib.record import checkpoint
+from bnnlib.record import run as results
+
+LABELS = np.array([0, 1, 1, 0])
+PROBS = np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4], [0.7, 0.3]])  # the third is wrong
+
+
+def random_probs(seed, num_images=40, num_draws=None, sharpness=1.0):
+    shape = (num_images, 3) if num_draws is None else (num_draws, num_images, 3)
+    logits = sharpness * np.random.default_rng(seed).normal(size=shape)
+    return np.exp(logits) / np.exp(logits).sum(axis=-1, keepdims=True)
+
+
+# ----------------------------------------------------------------------------------- given arrays
+
+
+def test_given_means():
+    one = tables.given("mine", PROBS, LABELS)
+    assert (one.model, one.run) == ("mine", "mine")
+    assert np.array_equal(one.mean_probs, PROBS)
+    assert one.expected_entropy is None
+    assert not one.is_stochastic
+
+
+def test_given_draws_by_hand():
+    draws = np.array([[[1.0, 0.0]], [[0.0, 1.0]]])  # two draws, each sure, of different classes
+    one = tables.given("mine", draws)
+    assert one.mean_probs.tolist() == [[0.5, 0.5]]
+    assert one.expected_entropy is not None
+    assert one.expected_entropy.tolist() == [0.0]
+    assert one.labels is None
+    assert one.is_stochastic
+
+
+@pytest.mark.parametrize(
+    ("probs", "labels"),
+    [(PROBS * 2, LABELS), (PROBS, LABELS[:3]), (PROBS, LABELS + 5), (np.zeros((0, 2)), None)],
+)
+def test_given_refuses_what_is_no_prediction(probs, labels):
+    with pytest.raises(MetricsError):
+        tables.given("mine", probs, labels)
+
+
+def test_a_deterministic_network_in_float32_is_not_stochastic():
+    probs = random_probs(0).astype(np.float32)
+    entropy = metrics.predictive_entropy(probs).astype(np.float32)
+    assert not tables.Predicted("a", probs, expected_entropy=entropy).is_stochastic
+
+
+# ------------------------------------------------------------------------------------ the test set
+
+
+def test_scores_of_one_run_have_an_interval_and_of_two_a_spread():
+    one = tables.given("a", PROBS, LABELS)
+    worse = tables.given("b", PROBS, 1 - LABELS, "b0"), tables.given("b", PROBS, LABELS, "b1")
+    table = tables.scores([one, *worse], 50).set_index(["model", "score"])
+    single = table.loc[("a", "accuracy")]
+    assert single["mean"] == 0.75
+    assert single.low <= 0.75 <= single.high
+    assert np.isnan(single.stddev)
+    two = table.loc[("b", "accuracy")]
+    # 0.25 and 0.75: mean 0.5, standard deviation 0.5 / sqrt 2.
+    assert (two["mean"], two.runs) == (0.5, 2)
+    assert two.stddev == pytest.approx(0.5 / np.sqrt(2))
+    assert np.isnan(two.low)
+    assert table.loc[("a", "nll"), "mean"] == pytest.approx(-np.log([0.9, 0.8, 0.4, 0.7]).mean())
+    assert "nll_scaled" not in table.loc["a"].index
+
+
+def test_scores_at_a_temperature_by_hand():
+    one = tables.Predicted("a", PROBS, LABELS, temperature=0.5)
+    table = tables.scores([one], 20).set_index("score")["mean"]
+    squared = PROBS**2 / (PROBS**2).sum(axis=1, keepdims=True)  # 1 / T = 2
+    assert table["nll_scaled"] == pytest.approx(metrics.nll(squared, LABELS))
+    assert table["ece_scaled"] == pytest.approx(metrics.ece(squared, LABELS))
+    assert table["temperature"] == 0.5
+
+
+def test_differences_are_of_twins_and_paired():
+    better = np.array([[0.9, 0.1], [0.2, 0.8], [0.4, 0.6], [0.7, 0.3]])
+    table = tables.differences(
+        [
+            tables.given("CNN_FC", PROBS, LABELS),
+            tables.given("BNN_FC_flip", better, LABELS),
+            tables.given("BNN_conv_flip", better, LABELS),  # its twin is not there
+            tables.given("mine", better, LABELS),
+        ],
+        200,
+    )
+    assert table[["model", "twin"]].drop_duplicates().to_numpy().tolist() == [
+        ["BNN_FC_flip", "CNN_FC"]
+    ]
+    accuracy, nll = table.itertuples()
+    assert (accuracy.difference, accuracy.low) == (0.25, 0.0)  # never worse on any image
+    assert nll.difference == pytest.approx((np.log(0.4) - np.log(0.6)) / 4)
+    assert nll.high <= 0.0
+    assert tables.differences([tables.given("mine", PROBS, LABELS)]).empty
+
+
+def test_reliability_holds_every_image_once_and_scaled_once_more():
+    labels = np.random.default_rng(0).integers(0, 3, 40)
+    plain = tables.given("CNN_FC", random_probs(1), labels)
+    warm = tables.Predicted("BNN_FC_flip", random_probs(2), labels, run="r", temperature=2.0)
+    table = tables.reliability([plain, warm])
+    counts = table.groupby(["model", "scaled"])["count"].sum()
+    assert counts.to_dict() == {
+        ("BNN_FC_flip", False): 40,
+        ("BNN_FC_flip", True): 40,
+        ("CNN_FC", False): 40,
+    }
+    assert table.model.iloc[0] == "BNN_FC_flip"  # in the study's order
+    ece = table[table.scaled].ece.iloc[0]
+    assert ece == metrics.ece(warm.scaled_probs, labels)
+    assert table.notna().all().all()
+
+
+def test_entropies_by_hand():
+    table = tables.entropies([tables.given("a", PROBS[:3], LABELS[:3])])
+    assert table.outcome.tolist() == ["right", "right", "wrong"]
+    assert table.entropy[2] == pytest.approx(-(0.6 * np.log(0.6) + 0.4 * np.log(0.4)))
+
+
+def test_risk_coverage_by_hand():
+    # By confidence: 0.9 right, 0.8 right, 0.7 right, 0.6 wrong.
+    table = tables.risk_coverage([tables.given("a", PROBS, LABELS)]).set_index("coverage")
+    assert table.risk[0.5] == table.risk[0.75] == 0.0
+    assert table.risk[0.755] == table.risk[1.0] == 0.25
+    assert table.coverage_at_1_percent.unique().tolist() == [0.75]
+    assert table.aurc.unique().tolist() == [0.0625]
+
+
+# -------------------------------------------------------------------------------------- other sets
+
+
+def test_shifts_begin_every_family_with_the_test_set():
+    labels = np.random.default_rng(0).integers(0, 3, 40)
+    test = [tables.given("a", random_probs(0), labels)]
+    names = ["rotate-60", "rotate-15", "fog-1", "my own"]
+    shifted = {
+        name: [tables.given("a", random_probs(i + 1), labels)] for i, name in enumerate(names)
+    }
+    table = tables.shifts(test, shifted, 20)
+    accuracy = table[table.score == "accuracy"]
+    assert list(zip(accuracy.family, accuracy.severity, strict=True)) == [
+        ("rotate", 0),
+        ("rotate", 15),
+        ("rotate", 60),
+        ("fog", 0),
+        ("fog", 1),
+        ("my own", 0),
+        ("my own", 1),
+    ]
+    at = accuracy[accuracy["set"] == "rotate-60"].iloc[0]
+    assert at.value == metrics.accuracy(random_probs(1), labels)
+    assert at.low <= at.value <= at.high
+    assert tables.shifts(test, {}).empty
+
+
+@pytest.fixture
+def foreign():
+    """A deterministic and a stochastic model, on test images and on two foreign sets."""
+    labels = np.random.default_rng(0).integers(0, 3, 40)
+
+    def both(seed, sharpness):
+        plain = random_probs(seed, sharpness=sharpness).astype(np.float32)
+        entropy = metrics.predictive_entropy(plain).astype(np.float32)
+        draws = random_probs(seed, num_draws=5, sharpness=sharpness)
+        return plain, entropy, draws
+
+    def predicted(seed, sharpness, labels=None):
+        plain, entropy, draws = both(seed, sharpness)
+        return [
+            tables.Predicted("CNN_FC", plain, labels, entropy, "c"),
+            tables.given("BNN_FC_flip", draws, labels, "b"),
+        ]
+
+    test = predicted(1, 5.0, labels)
+    return test, {"noise": predicted(2, 0.5), "letters": predicted(3, 2.0)}
+
+
+def test_ood_has_no_mutual_information_where_draws_agree(foreign):
+    test, sets = foreign
+    table = tables.ood(test, sets)
+    scores = table.groupby("model").score.unique().map(set)
+    assert scores["CNN_FC"] == {"max_probability", "entropy"}
+    assert scores["BNN_FC_flip"] == set(tables.OOD_SCORES)
+    row = table.set_index(["model", "set", "score"]).loc["CNN_FC", "noise", "entropy"]
+    inside = metrics.predictive_entropy(test[0].mean_probs)
+    outside = metrics.predictive_entropy(sets["noise"][0].mean_probs)
+    assert row.auroc == metrics.auroc(inside, outside)
+    assert row.fpr95 == metrics.fpr_at_tpr(inside, outside)
+    assert row["median"] == np.median(outside)
+    assert tables.ood(test, {}).empty
+
+
+def test_ood_histograms_hold_every_image(foreign):
+    table = tables.ood_histograms(*foreign)
+    shares = table.groupby(["model", "set"])[["test", "foreign"]].sum()
+    assert len(shares) == 4
+    assert np.allclose(shares, 1.0)
+    assert table.upper.max() == np.log(3)
+    assert tables.ood_histograms(foreign[0], {}).empty
+
+
+def test_ood_histograms_hold_equal_probabilities():
+    equal = tables.given("a", np.full((4, 10), 0.1))
+    table = tables.ood_histograms([tables.given("a", np.eye(10))], {"s": [equal]})
+    assert table.foreign.tolist()[-1] == 1.0
+    assert table.test.tolist()[0] == 1.0
+
+
+def test_roc_by_hand():
+    # Entropies: test 0 and log 2, foreign log 2 twice: found only where half the test are taken.
+    test = [tables.given("a", [[1.0, 0.0], [0.5, 0.5]])]
+    table = tables.roc(test, {"s": [tables.given("a", [[0.5, 0.5], [0.5, 0.5]])]})
+    found = table.set_index("false_alarms").found
+    assert found[0.0] == 0.0
+    assert found[0.25] == pytest.approx(0.5)  # ties: a straight line
+    assert found[0.5] == found[1.0] == 1.0
+
+
+def test_roc_area_is_the_auroc(foreign):
+    test, sets = foreign
+    table = tables.roc(test, sets)
+    auroc = tables.ood(test, sets).set_index(["model", "set", "score"]).auroc
+    for key, curve in table.groupby(["model", "set", "score"]):
+        area = np.trapezoid(curve.found, curve.false_alarms)
+        assert area == pytest.approx(auroc[key], abs=0.02)  # on a grid, so not exact
+    assert set(table.score) == {"entropy", "mutual_information"}
+    assert tables.roc(test, {}).empty
+
+
+def test_uncertainties_by_hand():
+    draws = np.array([[[1.0, 0.0], [0.5, 0.5]], [[0.0, 1.0], [0.5, 0.5]]])
+    # The first image: draws sure of different classes; the second: all undecided.
+    test = [tables.given("a", draws, [0, 1]), tables.given("plain", PROBS[:2], [0, 1])]
+    table = tables.uncertainties(test, {}, {"far": [tables.given("a", draws[:, :1])]})
+    assert set(table.model) == {"a"}
+    rows = table.set_index("set")
+    assert rows.loc["test, right", ["aleatoric", "epistemic"]].tolist() == [0.0, np.log(2)]
+    assert rows.loc["test, wrong", ["aleatoric", "epistemic"]].tolist() == [np.log(2), 0.0]
+    assert rows.loc["far", "kind"] == "ood"
+    assert tables.uncertainties([test[1]], {}, {}).empty
+
+
+def test_convergence_by_hand():
+    draws = np.array([[[0.9, 0.1]], [[0.1, 0.9]], [[0.8, 0.2]]])
+    ladder = {n: [tables.given("a", draws[:n], [0])] for n in (1, 3)}
+    table = tables.convergence(ladder).set_index(["draws", "score"]).value
+    assert table[1, "nll"] == pytest.approx(-np.log(0.9))
+    assert table[3, "nll"] == pytest.approx(-np.log(0.6))
+    assert table[1, "mutual_information"] == 0.0
+    assert table[3, "mutual_information"] > 0.1
+    assert tables.convergence({}).empty
+
+
+# ------------------------------------------------------------------------------------ from records
+
+
+def write_run(folder, model, seed, sets, **parameters):
+    """A finished record with predictions: `sets` holds probabilities and labels by set."""
+    experiment = Experiment(model=model, dataset="tiny", seed=seed, **parameters)
+    predictions = {}
+    for name, (probs, labels) in sets.items():
+        mean = probs.mean(axis=0) if probs.ndim == 3 else probs
+        draws = probs if probs.ndim == 3 else probs[np.newaxis]
+        prediction = Prediction(mean.astype(np.float32), metrics.expected_entropy(draws))
+        predictions[name] = prediction, labels
+    judged = evaluation.judge(predictions)
+    folder.mkdir(parents=True)
+    record = {
+        "schema": results.SCHEMA,
+        "parameters": experiment.to_dict(),
+        "status": "finished",
+        "metrics": judged.metrics | {"images_per_second": 100.0 + seed},
+        "evaluation": judged.rows,
+        "error": None,
+        "ranks": 1,
+        "hosts": ["h"],
+        "threads": 1,
+        "seed": seed,
+        "commit": None,
+        "clean": None,
+        "versions": {},
+        "horovod": {},
+        "launcher": "alone",
+        "job_id": None,
+        "environment": {},
+        "command": "test",
+        "started": "2020-01-01T00:00:00+00:00",
+        "ended": None,
+        "startup_seconds": None,
+    }
+    plain = results._plain(record)
+    (folder / "run.json").write_text(json.dumps(plain))
+    arrays = {}
+    for name, (prediction, labels) in predictions.items():
+        arrays[f"{name}/mean_probs"] = prediction.mean_probs
+        arrays[f"{name}/expected_entropy"] = prediction.expected_entropy.astype(np.float32)
+        if labels is not None:
+            arrays[f"{name}/labels"] = labels
+    checkpoint.write_npz(folder / "predictions.npz", arrays)
+
+
+@pytest.fixture
+def runs(tmp_path):
+    """Two seeds of CNN_FC, one run of it with dropout and one of BNN_FC_flip, with all sets."""
+    labels = np.random.default_rng(0).integers(0, 3, 40)
+
+    def sets(seed, draws=None):
+        names = ["test", "holdout", "rotate-30", "noise"]
+        return {
+            name: (random_probs([seed, i], num_draws=draws), None if name == "noise" else labels)
+            for i, name in enumerate(names)
+        }
+
+    write_run(tmp_path / "g" / "a0", "CNN_FC", 0, sets(0))
+    write_run(tmp_path / "g" / "a1", "CNN_FC", 1, sets(1))
+    write_run(tmp_path / "g" / "ad", "CNN_FC", 0, sets(2, 4), dropout=0.1)
+    write_run(tmp_path / "g" / "b0", "BNN_FC_flip", 0, sets(3, 4))
+    return tmp_path / "g"
+
+
+def test_group_reads_runs_variants_and_ensembles(runs):
+    group = tables.Group(runs)
+    test = group.predictions()
+    assert [(one.model, one.run) for one in test] == [
+        ("CNN_FC", "g/a0"),
+        ("CNN_FC", "g/a1"),
+        ("CNN_FC dropout(0.1)", "g/ad"),
+        ("BNN_FC_flip", "g/b0"),
+        ("CNN_FC ensemble(2)", "CNN_FC ensemble"),
+    ]
+    assert test[1].images_per_second == 101.0
+    ensemble = test[-1]
+    mean = (random_probs([0, 0]) + random_probs([1, 0])) / 2
+    assert ensemble.mean_probs == pytest.approx(mean, abs=1e-6)
+    assert ensemble.is_stochastic  # its members disagree
+    held_out = (random_probs([0, 1]) + random_probs([1, 1])) / 2
+    fitted = metrics.fit_temperature(np.log(held_out), ensemble.labels)
+    assert ensemble.temperature == pytest.approx(fitted, rel=1e-3)
+    assert group.sets("shift") == ["rotate-30"]
+    assert list(group.by_set("ood")) == ["noise"]
+    assert all(one.labels is None for one in group.by_set("ood")["noise"])
+    assert len(group.by_set("shift")["rotate-30"]) == 5
+
+
+def test_every_table_of_a_group_has_its_models(runs):
+    group = tables.Group(runs)
+    test, shifted, foreign = group.predictions(), group.by_set("shift"), group.by_set("ood")
+    names = {one.model for one in test}
+    for table in (
+        tables.scores(test, 20),
+        tables.reliability(test),
+        tables.entropies(test),
+        tables.risk_coverage(test),
+        tables.shifts(test, shifted, 20),
+        tables.ood(test, foreign),
+        tables.ood_histograms(test, foreign),
+        tables.roc(test, foreign),
+    ):
+        assert set(table.model) == names
+    parts = tables.uncertainties(test, shifted, foreign)
+    assert set(parts.model) == names - {"CNN_FC"}
+
+
+def test_group_leaves_out_what_is_not_finished(runs):
+    path = runs / "b0" / "run.json"
+    record = json.loads(path.read_text())
+    path.write_text(json.dumps(record | {"status": "failed"}))
+    group = tables.Group(runs)
+    assert group.unfinished.run_id.tolist() == ["b0"]
+    assert "BNN_FC_flip" not in {one.model for one in group.predictions()}
+    for other in ("a0", "a1", "ad"):
+        path = runs / other / "run.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"status": "running"}))
+    with pytest.raises(RecordError, match="no finished run among 4"):
+        tables.Group(runs)
+
+
+def test_named_tells_variants_apart_and_repetitions_not(runs):
+    table = results.load(runs)
+    other = table.assign(ranks=[1, 2, 1, 1], kl_weight=[1.0, 1.0, 1.0, 0.5])
+    assert tables.named(table).model.tolist() == [
+        "CNN_FC",
+        "CNN_FC",
+        "CNN_FC dropout(0.1)",
+        "BNN_FC_flip",
+    ]
+    assert tables.named(other).model.tolist() == [
+        "CNN_FC ranks(1)",
+        "CNN_FC ranks(2)",
+        "CNN_FC dropout(0.1) ranks(1)",
+        "BNN_FC_flip",  # alone, whatever its weight
+    ]
+    old = table.drop(columns="dropout")  # of before the parameter
+    assert tables.named(old).model.tolist()[:3] == ["CNN_FC"] * 3
+
+
+# ------------------------------------------------------------------------------- inside one network
+
+
+def test_posterior_over_training_is_tidy():
+    levels = len(posterior.LEVELS)
+    lines = [
+        posterior.LayerLog(n, float(n), "layer0", 4, [1.0] * levels, [2.0] * levels, [0.5] * levels)
+        for n in (0, 1)
+    ]
+    table = tables.posterior_over_training(lines)
+    assert len(table) == 2 * 3 * levels
+    assert table.groupby("quantity").value.first().to_dict() == {
+        "mean": 1.0,
+        "stddev": 2.0,
+        "snr": 0.5,
+    }
+    assert tables.posterior_over_training([]).empty
+
+
+def test_signal_to_noise_by_hand():
+    network = models.build("BNN_FC_flip", (2, 2, 1), 3)
+    layer = network.layers[0]
+    layer.mean.assign(np.linspace(-1, 1, 256, dtype=np.float32).reshape(4, 64))
+    layer.rho.assign(np.full((4, 64), np.log(np.expm1(0.5)), np.float32))
+    table = tables.signal_to_noise(network)
+    assert set(table.layer) == {"layer0_dense"}
+    # abs(mean) is even on 0 to 1, and the standard deviation 0.5.
+    assert table.snr.to_numpy() == pytest.approx(2 * table.share.to_numpy(), abs=0.02)
+    assert tables.signal_to_noise(models.build("CNN_FC", (2, 2, 1), 3)).empty
+
+
+def test_examples_are_the_clear_the_ambiguous_the_rotated_and_another(monkeypatch):
+    monkeypatch.delenv("BNN_DATA", raising=False)
+    tiny = data.load("tiny")
+    probs = np.full((len(tiny.x_test), tiny.num_classes), 1 / tiny.num_classes)
+    sure = np.eye(tiny.num_classes)[tiny.y_test]
+    probs = 0.5 * probs + 0.5 * sure
+    probs[3] = sure[3]  # the surest that is right
+    probs[4] = np.roll(sure[4], 1)  # as sure, and wrong
+    probs[6] = 1 / tiny.num_classes
+    chosen = tables.examples(tiny, tables.given("a", probs, tiny.y_test), 90, "uniform_noise")
+    assert [one.name.split(":")[0] for one in chosen] == [
+        "clear",
+        "ambiguous",
+        "rotated",
+        "foreign",
+    ]
+    assert "test image 3" in chosen[0].name
+    assert np.array_equal(chosen[0].image, tiny.x_test[3])
+    assert np.array_equal(chosen[1].image, tiny.x_test[6])
+    assert np.array_equal(chosen[2].image, np.rot90(tiny.x_test[3]))  # counter-clockwise
+    assert [one.label for one in chosen] == [*tiny.y_test[[3, 6, 3]], -1]
+    assert "uniform_noise" in chosen[3].name
+    assert chosen[3].image.shape == tiny.image_shape
+
+
+def test_a_foreign_set_that_is_not_here_gives_noise_and_says_so(monkeypatch, tmp_path):
+    monkeypatch.setenv("BNN_DATA", str(tmp_path))
+    tiny = data.load("tiny")
+    test = tables.given("a", np.eye(tiny.num_classes)[tiny.y_test], tiny.y_test)
+    assert "uniform_noise" in tables.examples(tiny, test, foreign="kmnist")[-1].name
+
+
+def test_example_draws_by_hand():
+    draws = np.array([[[1.0, 0.0], [0.25, 0.75]], [[0.5, 0.5], [0.0, 1.0]]])
+    chosen = [
+        tables.Example(name, np.zeros((1, 1, 1)), label) for name, label in [("a", 1), ("b", -1)]
+    ]
+    table = tables.example_draws(chosen, draws)
+    assert len(table) == 8
+    row = table[(table.image == "b") & (table.draw == 0) & (table["class"] == 1)].iloc[0]
+    assert (row.probability, row.label) == (0.75, -1)
+    assert pd.api.types.is_integer_dtype(table["class"])

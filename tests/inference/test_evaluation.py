@@ -1,0 +1,266 @@
+"""Which sets a run is judged on, at which temperature, and alike at any number of ranks."""
+
+import dataclasses
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.stats
+
+from bnnlib import data, metrics
+from bnnlib.errors import DataError, MetricsError
+from bnnlib.experiment import Experiment
+from bnnlib.inference import evaluation
+from bnnlib.inference.prediction import Prediction, predict
+from bnnlib.networks import networks as models
+
+BIN = Path(sys.executable).parent
+RUNNER = Path(__file__).parents[1] / "ranks" / "evaluations.py"
+
+
+@pytest.fixture(scope="module")
+def dataset():
+    return data.load("tiny", holdout=0.125)
+
+
+def experiment_of(**parameters):
+    return Experiment(**{"model": "CNN_FC", "dataset": "tiny", "test_draws": 3} | parameters)
+
+
+def names_of(dataset, **parameters):
+    return [one.name for one in evaluation.sets(experiment_of(**parameters), dataset)]
+
+
+def made(probs, labels=None, entropy=None):
+    """A prediction by hand; of one draw if no entropy is given."""
+    probs = np.asarray(probs, np.float32)
+    entropy = scipy.stats.entropy(probs, axis=1) if entropy is None else np.asarray(entropy)
+    return Prediction(probs, entropy.astype(np.float32)), (
+        None if labels is None else np.asarray(labels, np.int64)
+    )
+
+
+# ------------------------------------------------------------------------------------- which sets
+
+
+def test_test_comes_first_then_held_out_images_shifts_and_other_worlds(dataset):
+    asked = {"eval_sets": ["rotate-30", "test", "gaussian_noise"], "ood_sets": ["uniform_noise"]}
+    noises = [f"gaussian_noise-{severity}" for severity in range(1, 6)]
+    found = names_of(dataset, **asked)
+    assert found == ["test", "holdout", "rotate-30", *noises, "uniform_noise"]
+    assert names_of(data.load("tiny"), **asked) == [name for name in found if name != "holdout"]
+    assert names_of(data.load("tiny"), eval_sets=[]) == ["test"]
+
+
+def test_each_set_is_what_its_name_says(dataset):
+    asked = experiment_of(eval_sets=["train", "rotate-30"], ood_sets=["uniform_noise"])
+    found = {one.name: one.make() for one in evaluation.sets(asked, dataset)}
+    for name in ("test", "train", "rotate-30"):
+        expected = data.evaluation_set(dataset, name)
+        np.testing.assert_array_equal(found[name].images, expected.images)
+        np.testing.assert_array_equal(found[name].labels, expected.labels)
+    np.testing.assert_array_equal(found["holdout"].images, dataset.x_holdout)
+    np.testing.assert_array_equal(found["holdout"].labels, dataset.y_holdout)
+    noise = data.ood_set(dataset, "uniform_noise")
+    np.testing.assert_array_equal(found["uniform_noise"].images, noise.images)
+    assert found["uniform_noise"].labels is None
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"eval_sets": ["rotate_30"]}, "Unknown evaluation set 'rotate_30'"),
+        ({"eval_sets": ["holdout"]}, "Unknown evaluation set 'holdout'"),
+        ({"eval_sets": ["translate-28"]}, "moves images of 28 x 28 pixels out of view"),
+        ({"ood_sets": ["fashion"]}, "Unknown out-of-distribution set 'fashion'"),
+        ({"ood_sets": ["missing.npz"]}, "missing.npz"),
+    ],
+)
+def test_a_mistyped_set_is_told_when_the_sets_are_listed(dataset, parameters, message):
+    with pytest.raises(DataError) as error:
+        names_of(dataset, **parameters)
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "stems", [["a", "sub/a"], ["test"], ["holdout"], ["rotate-30"]], ids=lambda stems: stems[0]
+)
+def test_two_sets_of_one_name_are_refused(dataset, tmp_path, stems):
+    (tmp_path / "sub").mkdir()
+    paths = [str(tmp_path / f"{stem}.npz") for stem in stems]
+    for path in paths:
+        np.savez(path, x_test=dataset.x_test[:3])
+    with pytest.raises(DataError, match=r"would be the second set called .*; rename the file"):
+        names_of(dataset, eval_sets=["rotate-30"], ood_sets=paths)
+
+
+def test_a_users_own_set_has_its_files_name(dataset, tmp_path):
+    path = tmp_path / "letters.npz"
+    np.savez(path, x_test=dataset.x_test[:3])
+    *_, last = evaluation.sets(experiment_of(ood_sets=[str(path)]), dataset)
+    assert (last.name, len(last.make().images)) == ("letters", 3)
+
+
+# ------------------------------------------------------------------------------------ predictions
+
+
+def test_a_trained_network_is_predicted_on_every_set_and_scored_by_metrics(dataset):
+    experiment = experiment_of(eval_sets=["rotate-30"], ood_sets=["uniform_noise"], test_draws=12)
+    experiment = dataclasses.replace(experiment, dropout=0.2, seed=5)
+    network = models.build("CNN_FC", dataset.image_shape, 10, dropout=0.2)
+    sets = evaluation.sets(experiment, dataset)
+    told = []
+    found = evaluation.evaluate(
+        experiment, network, dataset, sets, after_set=lambda: told.append(1)
+    )
+    assert len(told) == len(sets) == 4
+    assert list(found.predictions) == ["test", "holdout", "rotate-30", "uniform_noise"]
+    for one in sets:
+        prediction, labels = found.predictions[one.name]
+        alone = predict(network, dataset, one.make().images, 12, seed=5)
+        np.testing.assert_array_equal(prediction.mean_probs, alone.mean_probs)
+        np.testing.assert_array_equal(prediction.expected_entropy, alone.expected_entropy)
+        assert (prediction.ladder is not None) == (one.name == "test")
+        assert (labels is None) == (one.name == "uniform_noise")
+    rows = {row["set"]: row for row in found.rows}
+    assert [row["kind"] for row in found.rows] == ["test", "holdout", "shift", "ood"]
+    assert [row["num_images"] for row in found.rows] == [64, 32, 64, 64]
+    temperature = found.metrics["temperature"]
+    for name in ("test", "holdout", "rotate-30"):
+        prediction, labels = found.predictions[name]
+        expected = metrics.summary(prediction.mean_probs, labels, prediction.expected_entropy)
+        scaled = metrics.apply_temperature(np.log(prediction.mean_probs), temperature)
+        expected["nll_scaled"] = metrics.nll(scaled, labels)
+        expected["brier_scaled"] = metrics.brier(scaled, labels)
+        expected["ece_scaled"] = metrics.ece(scaled, labels)
+        values = {key: rows[name][key] for key in expected}
+        assert values == pytest.approx(expected, rel=1e-6)
+        assert set(rows[name]) == {"set", "kind", "num_images", *expected}
+    (inside, _), (outside, _) = found.predictions["test"], found.predictions["uniform_noise"]
+    expected = metrics.ood_summary(
+        inside.mean_probs, inside.expected_entropy, outside.mean_probs, outside.expected_entropy
+    )
+    assert rows["uniform_noise"] == {
+        "set": "uniform_noise",
+        "kind": "ood",
+        "num_images": 64,
+        **expected,
+    }
+    seconds = found.metrics.pop("evaluation_seconds")
+    named = ("set", "kind", "num_images")
+    of_test = {key: value for key, value in rows["test"].items() if key not in named}
+    assert found.metrics == of_test | {"temperature": temperature}
+    assert seconds > 0
+
+
+# ------------------------------------------------------------------------------------ temperature
+
+RIGHT_AND_WRONG = [[0.9, 0.1]] * 4, [0, 0, 0, 1]  # says 0.9, is right three times of four
+
+
+def test_the_temperature_by_hand():
+    """Softened to 3/4: (9)^(1/T) = 3, hence T = 2; the test set's own optimum is another."""
+    found = evaluation.judge(
+        {"test": made([[0.9, 0.1]] * 10, [0] * 9 + [1]), "holdout": made(*RIGHT_AND_WRONG)}
+    )
+    assert found.metrics["temperature"] == pytest.approx(2.0, rel=1e-5)
+    assert found.metrics["nll_scaled"] == pytest.approx(
+        -0.9 * math.log(0.75) - 0.1 * math.log(0.25), rel=1e-5
+    )
+    assert found.metrics["nll"] == pytest.approx(-0.9 * math.log(0.9) - 0.1 * math.log(0.1))
+    assert found.metrics["nll_scaled"] > found.metrics["nll"]  # it was calibrated before
+    assert found.metrics["ece_scaled"] == pytest.approx(0.15, rel=1e-5)
+    holdout = found.rows[1]
+    assert (holdout["kind"], holdout["ece_scaled"]) == ("holdout", pytest.approx(0, abs=1e-6))
+
+
+def test_the_temperature_never_sees_the_test_set():
+    held_out = made(*RIGHT_AND_WRONG)
+    worlds = [made([[0.6, 0.4]] * 4, [1] * 4), made([[0.99, 0.01]] * 4, [0] * 4)]
+    found = [
+        evaluation.judge({"test": test, "rotate-30": test, "holdout": held_out}).metrics
+        for test in worlds
+    ]
+    assert found[0]["temperature"] == found[1]["temperature"] == pytest.approx(2.0, rel=1e-5)
+
+
+def test_without_images_held_out_there_is_no_temperature():
+    found = evaluation.judge({"test": made(*RIGHT_AND_WRONG)})
+    for key in ("temperature", "nll_scaled", "brier_scaled", "ece_scaled"):
+        assert found.metrics[key] is None
+    assert not any(key.endswith("_scaled") for key in found.rows[0])
+
+
+def test_a_label_whose_probability_underflowed_leaves_a_temperature():
+    probs, labels = [[1.0, 0.0]] * 3, [0, 0, 1]
+    found = evaluation.judge({"test": made(probs, labels), "holdout": made(probs, labels)})
+    assert math.isinf(found.metrics["nll"])
+    assert math.isfinite(found.metrics["nll_scaled"])
+    # Right two times of three: softened to 2/3, ln(2) = 87.3 / T.
+    gap = -math.log(evaluation.SMALLEST)
+    expected = min(gap / math.log(2), metrics.TEMPERATURE_RANGE[1])
+    assert found.metrics["temperature"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_diverged_predictions_are_refused():
+    probs = np.full((4, 2), np.nan)
+    with pytest.raises(MetricsError, match="not finite"):
+        evaluation.judge({"test": made(probs, [0, 0, 0, 1], np.zeros(4))})
+
+
+@pytest.mark.parametrize(
+    ("name", "labels", "kind"),
+    [
+        ("test", [0], "test"),
+        ("holdout", [0], "holdout"),
+        ("train", [0], "train"),
+        ("rotate-30", [0], "shift"),
+        ("mine", None, "ood"),
+    ],
+)
+def test_kinds(name, labels, kind):
+    assert evaluation.kind(name, labels) == kind
+
+
+# ------------------------------------------------------------------------------------------ ranks
+
+
+@pytest.fixture(scope="module")
+def at_ranks(tmp_path_factory):
+    """The folder with what 1, 2 and 4 ranks found, of one start of four processes."""
+    folder = tmp_path_factory.mktemp("evaluations")
+    environ = {k: v for k, v in os.environ.items() if not k.startswith(("HOROVOD_", "PMI_"))}
+    done = subprocess.run(
+        [str(BIN / "mpiexec"), "-n", "4", sys.executable, str(RUNNER), str(folder)],
+        env=environ | {"PYTHONPATH": str(RUNNER.parents[2])},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+@pytest.mark.ranks
+@pytest.mark.parametrize("network", ["BNN_FC_flip", "CNN_conv"])
+def test_an_evaluation_is_the_same_at_1_2_and_4_ranks(at_ranks, network):
+    """Bit by bit, on every rank: shifts, images out of distribution, dropout masks, ladders."""
+    places = [f"{network}-{size}-{rank}" for size in (1, 2, 4) for rank in range(4)]
+    first, *others = (np.load(at_ranks / f"{place}.npz") for place in places)
+    sets = ("test", "holdout", "rotate-30", "gaussian_noise-3", "uniform_noise")
+    assert {key.split("/")[0] for key in first.files} == {*sets, "ladder", "ladder_entropy"}
+    for other in others:
+        assert other.files == first.files
+        for key in first.files:
+            np.testing.assert_array_equal(other[key], first[key], err_msg=key)
+    texts = {(at_ranks / f"{place}.json").read_text() for place in places}
+    assert len(texts) == 1
+    rows, values = json.loads(texts.pop())
+    assert [row["set"] for row in rows] == list(sets)
+    assert values["epistemic"] > 1e-3  # the draws do disagree

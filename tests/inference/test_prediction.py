@@ -1,0 +1,271 @@
+"""The predictive distribution against a plain loop over draws, and its limits."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import scipy.special
+import scipy.stats
+import tensorflow as tf
+
+from bnnlib import data
+from bnnlib.inference import prediction
+from bnnlib.inference.prediction import predict
+from bnnlib.networks import networks as models
+from bnnlib.networks.layers import PREDICTION, stream_key
+
+DRAWS = 5
+
+
+@pytest.fixture(scope="module")
+def dataset():
+    return data.load("tiny")
+
+
+def network_of(name, dataset, scale=-1.0, dropout=0.0):
+    """A network of wide posteriors, whose draws disagree."""
+    network = models.build(name, dataset.image_shape, dataset.num_classes, seed=1, dropout=dropout)
+    for layer in network.layers:
+        if layer.bayesian:
+            layer.rho.assign(tf.fill(layer.rho.shape, scale))
+    return network
+
+
+def probs_of_draws(network, dataset, images, num_draws, seed):
+    """`(num_draws, num_images, num_classes)` by the definition, in double precision."""
+    inputs = images.astype(np.float32) * np.float32(dataset.scale)
+    if dataset.mean_image is not None:
+        inputs = inputs - dataset.mean_image
+    key = stream_key(seed, PREDICTION)
+    logits = [
+        network.predict(tf.constant(inputs), network.sample(tf.constant([key, draw], tf.int64)))
+        for draw in range(num_draws)
+    ]
+    return scipy.special.softmax(np.asarray(logits, np.float64), axis=-1)
+
+
+@pytest.mark.parametrize("subtract_mean", [False, True])
+@pytest.mark.parametrize("name", ["BNN_conv_flip", "BNN_FC_flip", "BNN_FC_nonflip"])
+def test_prediction_is_the_mean_over_draws(name, subtract_mean):
+    dataset = data.load("tiny", subtract_mean)
+    network = network_of(name, dataset)
+    found = predict(network, dataset, dataset.x_test, DRAWS, seed=3)
+    probs = probs_of_draws(network, dataset, dataset.x_test, DRAWS, seed=3)
+    np.testing.assert_allclose(found.mean_probs, probs.mean(axis=0), atol=1e-5)
+    entropies = scipy.stats.entropy(probs, axis=-1)
+    np.testing.assert_allclose(found.expected_entropy, entropies.mean(axis=0), atol=1e-4)
+    assert found.mean_probs.shape == (64, 10)
+    assert found.mean_probs.dtype == found.expected_entropy.dtype == np.float32
+    np.testing.assert_allclose(found.mean_probs.sum(axis=1), 1, atol=1e-6)
+    # The draws disagree, so that a prediction of one draw would have failed.
+    assert np.abs(probs[0] - probs.mean(axis=0)).max() > 0.01
+    information = scipy.stats.entropy(found.mean_probs, axis=-1) - found.expected_entropy
+    assert information.min() > 0
+
+
+@pytest.mark.parametrize("num_draws", [1, 30])
+def test_a_deterministic_network_is_one_softmax(dataset, num_draws):
+    network = models.build("CNN_FC", dataset.image_shape, 10)
+    found = predict(network, dataset, dataset.x_test, num_draws, seed=0)
+    logits = network(models.to_inputs(dataset.x_test, dataset), tf.constant([0, 0], tf.int64))
+    np.testing.assert_allclose(found.mean_probs, scipy.special.softmax(logits, -1), atol=1e-6)
+    # Nothing is uncertain about the weights.
+    entropy = scipy.stats.entropy(found.mean_probs, axis=-1)
+    np.testing.assert_allclose(found.expected_entropy, entropy, atol=1e-5)
+
+
+def test_a_deterministic_network_is_the_same_whatever_the_draws(dataset):
+    network = models.build("CNN_FC", dataset.image_shape, 10)
+    one, many = (predict(network, dataset, dataset.x_test, n, seed=0) for n in (1, 1000))
+    np.testing.assert_array_equal(one.mean_probs, many.mean_probs)
+    np.testing.assert_array_equal(one.expected_entropy, many.expected_entropy)
+
+
+@pytest.mark.parametrize("name", ["BNN_FC_flip", "BNN_conv_nonflip", "CNN_FC"])
+@pytest.mark.parametrize("block", [1, 7, 32, 64])
+def test_prediction_does_not_depend_on_the_blocks(dataset, monkeypatch, name, block):
+    network = network_of(name, dataset)
+    whole = predict(network, dataset, dataset.x_test, DRAWS, seed=3)
+    monkeypatch.setattr(prediction, "BLOCK", block)
+    parts = predict(network, dataset, dataset.x_test, DRAWS, seed=3)
+    np.testing.assert_allclose(parts.mean_probs, whole.mean_probs, atol=1e-6)
+    np.testing.assert_allclose(parts.expected_entropy, whole.expected_entropy, atol=1e-5)
+
+
+def test_prediction_keeps_the_order_of_images(dataset, monkeypatch):
+    monkeypatch.setattr(prediction, "BLOCK", 10)
+    network = network_of("BNN_FC_flip", dataset)
+    forward = predict(network, dataset, dataset.x_test, DRAWS, seed=3)
+    backward = predict(network, dataset, dataset.x_test[::-1], DRAWS, seed=3)
+    np.testing.assert_allclose(backward.mean_probs[::-1], forward.mean_probs, atol=1e-6)
+
+
+def test_draws_follow_from_the_seed(dataset):
+    network = network_of("BNN_FC_flip", dataset)
+    one, same, other = (
+        predict(network, dataset, dataset.x_test, DRAWS, seed=seed) for seed in (3, 3, 4)
+    )
+    np.testing.assert_array_equal(one.mean_probs, same.mean_probs)
+    np.testing.assert_array_equal(one.expected_entropy, same.expected_entropy)
+    assert (one.mean_probs != other.mean_probs).any(axis=1).all()
+
+
+def test_more_draws_add_to_the_same_draws(dataset):
+    network = network_of("BNN_FC_flip", dataset)
+    two, three = (predict(network, dataset, dataset.x_test, n, seed=3) for n in (2, 3))
+    third = probs_of_draws(network, dataset, dataset.x_test, 3, seed=3)[2]
+    np.testing.assert_allclose(3 * three.mean_probs - 2 * two.mean_probs, third, atol=1e-5)
+
+
+def test_a_posterior_without_width_has_no_uncertainty_of_weights(dataset):
+    network = network_of("BNN_FC_flip", dataset, scale=-200.0)
+    found = predict(network, dataset, dataset.x_test, DRAWS, seed=0)
+    entropy = scipy.stats.entropy(found.mean_probs, axis=-1)
+    np.testing.assert_allclose(found.expected_entropy, entropy, atol=1e-4)
+
+
+def test_certain_predictions_have_no_entropy(dataset):
+    # Logits so far apart that a probability underflows to 0: 0 log 0 must be 0.
+    network = models.build("CNN_FC", dataset.image_shape, 10)
+    network.layers[1].kernel.assign(tf.zeros([64, 10]))
+    network.layers[1].bias.assign([1e4] + [0.0] * 9)
+    found = predict(network, dataset, dataset.x_test, 1, seed=0)
+    np.testing.assert_array_equal(found.mean_probs, np.eye(10)[np.zeros(64, int)])
+    np.testing.assert_array_equal(found.expected_entropy, 0)
+
+
+def test_floating_images_and_no_images(dataset):
+    network = network_of("BNN_FC_flip", dataset)
+    floating = dataclasses.replace(dataset, scale=1.0)
+    bytes_, floats = (
+        predict(network, which, images, DRAWS, seed=3)
+        for which, images in (
+            (dataset, dataset.x_test),
+            (floating, dataset.x_test.astype(np.float32) / 255),
+        )
+    )
+    np.testing.assert_allclose(bytes_.mean_probs, floats.mean_probs, atol=1e-5)
+    nothing = predict(network, dataset, dataset.x_test[:0], DRAWS, seed=3)
+    assert nothing.mean_probs.shape == (0, 10)
+    assert nothing.expected_entropy.shape == (0,)
+
+
+def test_prediction_leaves_the_network_alone(dataset):
+    network = network_of("BNN_FC_flip", dataset)
+    before = network.weights()
+    predict(network, dataset, dataset.x_test, DRAWS, seed=3)
+    for key, value in network.weights().items():
+        np.testing.assert_array_equal(value, before[key])
+
+
+# ----------------------------------------------------------------------------------------- ladders
+
+
+@pytest.mark.parametrize(
+    ("num_draws", "expected"),
+    [
+        (1, [1]),
+        (2, [1, 2]),
+        (3, [1, 2, 3]),
+        (10, [1, 2, 5, 10]),
+        (30, [1, 2, 5, 10, 20, 30]),
+        (200, [1, 2, 5, 10, 20, 50, 100, 200]),
+        (999, [1, 2, 5, 10, 20, 50, 100, 200, 500, 999]),
+    ],
+)
+def test_rungs_by_hand(num_draws, expected):
+    assert prediction.rungs(num_draws) == expected
+
+
+@pytest.mark.parametrize(("name", "dropout"), [("BNN_FC_flip", 0.0), ("CNN_conv", 0.3)])
+def test_a_rung_is_a_prediction_with_so_many_draws(dataset, name, dropout, monkeypatch):
+    monkeypatch.setattr(prediction, "BLOCK", 30)
+    network = network_of(name, dataset, dropout=dropout)
+    found = prediction.Predictor(network, dataset, 7, seed=3)(dataset.x_test, ladder=True)
+    ladder = found.ladder
+    assert ladder.draws.tolist() == [1, 2, 5, 7]
+    assert ladder.mean_probs.shape == (4, 64, 10)
+    assert ladder.expected_entropy.shape == (4, 64)
+    assert ladder.draws.dtype == np.int64
+    assert ladder.mean_probs.dtype == ladder.expected_entropy.dtype == np.float32
+    for index, draws in enumerate(ladder.draws):
+        alone = predict(network, dataset, dataset.x_test, int(draws), seed=3)
+        np.testing.assert_array_equal(ladder.mean_probs[index], alone.mean_probs)
+        np.testing.assert_array_equal(ladder.expected_entropy[index], alone.expected_entropy)
+    np.testing.assert_array_equal(ladder.mean_probs[-1], found.mean_probs)
+    np.testing.assert_array_equal(ladder.expected_entropy[-1], found.expected_entropy)
+    assert np.abs(ladder.mean_probs[0] - ladder.mean_probs[1]).max() > 1e-3
+
+
+def test_without_draws_a_ladder_has_one_rung(dataset):
+    network = models.build("CNN_FC", dataset.image_shape, 10)
+    ladder = prediction.Predictor(network, dataset, 30, seed=0)(dataset.x_test, ladder=True).ladder
+    assert ladder.draws.tolist() == [1]
+
+
+def test_one_predictor_serves_sets_of_several_sizes_and_later_weights(dataset):
+    network = network_of("BNN_FC_flip", dataset)
+    predictor = prediction.Predictor(network, dataset, DRAWS, seed=3)
+    for count in (64, 1, 0, 33):
+        images = dataset.x_train[:count]
+        expected = predict(network, dataset, images, DRAWS, seed=3)
+        np.testing.assert_allclose(predictor(images).mean_probs, expected.mean_probs, atol=1e-6)
+    for layer in network.layers:
+        layer.bias.assign_add(tf.range(layer.bias.shape[0], dtype=tf.float32))
+    np.testing.assert_array_equal(
+        predictor(dataset.x_test).mean_probs,
+        predict(network, dataset, dataset.x_test, DRAWS, seed=3).mean_probs,
+    )
+
+
+# --------------------------------------------------------------------------------------- MC dropout
+
+
+def test_mc_dropout_is_the_mean_over_masks_of_the_documented_seeds(dataset, monkeypatch):
+    monkeypatch.setattr(prediction, "BLOCK", 40)
+    network = network_of("CNN_FC", dataset, dropout=0.4)
+    found = predict(network, dataset, dataset.x_test, DRAWS, seed=3)
+    key = stream_key(3, PREDICTION)
+    kernels = network.sample(tf.constant([0, 0], tf.int64))
+    probs = np.zeros((DRAWS, 64, 10))
+    for draw in range(DRAWS):
+        for start in (0, 40):
+            inputs = dataset.x_test[start : start + 40] / np.float32(255)
+            seed = tf.constant([key, draw * 2**32 + start], tf.int64)
+            logits = network.predict(tf.constant(inputs), kernels, seed).numpy()
+            probs[draw, start : start + 40] = scipy.special.softmax(logits, axis=-1)
+    np.testing.assert_allclose(found.mean_probs, probs.mean(axis=0), atol=1e-5)
+    entropies = scipy.stats.entropy(probs, axis=-1)
+    np.testing.assert_allclose(found.expected_entropy, entropies.mean(axis=0), atol=1e-4)
+    assert (np.ptp(probs, axis=0).max(axis=1) > 1e-3).all()  # every image's draws differ
+
+
+def test_equal_images_have_masks_of_their_own_and_the_same_in_every_set(dataset):
+    network = network_of("CNN_FC", dataset, dropout=0.4)
+    equal = np.repeat(dataset.x_test[:1], 64, axis=0)
+    found = predict(network, dataset, equal, 1, seed=3)
+    assert len(np.unique(found.mean_probs, axis=0)) == 64
+    again = predict(network, dataset, equal, 1, seed=3)
+    np.testing.assert_array_equal(found.mean_probs, again.mean_probs)
+    other = predict(network, dataset, equal, 1, seed=4)
+    assert (found.mean_probs != other.mean_probs).any(axis=1).all()
+
+
+def test_large_images_come_in_smaller_blocks():
+    images = np.zeros((4, 64, 96, 1), np.uint8)
+    labels = np.zeros(4, np.int64)
+    large = data.Dataset("large", images, labels, images, labels, 10, scale=1 / 255)
+    network = models.build("CNN_FC", large.image_shape, 10)
+    assert prediction.Predictor(network, large, 1, seed=0)._block == 83  # 500 / 6
+    small = data.load("tiny")
+    network = models.build("CNN_FC", small.image_shape, 10)
+    assert prediction.Predictor(network, small, 1, seed=0)._block == prediction.BLOCK
+
+
+def test_how_many_draws_are_held_at_once_changes_nothing(dataset, monkeypatch):
+    monkeypatch.setattr(prediction, "BLOCK", 7)
+    network = network_of("BNN_FC_flip", dataset)
+    whole = predict(network, dataset, dataset.x_test, 23, seed=3)
+    monkeypatch.setattr(prediction, "DRAWS_AT_ONCE", 23)
+    at_once = predict(network, dataset, dataset.x_test, 23, seed=3)
+    np.testing.assert_array_equal(whole.mean_probs, at_once.mean_probs)

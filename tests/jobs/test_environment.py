@@ -1,0 +1,174 @@
+"""The environment's files agree, and each way in which set-up can fail is told in one sentence."""
+
+import os
+import re
+import shutil
+import stat
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.markers import Marker
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).resolve().parents[2]
+SCRIPT = ROOT / "jobs" / "local" / "environment.sh"
+CHECK = ROOT / "jobs" / "local" / "check_horovod.py"
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+EXTRAS = PROJECT["optional-dependencies"]
+# conda-forge's names for the parts that leave out a graphical toolkit.
+CONDA_NAMES = {"matplotlib-base": "matplotlib", "seaborn-base": "seaborn"}
+
+
+def locked(python: str) -> dict[str, str]:
+    """The lock's versions for one Python, by canonical name."""
+    found: dict[str, str] = {}
+    pattern = re.compile(r"^([\w.-]+)==([^\s;]+)(?: ; ([^\\\n]*?))? \\$", re.MULTILINE)
+    for name, version, marker in pattern.findall((ROOT / "requirements.lock").read_text()):
+        target = {"python_version": python, "python_full_version": f"{python}.7"}
+        if not marker or Marker(marker).evaluate(target):
+            found[canonicalize_name(name)] = version
+    return found
+
+
+def conda() -> dict[str, str]:
+    """The versions that environment.yml asks for, from conda-forge and from the index."""
+    found: dict[str, str] = {}
+    for line in yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]:
+        for requirement in line["pip"] if isinstance(line, dict) else [line]:
+            name, version = (*re.split("=+", requirement), "")[:2]
+            found[canonicalize_name(CONDA_NAMES.get(name, name))] = version
+    return found
+
+
+def minor(version: str) -> str:
+    return ".".join(version.split(".")[:2])
+
+
+def test_conda_and_lock_have_the_same_minor_versions():
+    wanted = conda()
+    python = wanted.pop("python")
+    del wanted["pip"], wanted["horovod"]  # the one is the installer, the other is in no lock
+    lock = locked(python)
+    assert {n: minor(v) for n, v in wanted.items()} == {n: minor(lock[n]) for n in wanted}
+
+
+def test_conda_has_every_dependency_and_the_same_horovod():
+    wanted = conda()
+    missing = {canonicalize_name(Requirement(d).name) for d in PROJECT["dependencies"]} - set(
+        wanted
+    )
+    assert not missing
+    assert f"horovod=={wanted['horovod']}" in EXTRAS["horovod"]
+
+
+@pytest.mark.parametrize("python", ["3.11", "3.12"])
+def test_lock_satisfies_pyproject(python):
+    lock = locked(python)
+    for line in PROJECT["dependencies"] + EXTRAS["build"] + EXTRAS["dev"]:
+        requirement = Requirement(line)
+        assert requirement.specifier.contains(lock[canonicalize_name(requirement.name)]), line
+
+
+def test_horovod_is_not_locked_since_it_is_built_last():
+    assert "horovod" not in locked("3.11")
+
+
+def test_no_package_index_is_written_down():
+    for name in ("requirements.lock", "pyproject.toml", "environment.yml", "Makefile"):
+        text = (ROOT / name).read_text()
+        assert not re.search(r"(index-url|find-links|trusted-host|https?://)", text), name
+
+
+def executable(path: Path, text: str) -> Path:
+    path.write_text(text)
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    return path
+
+
+def set_up(tmp_path: Path, without: str = "", **variables: str) -> subprocess.CompletedProcess[str]:
+    """Runs the set-up into an empty folder, with a PATH that lacks one tool."""
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    for tool in ("bash", "cat", "cksum", "dirname", "env", "g++", "head", "make", "rm", "sed"):
+        found = shutil.which(tool)
+        if tool != without and found:
+            (tools / tool).symlink_to(found)
+    environment = {"PATH": str(tools), "VENV": str(tmp_path / "venv"), **variables}
+    return subprocess.run(
+        ["bash", str(SCRIPT)], env=environment, capture_output=True, text=True, timeout=60
+    )
+
+
+@pytest.mark.parametrize("tool", ["g++", "make"])
+def test_a_missing_tool_is_told_with_its_remedy(tmp_path, tool):
+    result = set_up(tmp_path, without=tool, PYTHON=sys.executable)
+    assert result.returncode == 1
+    assert f"no {tool} on PATH" in result.stderr
+    assert "apt-get install build-essential" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    assert not (tmp_path / "venv").exists()
+
+
+def test_a_wrong_python_is_told_with_its_remedy(tmp_path):
+    # Stands for Python 3.9: the version test prints nothing.
+    old = executable(tmp_path / "python3.9", '#!/bin/sh\n[ "$1" = -c ] || echo "Python 3.9.18"\n')
+    result = set_up(tmp_path, PYTHON=str(old))
+    assert result.returncode == 1
+    assert "Python 3.9.18" in result.stderr
+    assert "needs Python 3.11 or 3.12" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_no_python_at_all_is_told_with_its_remedy(tmp_path):
+    result = set_up(tmp_path)
+    assert result.returncode == 1
+    assert "no Python 3.11 or 3.12 on PATH" in result.stderr
+
+
+def test_a_folder_that_is_no_environment_is_not_removed(tmp_path):
+    (tmp_path / "venv").mkdir()
+    (tmp_path / "venv" / "thesis.tex").write_text("years of work")
+    result = set_up(tmp_path, PYTHON=sys.executable)
+    assert result.returncode == 1
+    assert "is not a virtual environment" in result.stderr
+    assert (tmp_path / "venv" / "thesis.tex").exists()
+
+
+def check_horovod(packages: Path) -> subprocess.CompletedProcess[str]:
+    """Runs the check with a Horovod of the test's own before the installed one."""
+    environment = {**os.environ, "PYTHONPATH": str(packages)}
+    return subprocess.run(
+        [sys.executable, str(CHECK), "1"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def fake_horovod(folder: Path, tensorflow: str) -> Path:
+    (folder / "horovod").mkdir()
+    (folder / "horovod" / "__init__.py").touch()
+    (folder / "horovod" / "metadata.json").write_text(f'{{"tensorflow": "{tensorflow}"}}')
+    return folder
+
+
+def test_a_horovod_for_another_tensorflow_is_told(tmp_path):
+    result = check_horovod(fake_horovod(tmp_path, "2.15.1"))
+    assert result.returncode == 1
+    installed = locked("3.11")["tensorflow"]
+    expected = f"Horovod was built for TensorFlow 2.15.1, but {installed} is installed."
+    assert result.stdout.strip() == expected
+
+
+def test_a_horovod_that_cannot_be_imported_is_told(tmp_path):
+    packages = fake_horovod(tmp_path, locked("3.11")["tensorflow"])
+    (packages / "horovod" / "tensorflow.py").write_text("raise ImportError('undefined symbol')")
+    result = check_horovod(packages)
+    assert result.returncode == 1
+    assert "import horovod.tensorflow fails: ImportError: undefined symbol." in result.stdout

@@ -1,0 +1,108 @@
+"""The job scripts of jobs/: each is correct bash, and the local study runs from end to end."""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bnnlib.record import run as results
+
+ROOT = Path(__file__).parents[2]
+SCRIPTS = sorted(path.relative_to(ROOT) for path in (ROOT / "jobs").rglob("*.sh"))
+# In the order of training.
+SIX = ["CNN_FC", "BNN_FC_nonflip", "BNN_FC_flip", "CNN_conv", "BNN_conv_nonflip", "BNN_conv_flip"]
+
+# The first test that asks for the study waits for six trainings.
+pytestmark = pytest.mark.timeout(960)
+
+
+def test_there_are_scripts():
+    assert Path("jobs/local/study.sh") in SCRIPTS
+    assert Path("jobs/local/environment.sh") in SCRIPTS
+    for site in ("theta", "polaris", "crux", "aurora", "slurm", "local"):
+        for name in ("site.sh", "train.sh", "analysis.sh"):
+            assert Path("jobs") / site / name in SCRIPTS
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=str)
+def test_a_script_is_correct_bash_and_stops_at_an_error(script):
+    subprocess.run(["bash", "-n", ROOT / script], check=True)
+    text = (ROOT / script).read_text()
+    assert text.startswith("#!/usr/bin/env bash\n") or text.startswith("#!/bin/bash")
+    assert re.search(r"^set -euo pipefail$", text, re.MULTILINE)
+    assert (ROOT / script).stat().st_mode & 0o100, "not executable"
+
+
+@pytest.mark.ranks
+def test_the_study_says_what_it_is_at(study):
+    headings = re.findall(r"^=== (.*) ===$", study.launched.stdout, re.MULTILINE)
+    expected = [f"{i} of 6: {model}, 2 ranks" for i, model in enumerate(SIX, start=1)]
+    scaling = [*(f"times: repeat 1 of 1, {n} rank(s)" for n in (1, 2))]
+    scaling += [f"calibration: {n} rank(s)" for n in (1, 2)]
+    assert headings == [*expected, "comparison", *scaling, "the table"]
+    # Training's own bar from 0 to its end, 8 steps, for each model.
+    assert len(re.findall(r" 0/8 \[00:00<\?, \?step/s\]", study.launched.stderr)) == len(SIX)
+    assert len(re.findall(r"100%\|█+\| 8/8 \[", study.launched.stderr)) >= len(SIX)
+
+
+@pytest.mark.ranks
+def test_the_study_ends_with_the_table_of_six_and_the_paths(study):
+    end = study.launched.stdout.split("=== the table ===\n")[1]
+    table, paths = end.split("executed notebooks:\n")
+    notebooks, figures = (part.split() for part in paths.split("figures:\n"))
+
+    header, *rows = (line.split() for line in table.splitlines())
+    assert header == list(results.TABLE_COLUMNS)
+    shown = {row[0]: dict(zip(header, row, strict=True)) for row in rows}
+    assert sorted(shown) == sorted(SIX)
+    for model, row in shown.items():
+        assert (row["dataset"], row["ranks"], row["status"]) == ("tiny", "2", "finished")
+        record = results.read_record(study.runs / model)
+        for name in ("accuracy", "nll", "brier", "ece"):
+            assert row[name] == f"{record['metrics'][name]:.4f}"
+        assert float(row["images_per_second"]) > 0
+
+    runs, scaling = Path("runs/tiny"), Path("runs/scaling_tiny")
+    executed = [runs / "02_calibration.ipynb", *(runs / model / "train.ipynb" for model in SIX)]
+    executed.append(scaling / "03_scaling.ipynb")
+    assert sorted(notebooks) == sorted(map(str, executed))
+    assert len(figures) >= 10
+    for path in [*notebooks, *figures]:
+        assert (study.root / path).stat().st_size > 0
+    assert {Path(path).parent for path in figures} == {runs / "figures", scaling / "figures"}
+
+
+@pytest.mark.ranks
+def test_a_group_without_parameters_is_refused(launch):
+    done = launch("jobs/local/study.sh", "no_such_group")
+    assert done.returncode != 0
+    assert "jobs/params/no_such_group.yaml" in done.stderr
+    assert not (ROOT / "runs" / "no_such_group").exists()
+
+
+SWEEP = """
+group: small
+walltime: "00:10:00"
+ranks: [2]
+vary: {model: [CNN_FC]}
+parameters: {dataset: tiny, epochs: 2, batch_size: 32, log_every: 2, test_draws: 3}
+"""
+
+
+@pytest.mark.ranks
+def test_a_sweep_on_this_machine_with_horovods_launcher(launch, tmp_path):
+    for folder in ("jobs", "notebooks"):
+        shutil.copytree(ROOT / folder, tmp_path / folder)
+    (tmp_path / ".venv").symlink_to(sys.prefix)
+    (tmp_path / "small.yaml").write_text(SWEEP)
+    command = (sys.executable, "-m", "bnnlib.launch.queue", "small.yaml", "--site", "local")
+    environment = {"LAUNCHER": "horovodrun", "PYTHONPATH": str(ROOT)}
+    done = launch(*command, cwd=tmp_path, environment=environment, timeout=300)
+    assert done.returncode == 0, done.stderr
+    record = results.read_record(tmp_path / "runs" / "small" / "CNN_FC-tiny-r2-s0")
+    assert (record["status"], record["ranks"]) == ("finished", 2)
+    assert record["launcher"] == "horovodrun"
+    assert (tmp_path / "runs" / "small" / "02_calibration.ipynb").exists()

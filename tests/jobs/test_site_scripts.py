@@ -1,0 +1,353 @@
+"""Each site's job scripts run unmodified, end to end at 2 ranks, where the site itself cannot.
+
+The queue and the launchers are stand-ins (tests/stand_ins) that refuse what the site's
+documentation does not list; the ranks, the notebooks and the records are real.
+"""
+
+import dataclasses
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from bnnlib.launch import queue as sweep
+from bnnlib.record import run as results
+from tests.conftest import Launched
+
+ROOT = Path(__file__).parents[2]
+BIN = Path(sys.executable).parent
+STAND_INS = ROOT / "tests" / "stand_ins"
+QUEUES = {"theta": "cobalt", "crux": "pbs", "polaris": "pbs", "aurora": "pbs"}
+TRAIN = {"PARAMS": "jobs/params/tiny.yaml", "MODEL": "CNN_FC", "PPN": "2", "THREADS": "1"}
+
+
+@dataclasses.dataclass
+class Machine:
+    """One site in a copy of the repository: its commands on PATH, and its queue in a folder."""
+
+    site: str
+    root: Path
+    queue: Path
+    launch: Callable[..., Launched]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        commands = STAND_INS / QUEUES[self.site]
+        return {
+            "PATH": f"{commands}{os.pathsep}{BIN}{os.pathsep}{os.environ['PATH']}",
+            "STAND_IN": str(self.queue),
+            "STAND_IN_MPIEXEC": str(BIN / "mpiexec"),
+            "BNN_SITE": self.site,
+            "PROJECT": "Catalyst",
+        }
+
+    def jobs(self) -> list[dict]:
+        return [json.loads(file.read_text()) for file in sorted(self.queue.glob("*.json"))]
+
+    def launched(self) -> list[str]:
+        return (self.queue / "launched").read_text().splitlines()
+
+    def change(self, job: dict, **changes) -> dict:
+        job |= changes
+        (self.queue / f"{job['id'].split('.')[0]}.json").write_text(json.dumps(job))
+        return job
+
+    def submit(self, script: str, **variables: str) -> str:
+        """As a user would: the job gets what `submit` of site.sh passes on, and nothing else."""
+        command = f"source jobs/{self.site}/site.sh; submit jobs/{self.site}/{script}"
+        done = subprocess.run(
+            ["bash", "-c", command],
+            cwd=self.root,
+            env=os.environ | self.environment | variables,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    def run_next(self, timeout: float = 240) -> dict:
+        """Runs the first job that may run; with the variables the scheduler gives a job."""
+        codes = {job["id"]: job["code"] for job in self.jobs()}
+        waiting = [job for job in self.jobs() if job["state"] == "queued"]
+        job = next(job for job in waiting if all(codes[one] == 0 for one in job["after"]))
+        self.change(job, state="running")
+        hours, minutes, seconds = map(int, job["walltime"].split(":"))
+        now = int(time.time())
+        environment = self.environment
+        del environment["BNN_SITE"], environment["PROJECT"]  # passed on, or not there
+        if QUEUES[self.site] == "pbs":
+            nodes = self.queue / "nodes"
+            nodes.write_text("".join(f"x300{i}\n" for i in range(job["nodes"])))
+            environment |= {
+                "PBS_JOBID": job["id"],
+                "PBS_NODEFILE": str(nodes),
+                "PBS_O_WORKDIR": job["directory"],
+            }
+            start_in = self.queue  # PBS starts in the home folder
+        else:
+            environment |= {
+                "COBALT_JOBID": job["id"],
+                "COBALT_JOBSIZE": str(job["nodes"]),
+                "COBALT_PARTSIZE": str(job["nodes"]),
+                "COBALT_STARTTIME": str(now),
+                "COBALT_ENDTIME": str(now + hours * 3600 + minutes * 60 + seconds),
+            }
+            start_in = Path(job["directory"])
+        done = self.launch(
+            "bash",
+            Path(job["directory"]) / job["script"],
+            cwd=start_in,
+            environment=environment | job["variables"],
+            timeout=timeout,
+        )
+        job = self.change(job, state="done", code=done.returncode)
+        return job | {"stdout": done.stdout, "stderr": done.stderr}
+
+
+@pytest.fixture
+def machine(launch, tmp_path, request):
+    """The site that the test names."""
+    root, queue = tmp_path / "repository", tmp_path / "queue"
+    queue.mkdir()
+    for folder in ("jobs", "notebooks"):
+        shutil.copytree(ROOT / folder, root / folder)
+    (root / ".venv").symlink_to(sys.prefix)
+    return Machine(request.param, root, queue, launch)
+
+
+def all_sites(*names: str):
+    return pytest.mark.parametrize("machine", names, indirect=True)
+
+
+def check_run(directory: Path, launcher: str) -> dict:
+    """A finished run of 2 ranks with its executed notebook; its record."""
+    record = results.read_record(directory)
+    assert (record["status"], record["ranks"], record["launcher"]) == ("finished", 2, launcher)
+    notebook = json.loads((directory / "train.ipynb").read_text())
+    code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    assert all(cell["execution_count"] for cell in code)
+    return record
+
+
+@pytest.mark.ranks
+@all_sites("crux", "polaris", "aurora")
+def test_a_run_under_pbs(machine):
+    machine.submit("train.sh", RUN="runs/pbs/one", **TRAIN)
+    job = machine.run_next()
+    assert job["code"] == 0, job["stderr"]
+    record = check_run(machine.root / "runs" / "pbs" / "one", "pals")
+    assert record["job_id"] == job["id"]
+    (line,) = machine.launched()
+    assert line.startswith(
+        "mpiexec -n 2 --ppn 2 --depth 1 --cpu-bind depth --env OMP_NUM_THREADS=1"
+    )
+    assert ("jobs/polaris/pin_gpu.sh papermill" in line) == (machine.site == "polaris")
+    assert record["environment"]["OMP_NUM_THREADS"] == "1"
+
+
+@pytest.mark.ranks
+@all_sites("theta")
+def test_thetas_sweep_of_node_counts_in_one_job(machine):
+    machine.submit(
+        "sweep.sh",
+        RUN="runs/nodes",
+        MODELS="CNN_FC",
+        COUNTS="1 2",
+        NODES="128",
+        **TRAIN | {"PPN": "1"},
+    )
+    job = machine.run_next()
+    assert job["code"] == 0, job["stderr"]
+    check_run(machine.root / "runs" / "nodes" / "CNN_FC-n2", "aprun")
+    assert results.read_record(machine.root / "runs" / "nodes" / "CNN_FC-n1")["ranks"] == 1
+    assert [line.split(" papermill")[0] for line in sorted(machine.launched())] == [
+        f"aprun -n {n} -N 1 -cc depth -d 1 -j 2 -e OMP_NUM_THREADS=1 -e BNN_RANKS={n} "
+        "-e BNN_RANKS_PER_NODE=1 -b"
+        for n in (1, 2)
+    ]
+
+
+SWEEP = """
+group: small
+walltime: "00:30:00"
+ranks: [2]
+vary: {model: [CNN_FC]}
+parameters: {dataset: tiny, epochs: 2, batch_size: 32, log_every: 2, test_draws: 3}
+"""
+
+
+@pytest.mark.ranks
+@all_sites("theta")
+def test_a_sweep_its_analysis_and_what_it_skips(machine, monkeypatch, capsys):
+    monkeypatch.chdir(machine.root)
+    for name, value in machine.environment.items():
+        monkeypatch.setenv(name, value)
+    Path("small.yaml").write_text(SWEEP)
+
+    assert sweep.main(["small.yaml", "--dry-run"]) == 0
+    told = capsys.readouterr().out
+    # Theta's default is one rank a node: two nodes for half an hour.
+    assert "1 of 1 runs to submit at theta, at most 1.00 node-hours in jobs of 00:30:00" in told
+    assert machine.jobs() == []
+
+    assert sweep.main(["small.yaml"]) == 0
+    first, analysis = machine.jobs()
+    assert (first["nodes"], first["walltime"], analysis["nodes"]) == (2, "00:30:00", 1)
+    assert analysis["after"] == [first["id"]]
+    assert sweep.main(["small.yaml", "--status"]) == 0
+    assert "1 runs at theta: 1 queued" in capsys.readouterr().out
+
+    # The first is stopped by its walltime and submits its successor.
+    machine.change(first, variables=first["variables"] | {"BNN_STOP_MARGIN": "1800"})
+    job = machine.run_next()
+    assert (job["id"], job["code"]) == (first["id"], 0), job["stderr"]
+    record = results.read_record("runs/small/CNN_FC-tiny-r2-s0")
+    assert record["status"] == "stopped"
+    successor = machine.jobs()[-1]
+    assert successor["variables"]["RESUBMITS"] == "19"
+    assert (successor["nodes"], successor["walltime"]) == (2, "00:30:00")
+    assert sweep.main(["small.yaml", "--status"]) == 0
+    assert "1 runs at theta: 1 queued" in capsys.readouterr().out
+
+    # The analysis, whose jobs have ended well, sees that a run has a new one, and waits for it.
+    job = machine.run_next()
+    assert (job["id"], job["code"]) == (analysis["id"], 0), job["stderr"]
+    deferred = machine.jobs()[-1]
+    assert deferred["after"] == [successor["id"]]
+    assert not Path("runs/small/02_calibration.ipynb").exists()
+
+    variables = dict(successor["variables"])
+    del variables["BNN_STOP_MARGIN"]
+    machine.change(successor, variables=variables)
+    job = machine.run_next()
+    assert (job["id"], job["code"]) == (successor["id"], 0), job["stderr"]
+    check_run(Path("runs/small/CNN_FC-tiny-r2-s0"), "aprun")
+    job = machine.run_next()
+    assert (job["id"], job["code"]) == (deferred["id"], 0), job["stderr"]
+    assert Path("runs/small/02_calibration.ipynb").exists()
+
+    assert sweep.main(["small.yaml"]) == 0
+    told = capsys.readouterr().out
+    assert told.count(": finished") == 1
+    assert "submitted" not in told
+
+
+@pytest.mark.ranks
+@all_sites("crux")
+def test_a_run_that_never_gets_on_is_resubmitted_so_often_and_no_more(machine):
+    machine.submit(
+        "train.sh",
+        RUN="runs/a",
+        RESUBMITS="1",
+        BNN_STOP_MARGIN="3600",
+        WALLTIME="01:00:00",
+        **TRAIN,
+    )
+    job = machine.run_next()
+    assert job["code"] == 0, job["stderr"]
+    assert "runs/a: stopped at the walltime, continued by job 101.pbs-01" in job["stdout"]
+    job = machine.run_next()
+    assert job["code"] == 75
+    assert "RESUBMITS is used up: submit jobs/crux/train.sh yourself" in job["stderr"]
+    assert len(machine.jobs()) == 2
+
+
+@pytest.mark.ranks
+@all_sites("crux")
+def test_a_failed_run_is_not_resubmitted(machine):
+    machine.submit("train.sh", RUN="runs/a", **TRAIN | {"MODEL": "no_such_model"})
+    job = machine.run_next()
+    assert job["code"] not in (0, 75)
+    assert len(machine.jobs()) == 1
+
+
+@pytest.mark.parametrize(
+    ("site", "command", "why"),
+    [
+        ("pbs", "qsub -l select=1:system=crux jobs/slurm/train.sh", "Account_Name is required"),
+        ("pbs", "qsub -A p -l select=1 -l walltime=1:00 x", "expected one script"),
+        ("pbs", "qsub -A p -q nosuch jobs/crux/train.sh", "unknown queue"),
+        ("pbs", "qsub -l walltime=09:00:00 jobs/crux/train.sh", "queue debug takes 1 to 4 nodes"),
+        ("pbs", "qsub -A p --export=ALL jobs/crux/train.sh", "lists no such option"),
+        ("pbs", "mpiexec -n 2 --ppn 2 --map-by node true", "lists no such option"),
+        ("pbs", "mpiexec -n 3 --ppn 2 true", "do not fill"),
+        ("pbs", "mpiexec -n 2 --ppn 2 --cpu-bind depth true", "needs --depth"),
+        ("cobalt", "qsub -A p --walltime=10 jobs/theta/train.sh", "lists no such option"),
+        ("cobalt", "qsub -n 16 -t 01:00:00 -A p -q default jobs/theta/train.sh", "takes 128"),
+        ("cobalt", "aprun -n 2 -N 2 -d 128 -j 2 -cc depth true", "more than a node's"),
+        ("cobalt", "aprun -n 2 -N 2 -d 2 true", "always use -cc depth"),
+        ("cobalt", "aprun -n 2 --ppn 2 true", "lists no such option"),
+    ],
+)
+def test_a_stand_in_refuses(tmp_path, site, command, why):
+    (tmp_path / "nodes").write_text("x3001\n")
+    done = subprocess.run(
+        command,
+        shell=True,
+        cwd=ROOT,
+        env={
+            "PATH": f"{STAND_INS / site}{os.pathsep}{os.environ['PATH']}",
+            "STAND_IN": str(tmp_path),
+            "STAND_IN_MPIEXEC": str(BIN / "mpiexec"),
+            "PBS_NODEFILE": str(tmp_path / "nodes"),
+            "COBALT_JOBSIZE": "1",
+        },
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 2
+    assert why in done.stderr
+
+
+@pytest.mark.parametrize("site", QUEUES)
+def test_a_full_nodes_launch_line_is_taken(tmp_path, site):
+    """With the site's own numbers, such as Aurora's list of cores for twelve ranks."""
+    nodes = tmp_path / "nodes"
+    nodes.write_text("x3001\n")
+    queue = QUEUES[site]
+    where = {"PBS_NODEFILE": str(nodes), "PBS_JOBID": "1"} if queue == "pbs" else {}
+    (tmp_path / "1.json").write_text('{"state": "running", "walltime": "01:00:00"}')
+    done = subprocess.run(
+        [
+            "bash",
+            "-c",
+            f'source jobs/{site}/site.sh; "${{LAUNCH[@]}}" true',
+        ],
+        cwd=ROOT,
+        env={
+            "PATH": f"{STAND_INS / queue}{os.pathsep}{os.environ['PATH']}",
+            "STAND_IN": str(tmp_path),
+            "STAND_IN_MPIEXEC": "/bin/true",
+            "COBALT_JOBSIZE": "1",
+        }
+        | where,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.stderr == ""
+    assert re.match(r"(aprun|mpiexec) -n \d+ ", (tmp_path / "launched").read_text())
+
+
+def test_polaris_gpus_are_counted_backwards():
+    seen = [
+        subprocess.run(
+            ["jobs/polaris/pin_gpu.sh", "printenv", "CUDA_VISIBLE_DEVICES"],
+            cwd=ROOT,
+            env=os.environ | {"PMI_LOCAL_RANK": str(local_rank)},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+        for local_rank in range(5)
+    ]
+    assert seen == ["3", "2", "1", "0", "3"]

@@ -1,0 +1,166 @@
+"""The repository's own Slurm scripts on a real Slurm of one node, which the test starts and ends.
+
+Skipped, with the reason, where Slurm is not installed; `.ci/run` installs it when it may.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from bnnlib.record import run as results
+
+ROOT = Path(__file__).parents[2]
+BIN = Path(sys.executable).parent
+PATH = f"{BIN}{os.pathsep}{os.environ['PATH']}{os.pathsep}/usr/sbin"
+NEEDED = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol")
+MISSING = [name for name in NEEDED if shutil.which(name, path=PATH) is None]
+
+pytestmark = [
+    pytest.mark.ranks,
+    pytest.mark.timeout(900),
+    pytest.mark.skipif(
+        bool(MISSING),
+        reason=f"no Slurm here ({', '.join(MISSING)} not on PATH): apt-get install munge "
+        "slurmctld slurmd slurm-client",
+    ),
+]
+
+
+class Slurm:
+    """Commands in a copy of the repository, against the one-node cluster."""
+
+    def __init__(self, root: Path, conf: Path) -> None:
+        self.root = root
+        outer = ("SLURM", "HOROVOD_", "PMI_", "BNN_RUN_DIR")
+        self.environment = {k: v for k, v in os.environ.items() if not k.startswith(outer)}
+        self.environment |= {"PATH": PATH, "SLURM_CONF": str(conf), "PYTHONPATH": str(ROOT)}
+
+    def run(self, *words: str, **variables: str) -> str:
+        done = subprocess.run(
+            words,
+            cwd=self.root,
+            env=self.environment | variables,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert done.returncode == 0, f"{words}: {done.stdout}{done.stderr}"
+        return done.stdout
+
+    def until(self, what: str, holds: Callable[[], bool], seconds: float = 300) -> None:
+        deadline = time.monotonic() + seconds
+        while not holds():
+            if time.monotonic() > deadline:
+                outputs = [file.read_text()[-3000:] for file in self.root.glob("slurm-*.out")]
+                pytest.fail("\n".join([f"{what}: not within {seconds} s", self.queue(), *outputs]))
+            time.sleep(0.5)
+
+    def queue(self) -> str:
+        return self.run("squeue", "-h", "-o", "%i %T %r")
+
+    def ended(self, job: str) -> bool:
+        return not any(line.split()[0] == job for line in self.queue().splitlines())
+
+    def job(self, job: str) -> dict[str, str]:
+        told = self.run("scontrol", "--oneliner", "show", "job", job)
+        return dict(word.partition("=")[::2] for word in told.split() if "=" in word)
+
+
+@pytest.fixture(scope="module")
+def slurm(tmp_path_factory) -> Iterator[Slurm]:
+    folder = tmp_path_factory.mktemp("slurm")
+    root = tmp_path_factory.mktemp("repository")
+    for name in ("jobs", "notebooks"):
+        shutil.copytree(ROOT / name, root / name)
+    (root / ".venv").symlink_to(sys.prefix)
+    cluster = [str(ROOT / "tests" / "slurm" / "cluster.sh")]
+    started = subprocess.run(
+        [*cluster, "start", str(folder)], capture_output=True, text=True, timeout=60
+    )
+    try:
+        assert started.returncode == 0, started.stderr
+        yield Slurm(root, folder / "slurm.conf")
+    finally:
+        subprocess.run([*cluster, "stop", str(folder)], timeout=120)
+
+
+def check_run(directory: Path, job: str) -> None:
+    """A finished run of 2 ranks under srun, with its executed notebook."""
+    record = results.read_record(directory)
+    assert (record["status"], record["ranks"], record["launcher"]) == ("finished", 2, "slurm")
+    assert record["job_id"] == job
+    notebook = json.loads((directory / "train.ipynb").read_text())
+    code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    assert all(cell["execution_count"] for cell in code)
+
+
+def test_one_run(slurm):
+    """`sbatch jobs/slurm/train.sh`, as the README says."""
+    told = slurm.run(
+        "sbatch",
+        "jobs/slurm/train.sh",
+        MODEL="CNN_FC",
+        PARAMS="jobs/params/tiny.yaml",
+        RUN="runs/one/run",
+    )
+    job = told.split()[-1]
+    slurm.until("the run", lambda: slurm.ended(job))
+    assert slurm.job(job)["ExitCode"] == "0:0"
+    check_run(slurm.root / "runs" / "one" / "run", job)
+
+
+# So many epochs that the run is not done 15 s after its first job's start, when that job's walltime
+# less the margin asks it to stop: on a busy machine before the first step, and it takes one. The
+# margin is wide so that a slow start is not killed.
+MARGIN = "585"
+SWEEP = """
+group: sweep
+walltime: "00:10:00"
+ranks: [2]
+vary: {model: [CNN_FC]}
+parameters: {dataset: tiny, epochs: 300, batch_size: 32, log_every: 1000, test_draws: 3}
+"""
+
+
+def test_a_sweep_whose_run_outlives_its_walltime(slurm):
+    """Sweep, dependent analysis, walltime mid-run, resubmission, continuation: one story."""
+    directory = slurm.root / "runs" / "sweep" / "CNN_FC-tiny-r2-s0"
+    (slurm.root / "sweep.yaml").write_text(SWEEP)
+    sweep = (sys.executable, "-m", "bnnlib.launch.queue", "sweep.yaml", "--site", "slurm")
+    assert "at most 0.17 node-hours" in slurm.run(*sweep, "--dry-run")
+    told = slurm.run(*sweep, BNN_STOP_MARGIN=MARGIN)
+    first = told.split("submitted as ")[1].split()[0]
+    analysis = told.split("follows as ")[1].split()[0]
+    assert slurm.job(first)["TimeLimit"] == "00:10:00"
+    assert slurm.job(analysis)["Dependency"].startswith(f"afterok:{first}")
+
+    # A queue that starts nothing new, so that the successor's limit can be raised before it runs.
+    slurm.until("the first job's start", lambda: slurm.job(first)["JobState"] == "RUNNING")
+    slurm.run("scontrol", "update", "PartitionName=test", "State=DOWN")
+    slurm.until("the walltime", lambda: slurm.ended(first))
+    assert slurm.job(first)["JobState"] == "COMPLETED"
+    assert slurm.job(first)["ExitCode"] == "0:0"  # so that what depends on it is not lost
+    record = results.read_record(directory)
+    assert (record["status"], record["job_id"]) == ("stopped", first)
+    successor = (directory / "job").read_text().strip()
+    assert successor != first
+    assert "1 runs at slurm: 1 queued" in slurm.run(*sweep, "--status")
+
+    slurm.run("scontrol", "update", f"JobId={successor}", "TimeLimit=60")
+    slurm.run("scontrol", "update", "PartitionName=test", "State=UP")
+    slurm.until("the successor", lambda: slurm.ended(successor))
+    check_run(directory, successor)
+    assert results.read_steps(directory)[-1].epoch == pytest.approx(300)
+
+    notebook = slurm.root / "runs" / "sweep" / "02_calibration.ipynb"
+    slurm.until("the analysis", lambda: slurm.queue() == "")
+    assert "CNN_FC" in notebook.read_text()
+    assert "1 runs at slurm: 1 finished" in slurm.run(*sweep, "--status")
+    assert "submitted" not in slurm.run(*sweep)

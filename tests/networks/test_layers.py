@@ -1,0 +1,433 @@
+"""Layers against hand-worked numbers, TFP's layers and their own defining formulas.
+
+Statistical tolerances are standard errors computed from the number of draws. The seeds are fixed,
+so a test that passes once passes always.
+"""
+
+import itertools
+
+import numpy as np
+import pytest
+import scipy.stats
+import tensorflow as tf
+import tensorflow_probability as tfp
+import tf_keras
+
+from bnnlib.networks import layers
+from bnnlib.networks.layers import Deterministic, Flipout, Reparameterization
+
+DENSE, CONVOLUTION = (6, 4), (3, 3, 2, 4)
+DRAWS = 3000
+# Standard errors: 5 is exceeded by chance once in 1.7 million comparisons, of some hundred here.
+ERRORS = 5.0
+
+
+def seed(first=11, second=0):
+    return tf.constant([first, second], tf.int64)
+
+
+def inverse_softplus(scale):
+    return np.log(np.expm1(scale))
+
+
+def make(kind, kernel_shape, prior_stddev=1.0, number=1):
+    return kind("a", kernel_shape, seed(number, number), prior_stddev)
+
+
+def with_posterior(kind, mean, scale, prior_stddev=1.0):
+    mean, scale = (np.asarray(part, np.float32) for part in (mean, scale))
+    layer = make(kind, mean.shape, prior_stddev)
+    layer.mean.assign(mean)
+    layer.rho.assign(inverse_softplus(scale))
+    return layer
+
+
+def inputs_of(kernel_shape, batch=3):
+    shape = (batch, 6) if len(kernel_shape) == 2 else (batch, 5, 5, 2)
+    return np.random.default_rng(3).normal(size=shape).astype(np.float32)
+
+
+def outputs_of(call, draws=DRAWS):
+    """Outputs of `call(draw)` for all draws, `(draws, …)`, computed inside one graph."""
+    numbers = tf.range(draws, dtype=tf.int64)
+    run = tf.function(lambda: tf.map_fn(call, numbers, fn_output_signature=tf.float32))
+    return run().numpy()
+
+
+# --- KL -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("prior_stddev", [0.5, 1.0, 2.0])
+@pytest.mark.parametrize("kind", [Reparameterization, Flipout])
+def test_kl_is_zero_and_flat_where_the_posterior_is_the_prior(kind, prior_stddev):
+    layer = with_posterior(kind, np.zeros((7, 5)), np.full((7, 5), prior_stddev), prior_stddev)
+    with tf.GradientTape() as tape:
+        kl = layer.kl()
+    slopes = tape.gradient(kl, [layer.mean, layer.rho])
+    # 35 terms of the order of 1, each rounded to 2^-24.
+    assert abs(kl.numpy()) < 35 * 1e-6
+    for slope in slopes:
+        np.testing.assert_allclose(slope, 0, atol=1e-5)
+
+
+def test_kl_by_hand():
+    # log(prior/s) + (s^2 + m^2) / (2 prior^2) - 1/2, with (m, s) = (1, 1) and (0, 2).
+    mean, scale = [[1.0], [0.0]], [[1.0], [2.0]]
+    assert with_posterior(Flipout, mean, scale).kl().numpy() == pytest.approx(
+        0.5 + (1.5 - 0.693147), abs=1e-5
+    )
+    assert with_posterior(Flipout, mean, scale, prior_stddev=2.0).kl().numpy() == pytest.approx(
+        (0.693147 + 0.25 - 0.5) + 0.0, abs=1e-5
+    )
+
+
+def test_kl_is_the_sum_over_entries_never_their_mean():
+    rng = np.random.default_rng(0)
+    mean, scale = rng.normal(size=(3, 4)), rng.uniform(0.1, 1, size=(3, 4))
+    entries = [
+        with_posterior(Flipout, [[m]], [[s]]).kl().numpy()
+        for m, s in zip(mean.flat, scale.flat, strict=True)
+    ]
+    whole = with_posterior(Flipout, mean, scale).kl().numpy()
+    assert whole == pytest.approx(np.sum(entries), rel=1e-5)
+    four = with_posterior(Flipout, np.tile(mean, (2, 2)), np.tile(scale, (2, 2))).kl().numpy()
+    assert four == pytest.approx(4 * whole, rel=1e-5)
+
+
+@pytest.mark.parametrize("prior_stddev", [0.3, 1.0])
+def test_kl_is_what_sampling_estimates(prior_stddev):
+    rng = np.random.default_rng(1)
+    layer = with_posterior(
+        Flipout, rng.normal(size=(4, 3)), rng.uniform(0.2, 1.5, size=(4, 3)), prior_stddev
+    )
+    draws = outputs_of(lambda draw: layer.sample(tf.stack([tf.constant(5, tf.int64), draw])))
+    mean, scale = layer.mean.numpy(), np.logaddexp(0, layer.rho.numpy())
+    ratio = (
+        scipy.stats.norm.logpdf(draws, mean, scale)
+        - scipy.stats.norm.logpdf(draws, 0, prior_stddev)
+    ).sum(axis=(1, 2))
+    error = ratio.std(ddof=1) / np.sqrt(DRAWS)
+    assert abs(layer.kl().numpy() - ratio.mean()) < ERRORS * error
+    assert error < 0.02 * layer.kl().numpy()  # the comparison can tell a wrong KL
+
+
+def test_a_posterior_without_width_has_finite_kl_and_gradient():
+    layer = with_posterior(Flipout, np.zeros((2, 1)), np.ones((2, 1)))
+    layer.rho.assign([[-200.0], [-1000.0]])
+    with tf.GradientTape() as tape:
+        kl = layer.kl()
+    assert kl.numpy() == pytest.approx(2 * (23 * np.log(2) - 0.5), rel=1e-5)  # floor 2^-23
+    assert np.isfinite(tape.gradient(kl, layer.rho)).all()
+
+
+def test_a_deterministic_layer_has_no_kl():
+    layer = Deterministic("a", DENSE, seed())
+    assert layer.kl().numpy() == 0.0
+    assert not layer.bayesian
+    np.testing.assert_array_equal(layer.sample(seed(1)), layer.sample(seed(2)))
+
+
+# --- against TFP's layers -------------------------------------------------------------------------
+
+
+TFP_LAYERS = [
+    (Flipout, DENSE, tfp.layers.DenseFlipout),
+    (Reparameterization, DENSE, tfp.layers.DenseReparameterization),
+    (Flipout, CONVOLUTION, tfp.layers.Convolution2DFlipout),
+    (Reparameterization, CONVOLUTION, tfp.layers.Convolution2DReparameterization),
+]
+
+
+@pytest.mark.parametrize(
+    ("kind", "kernel_shape", "tfp_layer"), TFP_LAYERS, ids=[row[2].__name__ for row in TFP_LAYERS]
+)
+def test_outputs_have_the_mean_and_variance_of_tfps_layer(kind, kernel_shape, tfp_layer):
+    layer = make(kind, kernel_shape)
+    inputs = inputs_of(kernel_shape)
+    size = {} if len(kernel_shape) == 2 else {"kernel_size": 3, "padding": "same"}
+    tf.random.set_seed(0)
+    theirs = tfp_layer(kernel_shape[-1], **size)
+    theirs(inputs)
+    loc, untransformed_scale, bias = theirs.trainable_variables
+    loc.assign(layer.mean)
+    untransformed_scale.assign(layer.rho)
+    bias.assign(tf.zeros_like(bias))
+    theirs(inputs)
+    assert layer.kl().numpy() == pytest.approx(theirs.losses[0].numpy(), rel=1e-5)
+
+    own = outputs_of(lambda draw: layer(inputs, tf.stack([tf.constant(7, tf.int64), draw])))
+    other = outputs_of(lambda _: theirs(inputs))
+
+    # Every output is normal, with this mean and variance, under both estimators.
+    mean = layer.apply(inputs, layer.mean).numpy()
+    variance = layer.apply(inputs**2, layer.posterior.variance()).numpy()
+    for outputs in (own, other):
+        assert np.abs((outputs.mean(0) - mean) / np.sqrt(variance / DRAWS)).max() < ERRORS
+        # A normal sample variance's relative standard error is sqrt(2 / (draws - 1)).
+        relative = outputs.var(0, ddof=1) / variance - 1
+        assert np.abs(relative).max() < ERRORS * np.sqrt(2 / (DRAWS - 1))
+    difference = (own.mean(0) - other.mean(0)) / np.sqrt(2 * variance / DRAWS)
+    assert np.abs(difference).max() < ERRORS
+    ratio = own.var(0, ddof=1) / other.var(0, ddof=1) - 1
+    assert np.abs(ratio).max() < ERRORS * np.sqrt(4 / (DRAWS - 1))
+
+
+# --- what is shared between a batch's examples ----------------------------------------------------
+
+
+@pytest.mark.parametrize("kernel_shape", [DENSE, CONVOLUTION])
+def test_flipouts_perturbations_are_uncorrelated_between_equal_examples(kernel_shape):
+    layer = make(Flipout, kernel_shape)
+    inputs = np.repeat(inputs_of(kernel_shape, batch=1), 4, axis=0)
+    outputs = outputs_of(lambda draw: layer(inputs, tf.stack([tf.constant(9, tf.int64), draw])))
+    perturbations = outputs - layer.apply(inputs, layer.mean).numpy()
+    for one, other in itertools.combinations(range(4), 2):
+        products = perturbations[:, one] * perturbations[:, other]
+        errors = products.std(axis=0, ddof=1) / np.sqrt(DRAWS)
+        assert np.abs(products.mean(axis=0) / errors).max() < ERRORS
+        # Wholly shared, the mean would be the variance: far outside these bounds.
+        assert (ERRORS * errors < 0.5 * perturbations.var(axis=(0, 1))).all()
+
+
+@pytest.mark.parametrize("kernel_shape", [DENSE, CONVOLUTION])
+def test_reparameterizations_perturbation_is_shared_exactly(kernel_shape):
+    layer = make(Reparameterization, kernel_shape)
+    inputs = np.repeat(inputs_of(kernel_shape, batch=1), 4, axis=0)
+    outputs = layer(inputs, seed(1)).numpy()
+    assert (outputs == outputs[:1]).all()
+    np.testing.assert_array_equal(outputs, layer.apply(inputs, layer.sample(seed(1))))
+
+
+@pytest.mark.parametrize("kernel_shape", [DENSE, CONVOLUTION])
+def test_flipout_is_a_kernel_of_its_own_for_every_example(kernel_shape):
+    # Wen et al. 2018: example n sees mean + perturbation * (r_n s_n^T).
+    layer, inputs = make(Flipout, kernel_shape), inputs_of(kernel_shape)
+    perturbation = layer.sample(seed()) - layer.mean
+    inner = [1] * (len(kernel_shape) - 2)
+    signs_in = layers.random_signs(
+        [3, *inner, kernel_shape[-2]], layers.substream(seed(), layers.SIGN_IN)
+    )
+    signs_out = layers.random_signs(
+        [3, *inner, kernel_shape[-1]], layers.substream(seed(), layers.SIGN_OUT)
+    )
+    by_example = [
+        layer.apply(
+            inputs[n : n + 1],
+            layer.mean
+            + perturbation
+            * tf.reshape(signs_in[n], [*inner, -1, 1])
+            * tf.reshape(signs_out[n], [*inner, 1, -1]),
+        )
+        for n in range(3)
+    ]
+    np.testing.assert_allclose(layer(inputs, seed()), tf.concat(by_example, 0), atol=1e-5)
+
+
+@pytest.mark.parametrize("kernel_shape", [DENSE, CONVOLUTION])
+@pytest.mark.parametrize("kind", [Flipout, Reparameterization])
+def test_the_kernels_of_a_batch_are_those_of_the_call(kind, kernel_shape):
+    layer, inputs = make(kind, kernel_shape), inputs_of(kernel_shape)
+    kernel = layer.batch_kernel(3, seed())
+    shared = kind is Reparameterization
+    assert kernel.shape == kernel_shape if shared else (3, *kernel_shape)
+    outputs = [
+        layer.apply(inputs[n : n + 1], kernel if shared else kernel[n]) for n in range(len(inputs))
+    ]
+    np.testing.assert_allclose(layer(inputs, seed()), tf.concat(outputs, 0), atol=1e-5)
+
+
+# --- the arithmetic beneath -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("prior_stddev", [0.1, 1.0, 3.0])
+def test_kl_and_its_gradients_are_tfps(prior_stddev):
+    rng = np.random.default_rng(0)
+    mean = tf.constant(rng.normal(size=(40, 5)), tf.float32)
+    stddev = tf.constant(np.exp(rng.normal(-2, 2, size=(40, 5))), tf.float32)
+    found = []
+    for kl in (
+        lambda: layers.normal_kl(mean, stddev, prior_stddev),
+        lambda: tf.reduce_sum(
+            tfp.distributions.kl_divergence(
+                tfp.distributions.Normal(mean, stddev), tfp.distributions.Normal(0.0, prior_stddev)
+            )
+        ),
+    ):
+        with tf.GradientTape() as tape:
+            tape.watch([mean, stddev])
+            value = 3.0 * kl()
+        found.append([value, *tape.gradient(value, [mean, stddev])])
+    for own, theirs in zip(*found, strict=True):
+        np.testing.assert_allclose(own, theirs, rtol=1e-4, atol=1e-4)
+
+
+def test_softplus_and_its_gradient_are_tensorflows():
+    x = tf.constant([-200.0, -90.0, -20.0, -3.0, 0.0, 3.0, 15.9, 19.9, 20.1, 90.0, 1e6])
+    found = []
+    for function in (layers.softplus, tf.math.softplus):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            value = function(x)
+        found.append([value, tape.gradient(value, x)])
+    for own, theirs in zip(*found, strict=True):
+        np.testing.assert_allclose(own, theirs, rtol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(50_001,), (5, 5, 1, 64)])
+def test_draws_are_standard_normal(shape):
+    draws = np.concatenate(
+        [layers.standard_normal(shape, seed(8, n)).numpy().ravel() for n in range(20)]
+    )
+    assert draws.dtype == np.float32
+    assert np.isfinite(draws).all()
+    assert scipy.stats.kstest(draws, "norm").pvalue > 1e-3
+    # The transform makes them in pairs, the one's sine and the other's cosine.
+    first, second = draws[: len(draws) // 2], draws[-(len(draws) // 2) :]
+    for one, other in ((first, second), (first**2, second**2)):
+        assert abs(np.corrcoef(one, other)[0, 1]) < ERRORS / np.sqrt(len(first))
+
+
+def test_the_largest_of_four_passes_its_gradient_to_the_first_of_equals():
+    four = [
+        tf.constant(x) for x in ([1.0, 0, 5, 2], [1.0, 3, 5, 2], [0.0, 3, 5, 4], [1.0, 1, 5, 4])
+    ]
+    with tf.GradientTape() as tape:
+        tape.watch(four)
+        largest = layers.largest_of_four(*four)
+        value = tf.reduce_sum(largest * [1.0, 2, 3, 4])
+    np.testing.assert_array_equal(largest, [1, 3, 5, 4])
+    np.testing.assert_array_equal(
+        tape.gradient(value, four),
+        [[1, 0, 3, 0], [0, 2, 0, 0], [0, 0, 0, 4], [0, 0, 0, 0]],
+    )
+
+
+def test_signs_are_fair_and_independent():
+    signs = layers.random_signs([20000, 3], seed()).numpy()
+    assert set(np.unique(signs)) == {-1.0, 1.0}
+    error = ERRORS / np.sqrt(20000)
+    assert np.abs(signs.mean(axis=0)).max() < error
+    assert np.abs(signs.T @ signs / 20000 - np.eye(3)).max() < error
+
+
+# --- seeds ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [Reparameterization, Flipout])
+@pytest.mark.parametrize("kernel_shape", [DENSE, CONVOLUTION])
+def test_one_seed_gives_one_output_bit_by_bit(kind, kernel_shape):
+    layer, inputs = make(kind, kernel_shape), inputs_of(kernel_shape)
+    first = layer(inputs, seed(3, 4)).numpy()
+    layer(inputs, seed(3, 5))
+    tf.random.set_seed(99)
+    tf.random.normal([10])
+    np.testing.assert_array_equal(layer(inputs, seed(3, 4)), first)
+    np.testing.assert_array_equal(make(kind, kernel_shape)(inputs, seed(3, 4)), first)
+    assert (layer(inputs, seed(3, 5)).numpy() != first).all()
+
+
+def test_noise_differs_by_run_purpose_rank_step_and_layer():
+    layer = make(Flipout, (100, 100))
+
+    def noise(run=0, purpose=layers.TRAINING, rank=0, step=0, place=0):
+        at = seed(layers.stream_key(run, purpose, rank), step)
+        draw = layer.sample(layers.substream(at, place * layers.DRAWS_PER_LAYER))
+        return ((draw - layer.mean) / layer.posterior.stddev()).numpy().ravel()
+
+    variants = [
+        noise(),
+        noise(run=1),
+        noise(purpose=layers.PREDICTION),
+        noise(purpose=layers.INITIAL),
+        noise(rank=1),
+        noise(rank=2),
+        noise(step=1),
+        noise(place=1),
+        noise(place=2),
+    ]
+    correlations = np.corrcoef(variants) - np.eye(len(variants))
+    assert np.abs(correlations).max() < ERRORS / np.sqrt(100 * 100)
+    for variant in variants:
+        assert scipy.stats.kstest(variant, "norm").pvalue > 1e-4
+    np.testing.assert_array_equal(noise(rank=1), variants[4])
+
+
+def test_a_layers_kernel_and_signs_use_seeds_that_no_other_layer_has():
+    uses = (layers.KERNEL, layers.SIGN_IN, layers.SIGN_OUT)
+    seeds = [
+        tuple(layers.substream(seed(100, 3), place * layers.DRAWS_PER_LAYER + use).numpy())
+        for place in range(8)
+        for use in uses
+    ]
+    assert len(set(seeds)) == 8 * len(uses)
+    assert {second for _, second in seeds} == {3}
+
+
+def test_stream_keys_are_all_different_and_leave_room():
+    keys = [
+        layers.stream_key(run, purpose, rank)
+        for run in (0, 1, 2, 2**31 - 1)
+        for purpose in (layers.INITIAL, layers.TRAINING, layers.PREDICTION)
+        for rank in range(100)
+    ]
+    assert len(set(keys)) == len(keys)
+    assert min(keys) >= 0
+    assert max(keys) < 2**62
+    # Written down, so that a run of today can be repeated by the library of tomorrow.
+    assert layers.stream_key(0, layers.TRAINING, 1) == 777099559203371091
+
+
+# --- initial values -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [Reparameterization, Flipout])
+def test_posteriors_start_as_tfps(kind):
+    layer = make(kind, (200, 300))
+    mean, rho = layer.mean.numpy().ravel(), layer.rho.numpy().ravel()
+    for values, centre in ((mean, 0.0), (rho, -3.0)):
+        assert abs(values.mean() - centre) < ERRORS * 0.1 / np.sqrt(values.size)
+        assert abs(values.std() - 0.1) < ERRORS * 0.1 / np.sqrt(2 * values.size)
+        assert scipy.stats.kstest(values, "norm", args=(centre, 0.1)).pvalue > 1e-4
+    assert abs(np.corrcoef(mean, rho)[0, 1]) < ERRORS / np.sqrt(mean.size)
+    assert (layer.bias.numpy() == 0).all()
+    np.testing.assert_allclose(layer.posterior.stddev(), np.log1p(np.exp(layer.rho)), rtol=1e-5)
+    assert layer.prior.loc.numpy() == 0.0
+    assert layer.prior.scale.numpy() == 1.0
+
+
+@pytest.mark.parametrize("kernel_shape", [(300, 200), (5, 5, 30, 64)])
+def test_deterministic_kernels_start_as_keras(kernel_shape):
+    layer = Deterministic("a", kernel_shape, seed())
+    keras = tf_keras.initializers.GlorotUniform(seed=1)(kernel_shape).numpy()
+    fans = kernel_shape[-2] + kernel_shape[-1]
+    limit = np.sqrt(6 / (fans * np.prod(kernel_shape[:-2])))
+    for kernel in (layer.kernel.numpy(), keras):
+        assert 0.999 * limit < np.abs(kernel).max() <= limit * (1 + 1e-6)
+    same = scipy.stats.ks_2samp(layer.kernel.numpy().ravel(), keras.ravel())
+    assert same.pvalue > 1e-4
+    assert (layer.bias.numpy() == 0).all()
+
+
+def test_dropout_keeps_the_mean_and_the_share():
+    x = tf.constant(np.random.default_rng(0).uniform(1, 2, size=(400, 500)), tf.float32)
+    for rate in (0.1, 0.5, 0.9):
+        found = layers.dropout(x, rate, seed()).numpy()
+        kept = found != 0
+        np.testing.assert_allclose(found[kept], x.numpy()[kept] / (1 - rate), rtol=1e-6)
+        error = (rate * (1 - rate) / kept.size) ** 0.5  # of a share of so many coins
+        assert abs(kept.mean() - (1 - rate)) < 5 * error
+        assert abs(found.mean() / x.numpy().mean() - 1) < 6 * error / (1 - rate)
+
+
+def test_dropout_masks_of_images_features_and_seeds_are_independent():
+    ones = tf.ones([300, 300])
+    mask, other = (layers.dropout(ones, 0.5, seed(11, n)).numpy() > 0 for n in (0, 1))
+    np.testing.assert_array_equal(mask, layers.dropout(ones, 0.5, seed(11, 0)).numpy() > 0)
+    agree = [mask == other, mask[1:] == mask[:-1], mask[:, 1:] == mask[:, :-1]]
+    for same in agree:
+        assert abs(same.mean() - 0.5) < 5 * 0.5 / same.size**0.5
+
+
+def test_without_dropout_nothing_changes():
+    x = tf.constant([[1.0, -2.0, 0.0]])
+    np.testing.assert_array_equal(layers.dropout(x, 0.0, seed()), x)

@@ -1,0 +1,486 @@
+"""Networks against Keras with the same weights, and parameter counts worked by hand."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tf_keras
+
+from bnnlib import data
+from bnnlib.errors import ExperimentError
+from bnnlib.networks import layers
+from bnnlib.networks import networks as models
+from bnnlib.networks.layers import (
+    DRAWS_PER_LAYER,
+    Deterministic,
+    Flipout,
+    Reparameterization,
+    dropout,
+)
+
+GREY, COLOUR = (28, 28, 1), (32, 32, 3)
+SEED = tf.constant([5, 6], tf.int64)
+
+
+def images_of(shape, batch=4):
+    return np.random.default_rng(2).uniform(size=(batch, *shape)).astype(np.float32)
+
+
+def set_biases(network):
+    """Biases of both signs, without which the order of pooling, bias and ReLU hardly shows."""
+    rng = np.random.default_rng(4)
+    for layer in network.layers:
+        layer.bias.assign(rng.normal(0.0, 0.5, size=layer.bias.shape))
+
+
+# --- what is built --------------------------------------------------------------------------------
+
+
+def kinds(name, image_shape=GREY, **options):
+    return [type(layer) for layer in models.build(name, image_shape, 10, **options).layers]
+
+
+@pytest.mark.parametrize("bayesian_layers", ["auto", "first", "all"])
+@pytest.mark.parametrize("image_shape", [GREY, COLOUR])
+@pytest.mark.parametrize("name", models.BUILDERS)
+def test_every_model_has_the_layers_that_its_name_says(name, image_shape, bayesian_layers):
+    network = models.build(name, image_shape, 7, bayesian_layers=bayesian_layers)
+    family, structure, *estimator = name.split("_")
+    posterior = {"flip": Flipout, "nonflip": Reparameterization}.get("".join(estimator))
+    assert (posterior is None) == (family == "CNN")
+    num_layers = 8 if structure == "VGG" else 2
+    num_bayesian = num_layers if bayesian_layers == "all" else 1
+    if bayesian_layers == "auto" and structure == "VGG":
+        num_bayesian = num_layers
+    expected = [posterior] * num_bayesian + [Deterministic] * (num_layers - num_bayesian)
+    if posterior is None:
+        expected = [Deterministic] * num_layers
+    assert [type(layer) for layer in network.layers] == expected
+    assert network.is_bayesian == (family == "BNN")
+    dimensions = [len(layer.kernel_shape) for layer in network.layers]
+    assert dimensions == {"conv": [4, 2], "FC": [2, 2], "VGG": [4] * 6 + [2, 2]}[structure]
+
+    logits = network(images_of(image_shape, batch=2), SEED)
+    assert logits.shape == (2, 7)
+    assert logits.dtype == tf.float32
+    assert np.isfinite(logits).all()
+    kl = network.kl().numpy()
+    assert kl == pytest.approx(sum(layer.kl().numpy() for layer in network.layers), rel=1e-6)
+    assert (kl > 0) == network.is_bayesian
+
+
+def test_the_six_are_the_studys():
+    assert set(models.SIX) < set(models.BUILDERS)
+    assert [name for name in models.BUILDERS if "VGG" not in name] == list(models.SIX)
+
+
+# Biases count once, posterior kernels twice (mean and rho).
+COUNTS = {
+    # 5x5 kernels, 64 filters; pooled to 14x14 or 16x16; dense to ten classes.
+    ("CNN_conv", GREY): [25 * 1 * 64 + 64, 14 * 14 * 64 * 10 + 10],
+    ("CNN_conv", COLOUR): [25 * 3 * 64 + 64, 16 * 16 * 64 * 10 + 10],
+    ("BNN_conv_flip", GREY): [2 * 1600 + 64, 125450],
+    ("BNN_conv_nonflip", COLOUR): [2 * 4800 + 64, 163850],
+    ("CNN_FC", GREY): [784 * 64 + 64, 64 * 10 + 10],
+    ("BNN_FC_flip", GREY): [2 * 50176 + 64, 650],
+    ("BNN_FC_nonflip", COLOUR): [2 * 3072 * 64 + 64, 650],
+    # 3x3 kernels; 28 or 32 pixels become 4 in three poolings that round up.
+    ("CNN_VGG", COLOUR): [896, 9248, 18496, 36928, 73856, 147584, 2048 * 128 + 128, 1290],
+    ("CNN_VGG", GREY): [320, 9248, 18496, 36928, 73856, 147584, 2048 * 128 + 128, 1290],
+    ("BNN_VGG_flip", GREY): [
+        *(608, 18464, 36928, 73792, 147584, 295040),
+        *(2 * 2048 * 128 + 128, 2 * 1280 + 10),
+    ],
+}
+
+
+@pytest.mark.parametrize(("name", "image_shape"), COUNTS)
+def test_parameter_counts_by_hand(name, image_shape):
+    network = models.build(name, image_shape, 10)
+    rows = models.summary(network)
+    assert [row["parameters"] for row in rows] == COUNTS[name, image_shape]
+    assert sum(weight.size for weight in network.weights().values()) == sum(
+        COUNTS[name, image_shape]
+    )
+    assert [row["type"] for row in rows] == [kind.__name__ for kind in kinds(name, image_shape)]
+
+
+def test_summary_by_hand():
+    assert models.summary(models.build("BNN_conv_flip", GREY, 10)) == [
+        {
+            "layer": "layer0_convolution",
+            "type": "Flipout",
+            "kernel": (5, 5, 1, 64),
+            "parameters": 3264,
+        },
+        {
+            "layer": "layer1_dense",
+            "type": "Deterministic",
+            "kernel": (12544, 10),
+            "parameters": 125450,
+        },
+    ]
+
+
+def test_prior_stddev_reaches_every_posterior():
+    network = models.build("BNN_VGG_flip", GREY, 10, prior_stddev=0.25)
+    assert {float(layer.prior.scale) for layer in network.layers} == {0.25}
+
+
+def test_unknown_names_are_refused():
+    with pytest.raises(
+        ExperimentError, match=r"^BNN_conv_flop: no such model; did you mean BNN_conv_flip\?"
+    ):
+        models.build("BNN_conv_flop", GREY, 10)
+    with pytest.raises(ExperimentError, match=r"^lenet: no such model; Known: BNN_conv_flip, "):
+        models.build("lenet", GREY, 10)
+    with pytest.raises(ExperimentError, match="'last': expected auto, first or all"):
+        models.build("BNN_FC_flip", GREY, 10, bayesian_layers="last")
+
+
+# --- what is computed -----------------------------------------------------------------------------
+
+
+def keras_twin(name, image_shape):
+    """The usual order, convolution - bias - ReLU - pooling, in Keras' layers."""
+    keras = tf_keras.layers
+    pool = keras.MaxPooling2D(2, padding="same")
+    if name == "CNN_VGG":
+        hidden = [
+            layer
+            for filters in (32, 64, 128)
+            for layer in (
+                keras.Conv2D(filters, 3, padding="same", activation="relu"),
+                keras.Conv2D(filters, 3, padding="same", activation="relu"),
+                keras.MaxPooling2D(2, padding="same"),
+            )
+        ]
+        hidden += [keras.Flatten(), keras.Dense(128, activation="relu")]
+    elif name == "CNN_conv":
+        hidden = [
+            keras.Conv2D(64, 5, padding="same", activation="relu"),
+            pool,
+            keras.Flatten(),
+        ]
+    else:
+        hidden = [keras.Flatten(), keras.Dense(64, activation="relu")]
+    return tf_keras.Sequential([keras.InputLayer(image_shape), *hidden, keras.Dense(10)])
+
+
+@pytest.mark.parametrize("image_shape", [GREY, COLOUR, (7, 9, 2)])
+@pytest.mark.parametrize("name", ["CNN_conv", "CNN_FC", "CNN_VGG"])
+def test_pooling_before_bias_and_relu_is_the_usual_network(name, image_shape):
+    network, twin = models.build(name, image_shape, 10), keras_twin(name, image_shape)
+    set_biases(network)
+    twin.set_weights([w for layer in network.layers for w in (layer.kernel, layer.bias)])
+    images = images_of(image_shape)
+    expected = twin(images).numpy()
+    np.testing.assert_allclose(network(images, SEED), expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        network.predict(images, network.sample(SEED)), expected, rtol=1e-4, atol=1e-5
+    )
+
+    # And so are its gradients, where pooling's tied maxima would show.
+    labels = np.arange(4)
+    with tf.GradientTape(persistent=True) as tape:
+        ours, theirs = (
+            tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits))
+            for logits in (network(images, SEED), twin(images))
+        )
+    own = [w for layer in network.layers for w in (layer.kernel, layer.bias)]
+    for gradient, keras_gradient in zip(
+        tape.gradient(ours, own), tape.gradient(theirs, twin.trainable_variables), strict=True
+    ):
+        np.testing.assert_allclose(gradient, keras_gradient, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["BNN_conv_nonflip", "BNN_FC_nonflip"])
+def test_a_training_draw_of_reparameterization_is_a_prediction_with_that_draw(name):
+    network = models.build(name, GREY, 10, bayesian_layers="all")
+    set_biases(network)
+    images = images_of(GREY)
+    np.testing.assert_allclose(
+        network(images, SEED), network.predict(images, network.sample(SEED)), rtol=1e-4, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("name", ["BNN_conv_flip", "BNN_conv_nonflip", "BNN_FC_flip"])
+def test_logits_follow_from_the_seed_alone(name):
+    network, images = models.build(name, GREY, 10), images_of(GREY)
+    first = network(images, SEED).numpy()
+    other = network(images, SEED + 1).numpy()
+    assert (other != first).all()
+    np.testing.assert_array_equal(network(images, SEED), first)
+
+
+def test_layers_draw_different_noise_of_one_seed():
+    # Two layers of one shape, 64 x 64: with the same noise their draws would be equal.
+    network = models.build("BNN_FC_flip", (8, 8, 1), 64, bayesian_layers="all")
+    draws = [
+        ((draw - layer.mean) / layer.posterior.stddev()).numpy().ravel()
+        for layer, draw in zip(network.layers, network.sample(SEED), strict=True)
+    ]
+    assert abs(np.corrcoef(draws)[0, 1]) < 5 / 64
+    means = [layer.mean.numpy().ravel() for layer in network.layers]
+    assert abs(np.corrcoef(means)[0, 1]) < 5 / 64
+
+
+def test_an_images_prediction_does_not_depend_on_its_batch():
+    network, images = models.build("BNN_conv_flip", GREY, 10), images_of(GREY)
+    kernels = network.sample(SEED)
+    alone = tf.concat([network.predict(images[n : n + 1], kernels) for n in range(4)], 0)
+    np.testing.assert_allclose(network.predict(images, kernels), alone, rtol=1e-4, atol=1e-6)
+
+
+# --- weights --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", models.BUILDERS)
+def test_initial_weights_follow_from_the_seed(name):
+    one, same, other = (models.build(name, GREY, 10, seed=seed).weights() for seed in (3, 3, 4))
+    for key, value in one.items():
+        np.testing.assert_array_equal(same[key], value)
+        if not key.endswith("bias"):
+            assert (other[key] != value).mean() > 0.99
+
+
+@pytest.mark.parametrize("name", models.BUILDERS)
+def test_weights_are_all_that_a_network_is(name):
+    network = models.build(name, GREY, 10, seed=1)
+    set_biases(network)
+    weights = network.weights()
+    assert len(weights) == len(network.trainable_variables)
+    other = models.build(name, GREY, 10, seed=2)
+    images = images_of(GREY)
+    assert (other(images, SEED).numpy() != network(images, SEED).numpy()).all()
+    other.load_weights(weights)
+    np.testing.assert_array_equal(other(images, SEED), network(images, SEED))
+    assert other.kl().numpy() == network.kl().numpy()
+    for key, value in other.weights().items():
+        np.testing.assert_array_equal(value, weights[key])
+
+
+def test_weights_have_the_names_of_their_layers():
+    assert set(models.build("BNN_FC_flip", GREY, 10).weights()) == {
+        *("layer0/mean", "layer0/rho", "layer0/bias"),
+        *("layer1/kernel", "layer1/bias"),
+    }
+
+
+def test_weights_are_copies():
+    network = models.build("CNN_FC", GREY, 10)
+    before = network.weights()
+    kept = before["layer1/bias"].copy()
+    network.layers[1].bias.assign_add(tf.ones(10))
+    np.testing.assert_array_equal(before["layer1/bias"], kept)
+
+
+@pytest.mark.parametrize(
+    ("name", "image_shape", "message"),
+    [
+        ("CNN_FC", GREY, r"'layer0/kernel', 'layer0/mean', 'layer0/rho'.* of another network$"),
+        ("BNN_FC_flip", COLOUR, r"^layer0/mean has shape \(3072, 64\).*expects \(784, 64\)"),
+        ("BNN_conv_flip", GREY, r"has shape .*the network BNN_FC_flip expects"),
+    ],
+)
+def test_another_networks_weights_are_refused_and_nothing_is_set(name, image_shape, message):
+    network = models.build("BNN_FC_flip", GREY, 10)
+    before = network.weights()
+    wrong = models.build(name, image_shape, 10, seed=9).weights()
+    with pytest.raises(ExperimentError, match=message):
+        network.load_weights(wrong)
+    for key, value in network.weights().items():
+        np.testing.assert_array_equal(value, before[key])
+
+
+def test_weights_with_one_wrong_shape_set_nothing():
+    network = models.build("CNN_FC", GREY, 10)
+    before = network.weights()
+    wrong = {key: value + 1 for key, value in before.items()}
+    wrong["layer1/kernel"] = np.zeros((64, 9), np.float32)
+    with pytest.raises(ExperimentError, match=r"^layer1/kernel has shape \(64, 9\)"):
+        network.load_weights(wrong)
+    for key, value in network.weights().items():
+        np.testing.assert_array_equal(value, before[key])
+
+
+# --- inputs ---------------------------------------------------------------------------------------
+
+
+def test_inputs_are_scaled_and_centred():
+    dataset = data.load("tiny")
+    images = np.zeros((2, *GREY), np.uint8)
+    images[1] = 51
+    inputs = models.to_inputs(tf.constant(images), dataset).numpy()
+    assert inputs.dtype == np.float32
+    np.testing.assert_allclose(inputs[0], 0.0)
+    np.testing.assert_allclose(inputs[1], 0.2, rtol=1e-6)
+
+    mean_image = np.linspace(0, 1, 784, dtype=np.float32).reshape(GREY)
+    centred = dataclasses.replace(dataset, mean_image=mean_image)
+    inputs = models.to_inputs(tf.constant(images), centred).numpy()
+    np.testing.assert_allclose(inputs, [0.0 - mean_image, 0.2 - mean_image], atol=1e-7)
+
+    floating = dataclasses.replace(dataset, scale=1.0)
+    values = np.full((1, *GREY), 3.5, np.float64)
+    np.testing.assert_array_equal(models.to_inputs(values, floating), values.astype(np.float32))
+
+
+@pytest.mark.parametrize("name", ["tiny", "tiny_cifar10"])
+def test_a_data_sets_own_mean_image_centres_its_inputs(name):
+    dataset = data.load(name, subtract_mean=True)
+    inputs = models.to_inputs(dataset.x_train, dataset).numpy()
+    assert np.abs(inputs.mean(axis=0)).max() < 1e-5
+    assert inputs.std() > 0.1
+
+
+# --- dropout --------------------------------------------------------------------------------------
+
+
+def test_dropout_in_a_dense_network_by_hand():
+    network = models.build("CNN_FC", GREY, 10, dropout=0.4)
+    set_biases(network)
+    images = images_of(GREY)
+    first, last = network.layers
+    hidden = np.maximum(images.reshape(4, -1) @ first.kernel.numpy() + first.bias.numpy(), 0)
+    mask_seed = SEED + tf.constant([DRAWS_PER_LAYER, 0], tf.int64)  # of layer 1; layer 0 has none
+    dropped = dropout(tf.constant(hidden), 0.4, mask_seed).numpy()
+    logits = dropped @ last.kernel.numpy() + last.bias.numpy()
+    for found in (network(images, SEED), network.predict(images, network.sample(SEED), SEED)):
+        np.testing.assert_allclose(found, logits, atol=1e-5)
+    assert 0.2 < (dropped[hidden > 0] == 0).mean() < 0.6
+
+
+@pytest.mark.parametrize("name", ["CNN_conv", "CNN_FC"])
+def test_the_mean_over_masks_is_the_network_without_dropout(name):
+    """Its last layer is linear, and no other has dropout before it."""
+    network = models.build(name, GREY, 10, seed=3, dropout=0.5)
+    plain = models.build(name, GREY, 10, seed=3)
+    set_biases(network)
+    set_biases(plain)
+    image = images_of(GREY, batch=1)
+    draws = network(np.repeat(image, 2000, axis=0), SEED).numpy()
+    error = draws.std(axis=0) / 2000**0.5
+    assert (error > 0).all()
+    assert (np.abs(draws.mean(axis=0) - plain(image, SEED).numpy()[0]) < 5 * error).all()
+
+
+def test_every_later_dense_layer_has_masks_of_its_own(monkeypatch):
+    seen = []
+
+    def spy(x, rate, seed):
+        seen.append((tuple(x.shape), rate, tuple(seed.numpy())))
+        return x
+
+    monkeypatch.setattr(models, "dropout", spy)
+    network = models.build("CNN_VGG", COLOUR, 10, dropout=0.2)
+    network(images_of(COLOUR), SEED)
+    assert [(shape, rate) for shape, rate, _ in seen] == [((4, 2048), 0.2), ((4, 128), 0.2)]
+    assert len({seed for *_, seed in seen}) == 2
+
+
+def test_dropout_makes_a_deterministic_network_stochastic_and_keeps_its_weights():
+    plain, dropped = (models.build("CNN_conv", GREY, 10, seed=3, dropout=d) for d in (0.0, 0.1))
+    assert (plain.is_bayesian, plain.is_stochastic) == (False, False)
+    assert (dropped.is_bayesian, dropped.is_stochastic) == (False, True)
+    bayesian = models.build("BNN_conv_flip", GREY, 10)
+    assert (bayesian.is_bayesian, bayesian.is_stochastic) == (True, True)
+    for name, value in plain.weights().items():
+        np.testing.assert_array_equal(dropped.weights()[name], value)
+
+
+@pytest.mark.parametrize("name", [name for name in models.BUILDERS if name.startswith("BNN")])
+def test_dropout_is_refused_for_bayesian_networks(name):
+    with pytest.raises(ExperimentError, match=r"dropout = 0\.1: .* twin, CNN_(conv|FC|VGG)$"):
+        models.build(name, GREY, 10, dropout=0.1)
+
+
+# --- unfolded images ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("image_shape", [GREY, COLOUR, (8, 6, 2), (7, 9, 2), (8, 8, 6)])
+@pytest.mark.parametrize("name", ["BNN_conv_flip", "CNN_conv", "BNN_FC_flip", "CNN_VGG"])
+def test_which_networks_unfold_images(name, image_shape):
+    network = models.build(name, image_shape, 10)
+    # By convolution and pooling only, of even sizes, and where patches are not too many.
+    fits = image_shape in (GREY, COLOUR, (8, 6, 2))
+    assert network.unfolds(tf.zeros([1, *image_shape])) == (fits and "conv" in name)
+
+
+@pytest.mark.parametrize("image_shape", [GREY, COLOUR, (8, 6, 2)])
+def test_windows_have_the_logits_of_their_images(image_shape):
+    network = models.build("BNN_conv_flip", image_shape, 10)
+    set_biases(network)
+    images = images_of(image_shape)
+    images[0] = 0.0  # blank
+    images[1] = 0.25  # uniform within, not at the padded edge
+    images[2, : image_shape[0] // 2] = 0.25
+    kernels = network.sample(SEED)
+    windows = network.windows(tf.constant(images))
+    expected = network.predict(images, kernels)
+    np.testing.assert_allclose(network.predict(windows, kernels), expected, atol=2e-5)
+    assert windows.first.shape[0] < windows.row_of.shape[0] == len(images) * np.prod(windows.side)
+
+
+@pytest.mark.parametrize("name", ["BNN_conv_flip", "BNN_conv_nonflip", "CNN_conv"])
+@pytest.mark.parametrize("image_shape", [GREY, COLOUR])
+def test_unfolded_training_is_the_layers_convolution_and_pooling(name, image_shape):
+    network = models.build(name, image_shape, 10)
+    set_biases(network)
+    images = tf.constant(images_of(image_shape))
+    first, last = network.layers
+
+    def by_layers():
+        pooled = layers.max_pool(first(images, SEED)) + first.bias
+        flat = tf.reshape(tf.nn.relu(pooled), [len(images), -1])
+        return tf.matmul(flat, last.kernel) + last.bias
+
+    found = []
+    for logits_of in (lambda: network(images, SEED), by_layers):
+        with tf.GradientTape() as tape:
+            logits = logits_of()
+            loss = tf.reduce_sum(tf.square(logits))
+        found.append([logits, *tape.gradient(loss, first.trainable_variables)])
+    for unfolded, plain in zip(*found, strict=True):
+        scale = np.abs(plain).max()
+        np.testing.assert_allclose(unfolded / scale, plain / scale, atol=2e-5)
+
+
+# ------------------------------------------------------------------------------------------ names
+
+
+def test_variants_follow_their_network_and_own_models_come_last():
+    names = ["mine ensemble(2)", "CNN_FC ensemble(3)", "mine", "CNN_FC", "BNN_FC_flip", "CNN_FC"]
+    assert models.in_order(names) == [
+        "BNN_FC_flip",
+        "CNN_FC",
+        "CNN_FC ensemble(3)",
+        "mine",
+        "mine ensemble(2)",
+    ]
+    assert models.in_order(reversed(list(models.BUILDERS))) == list(models.BUILDERS)
+
+
+@pytest.mark.parametrize(
+    ("name", "network"),
+    [
+        ("CNN_FC", "CNN_FC"),
+        ("CNN_FC ensemble(5)", "CNN_FC"),
+        ("CNN_FC dropout(0.1) ensemble(5)", "CNN_FC"),
+        ("my own network", "my own network"),
+        ("my own network ensemble(2)", "my own network"),
+    ],
+)
+def test_the_network_of_a_variant(name, network):
+    assert models.network_of(name) == network
+
+
+def test_twins():
+    pairs = {name: models.twin(name) for name in models.BUILDERS}
+    assert pairs["BNN_conv_flip"] == pairs["BNN_conv_nonflip"] == "CNN_conv"
+    assert pairs["BNN_FC_flip"] == "CNN_FC"
+    assert pairs["BNN_VGG_flip"] == "CNN_VGG"
+    assert pairs["CNN_FC"] is None
+    assert models.twin("BNN_FC_flip ensemble(2)") is None
+    assert models.twin("BNN_of_mine") is None

@@ -1,0 +1,371 @@
+"""Every notebook of the repository is executed on tiny data, and stored as the rules say.
+
+`01_train` runs here alone: under papermill's own kernel engine, and cell by cell in a live kernel
+as JupyterLab does it. The study of the fixture has run it at 2 ranks under the engine spmd.
+"""
+
+import dataclasses
+import json
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from jupyter_client.manager import start_new_kernel
+
+from bnnlib.experiment import Experiment
+from bnnlib.record import run as results
+
+ROOT = Path(__file__).parents[2]
+# Stored notebooks wherever they lie; those below runs/ are executed copies.
+NOTEBOOKS = sorted(
+    path
+    for folder in ROOT.iterdir()
+    if folder.is_dir() and not folder.name.startswith(".") and folder.name != "runs"
+    for path in folder.rglob("*.ipynb")
+    if ".ipynb_checkpoints" not in path.parts
+)
+TRAIN = ROOT / "notebooks" / "01_train.ipynb"
+
+# The first test that asks for the study waits for six trainings.
+pytestmark = pytest.mark.timeout(960)
+
+
+def alone(launch, study, folder: Path) -> Path:
+    """01_train as the README runs it alone, under papermill's own kernel engine."""
+    folder /= "new"  # `rank0:` makes it, which papermill itself does not
+    executed = folder / "train.ipynb"
+    parameters = ["-f", "jobs/params/tiny.yaml", "-p", "model", "BNN_FC_flip"]
+    output = f"rank0:{executed}"
+    done = launch("papermill", TRAIN, output, *parameters, "-p", "run_dir", folder)
+    assert done.returncode == 0, done.stderr
+    return executed
+
+
+def watched(launch, study, folder: Path) -> Path:
+    """04_interactive on two engines, with the parameters that one run of the study has."""
+    executed, first = folder / "interactive.ipynb", folder / "first"
+    tiny = yaml.safe_load((ROOT / "jobs" / "params" / "tiny.yaml").read_text())
+    ours = {name: tiny.pop(name) for name in ("dataset", "epochs", "batch_size", "log_every")}
+    ours |= {"test_draws": tiny.pop("test_draws"), "others": tiny}
+    ours |= {"model": "BNN_FC_flip", "run_dir": str(first), "more_epochs": 1}
+    words = ("papermill", ROOT / "notebooks" / "04_interactive.ipynb", executed)
+    done = launch(*words, "-y", json.dumps(ours), timeout=300)
+    assert done.returncode == 0, done.stderr
+    return executed
+
+
+def inside(launch, study, folder: Path) -> Path:
+    """05_draws on one of the study's runs, its figures elsewhere."""
+    executed = folder / "draws.ipynb"
+    run = study.runs / "BNN_FC_flip"
+    parameters = ["-p", "run", run, "-p", "figures", folder, "-p", "draws", "5"]
+    done = launch("papermill", ROOT / "notebooks" / "05_draws.ipynb", executed, *parameters)
+    assert done.returncode == 0, done.stderr
+    return executed
+
+
+# How each notebook is executed; a notebook that is missing here fails a test.
+HOW: dict[str, Callable[..., Path]] = {
+    "01_train.ipynb": alone,
+    "02_calibration.ipynb": lambda launch, study, folder: study.runs / "02_calibration.ipynb",
+    "03_scaling.ipynb": lambda launch, study, folder: (
+        study.root / "runs" / "scaling_tiny" / "03_scaling.ipynb"
+    ),
+    "04_interactive.ipynb": watched,
+    "05_draws.ipynb": inside,
+}
+
+
+@pytest.fixture(scope="session")
+def executed(launch, study, tmp_path_factory) -> dict[str, Path]:
+    """The executed copy of each notebook."""
+    return {
+        name: run(launch, study, tmp_path_factory.mktemp(Path(name).stem))
+        for name, run in HOW.items()
+    }
+
+
+def read(path: Path):
+    return nbformat.read(path, as_version=4)
+
+
+def outputs(nb) -> list:
+    return [output for cell in nb.cells for output in cell.get("outputs", [])]
+
+
+def of_type(nb, mime: str) -> list[str]:
+    """The content of every output that has a representation of this type."""
+    return [o.data[mime] for o in outputs(nb) if mime in o.get("data", {})]
+
+
+def text(nb, stream: str) -> str:
+    return "".join(o.text for o in outputs(nb) if o.get("name") == stream)
+
+
+# ----------------------------------------------------------------------------------------- stored
+
+
+def test_every_notebook_has_a_way_to_be_executed():
+    assert [path.name for path in NOTEBOOKS] == sorted(HOW)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
+def test_a_notebook_is_stored_without_what_a_run_leaves(path):
+    nb = read(path)
+    nbformat.validate(nb)
+    assert set(nb.metadata) == {"kernelspec", "language_info"}
+    for cell in nb.cells:
+        assert set(cell.metadata) <= {"tags"}
+        if cell.cell_type == "code":
+            assert (cell.outputs, cell.execution_count) == ([], None)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
+def test_a_notebook_starts_with_a_question_and_has_one_parameters_cell(path):
+    nb = read(path)
+    assert nb.cells[0].cell_type == "markdown"
+    assert nb.cells[0].source.startswith(f"# {int(path.name[:2])} ")
+    assert re.search(r"^\*\*Question\.\*\* .*\?$", nb.cells[0].source, re.MULTILINE)
+    tagged = [cell for cell in nb.cells if "parameters" in cell.metadata.get("tags", [])]
+    assert len(tagged) == 1
+    for line in tagged[0].source.splitlines():
+        assert re.fullmatch(r"\w+: \w+(\[\w+\])? = \S.*  # \S.*", line), line
+
+
+def test_the_parameters_cell_is_the_experiment():
+    cells = [c for c in read(TRAIN).cells if "parameters" in c.metadata.get("tags", [])]
+    assert cells[0].source == Experiment.parameters_cell()
+
+
+def test_papermills_help_is_the_manual(launch):
+    done = launch("papermill", "--help-notebook", TRAIN)
+    assert done.returncode == 0, done.stderr
+    manual = " ".join(done.stdout.split())
+    for field in dataclasses.fields(Experiment):
+        default = getattr(Experiment(), field.name)
+        literal = json.dumps(default) if isinstance(default, str | list) else repr(default)
+        meaning = field.metadata["meaning"]
+        assert f" {field.name}: {field.type} (default {literal}) {meaning}" in manual
+
+
+# --------------------------------------------------------------------------------------- executed
+
+
+@pytest.mark.ranks
+@pytest.mark.parametrize("name", sorted(HOW))
+def test_a_notebook_runs_to_its_end(executed, name):
+    nb = read(executed[name])
+    assert not [o for o in outputs(nb) if o.output_type == "error"]
+    assert nb.metadata.papermill.exception is None
+    code = [cell for cell in nb.cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
+
+
+def assert_shows_a_training(nb, ranks: int, steps: int) -> None:
+    """Figures, tables, text and the progress bar are there, each once: no rank but 0 shows any."""
+    figures, tables = of_type(nb, "image/png"), of_type(nb, "text/html")
+    assert len(figures) == len(set(figures)) >= 2  # images of the data set, training curves
+    assert len(tables) == len(set(tables)) >= 2  # the network, the scores
+    for column in ("accuracy", "nll", "brier", "ece", "images_per_second"):
+        assert column in tables[1]
+    shown = text(nb, "stdout")
+    assert shown.count("rank(s) on") == 1
+    assert f"{ranks} rank(s) on" in shown
+    assert shown.count("predictions.npz") == 1
+    bar = text(nb, "stderr").split("\n")[0].split("\r")[-1]  # what JupyterLab shows of it
+    assert re.match(rf"100%\|█+\| {steps}/{steps} \[", bar)
+
+
+@pytest.mark.ranks
+def test_training_alone_under_a_kernel(executed):
+    nb = read(executed["01_train.ipynb"])
+    assert_shows_a_training(nb, ranks=1, steps=16)  # 256 images, 32 a step, 2 epochs
+    record = results.read_record(executed["01_train.ipynb"].parent)
+    assert (record["status"], record["ranks"], record["launcher"]) == ("finished", 1, "alone")
+
+
+@pytest.mark.ranks
+@pytest.mark.parametrize("model", ["CNN_FC", "BNN_conv_flip"])
+def test_training_at_two_ranks(study, model):
+    nb = read(study.runs / model / "train.ipynb")
+    assert not [o for o in outputs(nb) if o.output_type == "error"]
+    assert_shows_a_training(nb, ranks=2, steps=8)
+    record = results.read_record(study.runs / model)
+    assert (record["status"], record["ranks"], record["launcher"]) == ("finished", 2, "mpich")
+    # The notebook's table is the record's.
+    accuracy = f"{record['metrics']['accuracy']:.4f}"
+    assert accuracy in of_type(nb, "text/html")[1]
+
+
+@pytest.mark.ranks
+def test_interactive_training_is_the_batch_run_bit_for_bit(study, executed):
+    batch, ours = study.runs / "BNN_FC_flip", executed["04_interactive.ipynb"].parent / "first"
+    records = [results.read_record(directory) for directory in (batch, ours)]
+    for record in records:
+        assert (record["status"], record["ranks"], record["launcher"]) == ("finished", 2, "mpich")
+        del record["parameters"]["run_dir"]
+        times = ("images_per_second", "train_seconds", "evaluation_seconds")
+        for name in (*times, "step_ms_p10", "step_ms_p50", "step_ms_p90"):
+            assert record["metrics"].pop(name) > 0
+    for key in ("parameters", "threads", "metrics", "evaluation"):
+        assert records[0][key] == records[1][key]
+    lines = [
+        [(line.step, line.loss, line.nll, line.kl) for line in results.read_steps(directory)]
+        for directory in (batch, ours)
+    ]
+    assert lines[0] == lines[1]
+    arrays = [np.load(directory / "predictions.npz") for directory in (batch, ours)]
+    assert arrays[0].files == arrays[1].files
+    for name in arrays[0].files:
+        assert np.array_equal(arrays[0][name], arrays[1][name])
+
+
+@pytest.mark.ranks
+def test_interactive_training_goes_on_with_another_learning_rate(executed):
+    folder = executed["04_interactive.ipynb"].parent
+    first, second = folder / "first", folder / "first-then-0.0001"
+    record = results.read_record(second)
+    assert record["status"] == "finished"
+    assert record["continues"] == {"run": str(first), "step": 8}
+    assert record["parameters"]["learning_rate"] == 0.0001
+    # 8 steps of the first run; 4 more, of which the last closes the epoch.
+    assert [line.step for line in results.read_steps(first)] == [2, 4, 6, 8]
+    assert [line.step for line in results.read_steps(second)] == [10, 12]
+    nb = read(executed["04_interactive.ipynb"])
+    assert len(of_type(nb, "image/png")) == 3  # two trainings, and draws of four images
+    assert any("Training has ended here: 8 steps" in one for one in of_type(nb, "text/markdown"))
+
+
+@pytest.mark.ranks
+def test_the_comparison_shows_the_six_models_and_its_figures(study, executed):
+    nb = read(executed["02_calibration.ipynb"])
+    models = sorted(path.parent.name for path in study.runs.glob("*/run.json"))
+    assert len(models) == 6
+    comparison = of_type(nb, "text/html")[0]
+    for model in models:
+        assert re.search(rf"\b{model}\b", comparison)
+    figures = sorted((study.runs / "figures").glob("*.png"))
+    assert len(of_type(nb, "image/png")) >= len(figures) >= 3
+    for figure in figures:
+        assert figure.with_suffix(".csv").stat().st_size > 0
+        origin = json.loads(figure.with_suffix(".json").read_text())
+        for model in models:
+            assert model in json.dumps(origin)
+
+
+@pytest.mark.ranks
+def test_the_scaling_study_shows_predictions_apart_from_measurements(study, executed):
+    nb = read(executed["03_scaling.ipynb"])
+    figures = {path.stem for path in (study.root / "runs/scaling_tiny/figures").glob("*.png")}
+    assert {"ladder", "breakdown", "theta", "predictions", "calibration_against_ranks"} <= figures
+    predictions = pd.read_csv(study.root / "runs/scaling_tiny/figures/predictions.csv")
+    assert predictions[~predictions.measured].ranks.max() == 4096
+    # Measured is what the records hold, and never more ranks than there are cores.
+    assert set(predictions[predictions.measured].ranks) <= {2}
+    said = "\n".join(of_type(nb, "text/markdown"))
+    assert "no measurement: " in said  # the profiled runs, at least
+    assert "predicted at 4,096 nodes" in said
+
+
+# ------------------------------------------------------------------------------------------- live
+
+
+class Live:
+    """A kernel that cells are sent to one at a time, as JupyterLab does."""
+
+    def __init__(self, folder: Path) -> None:
+        self.manager, self.client = start_new_kernel(startup_timeout=60, cwd=str(folder))
+
+    def run(self, source: str, interrupt_at: str | None = None) -> tuple[str, str, list[dict]]:
+        """Run one cell; interrupt it once it has shown what the pattern finds.
+
+        Returns:
+            The status, all text it showed, and its displays by type.
+        """
+        shown: list[str] = []
+        displays: list[dict] = []
+        interrupted: list[float] = []
+
+        def hook(message) -> None:
+            content = message["content"]
+            if message["msg_type"] == "stream":
+                shown.append(content["text"])
+            elif message["msg_type"] == "error":
+                shown.append("\n".join(content["traceback"]))
+            elif message["msg_type"] in ("display_data", "execute_result"):
+                displays.append(content["data"])
+            if interrupt_at and not interrupted and re.search(interrupt_at, "".join(shown)):
+                interrupted.append(time.monotonic())
+                self.manager.interrupt_kernel()
+
+        reply = self.client.execute_interactive(
+            source, allow_stdin=False, timeout=120, output_hook=hook
+        )
+        return reply["content"]["status"], "".join(shown), displays
+
+
+@pytest.fixture
+def live(tmp_path):
+    kernel = Live(tmp_path)
+    try:
+        yield kernel
+    finally:
+        kernel.client.stop_channels()
+        kernel.manager.shutdown_kernel(now=True)
+
+
+def test_cell_by_cell_with_an_interruption_and_twice(live, tmp_path):
+    cells = [cell.source for cell in read(TRAIN).cells if cell.cell_type == "code"]
+    steps = 1600
+    edits = f"model, dataset, batch_size, steps = 'CNN_FC', 'tiny', 32, {steps}\ntest_draws = 2"
+    cells[0] += f"\n{edits}\nrun_dir = {str(tmp_path / 'run')!r}"
+    training = next(i for i, source in enumerate(cells) if "Trainer(" in source)
+
+    for source in cells[:training]:
+        assert live.run(source)[0] == "ok", source
+    assert results.read_record(tmp_path / "run")["status"] == "running"
+    status, shown, _ = live.run(cells[training], interrupt_at=rf"\b[1-9]\d*/{steps}\b")
+    assert status == "error"
+    assert "KeyboardInterrupt" in shown
+    record = results.read_record(tmp_path / "run")
+    assert (record["status"], record["error"]["type"]) == ("failed", "KeyboardInterrupt")
+    done = len(results.read_steps(tmp_path / "run"))
+    assert 0 < done < steps / 8
+
+    # The same cell again goes on from the last checkpoint, not from the start.
+    status, shown, _ = live.run(cells[training])
+    assert status == "ok", shown
+    first = re.search(rf"(\d+)/{steps}\b", shown)
+    assert first is not None
+    assert 8 * (done - 1) <= int(first[1]) < steps
+    images, tables = 0, 0
+    for source in cells[training + 1 :]:
+        status, shown, displays = live.run(source)
+        assert status == "ok", shown
+        images += sum("image/png" in display for display in displays)
+        tables += sum("text/html" in display for display in displays)
+    assert images >= 1
+    assert tables >= 1
+    record = results.read_record(tmp_path / "run")
+    assert (record["status"], record["error"]) == ("finished", None)
+    lines = (tmp_path / "run" / "steps.jsonl").read_bytes()
+    assert [line.step for line in results.read_steps(tmp_path / "run")] == list(
+        range(8, steps + 1, 8)  # an epoch is 8 steps, and ends a line
+    )
+
+    # All cells once more, from the top: nothing is trained, and the answer is the same.
+    for source in cells:
+        status, shown, _ = live.run(source)
+        assert status == "ok", shown
+    assert (tmp_path / "run" / "steps.jsonl").read_bytes() == lines
+    again = results.read_record(tmp_path / "run")
+    assert again["status"] == "finished"
+    for metric in ("accuracy", "nll", "ece", "images_per_second", "train_seconds"):
+        assert again["metrics"][metric] == record["metrics"][metric]
+    assert again["started"] == record["started"]

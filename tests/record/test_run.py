@@ -1,0 +1,1189 @@
+"""A run's record from before training to its end, and the table of many runs."""
+
+import dataclasses
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import horovod.tensorflow as hvd
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from bnnlib import data
+from bnnlib.errors import ExperimentError, RecordError
+from bnnlib.experiment import Experiment
+from bnnlib.inference import prediction
+from bnnlib.inference.distributed import Ranks
+from bnnlib.inference.evaluation import Evaluation, judge
+from bnnlib.inference.prediction import Ladder, Prediction
+from bnnlib.inference.trainer import StepLog, Trainer
+from bnnlib.networks import networks as models
+from bnnlib.record import checkpoint, provenance, stopping
+from bnnlib.record import run as results
+from bnnlib.record.run import Run
+
+ALONE = Ranks(hosts=("here",), threads=1)
+quick = settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, derandomize=True
+)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def alone():
+    """Horovod with one rank. MPI starts once in a process, so it is not left again."""
+    hvd.init()
+
+
+@pytest.fixture(autouse=True)
+def in_tmp_path(tmp_path, monkeypatch):
+    """Runs go to a folder of the test's own; no run stays open for the next test."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("BNN_RUN_DIR", raising=False)
+    yield
+    results._OPEN.clear()
+
+
+def step_log(step: int, **changes: Any) -> StepLog:
+    line = StepLog(
+        step=step,
+        epoch=step / 4,
+        loss=2.0,
+        nll=1.5,
+        kl=30.0,
+        learning_rate=1e-3,
+        images_per_second=100.0,
+        seconds=2.0,
+        warmup=False,
+    )
+    return dataclasses.replace(line, **changes)
+
+
+def read(directory: str | Path) -> dict[str, Any]:
+    return json.loads((Path(directory) / "run.json").read_text())
+
+
+def open_run(directory: str = "runs/g/a", ranks: Ranks = ALONE, **parameters: Any) -> Run:
+    experiment = Experiment(**{"dataset": "tiny", "run_dir": directory} | parameters)
+    return Run.open(experiment, ranks, provenance.collect())
+
+
+def made_prediction(labels: np.ndarray, num_classes: int = 3) -> tuple[Prediction, np.ndarray]:
+    """All right with probability 0.8."""
+    probs = np.full((len(labels), num_classes), 0.2 / (num_classes - 1), np.float32)
+    probs[np.arange(len(labels)), labels] = 0.8
+    return Prediction(probs, np.full(len(labels), 0.1, np.float32)), labels
+
+
+def finish(run: Run) -> dict[str, Any]:
+    return run.finish(judge({"test": made_prediction(np.array([0, 1, 2, 0]))}))
+
+
+# ------------------------------------------------------------------------------------ a run's life
+
+
+def trainer_of(experiment: Experiment) -> Trainer:
+    dataset = data.load(experiment.dataset)
+    return Trainer(experiment, dataset, models.build_for(experiment, dataset), ALONE)
+
+
+def test_a_run_that_is_interrupted_goes_on_from_its_checkpoint_to_the_same_bits():
+    """Real training: two epochs at once, and the same run stopped in its second epoch."""
+    experiment = Experiment(
+        model="BNN_FC_flip", dataset="tiny", epochs=2, batch_size=8, log_every=2, run_dir="runs/g/a"
+    )
+    run = Run.open(experiment, ALONE, provenance.collect())
+    assert read("runs/g/a")["status"] == "running"
+    trainer = trainer_of(experiment)
+    assert run.resume(trainer) == 0
+    lines = []
+    for line in run.follow(trainer):
+        lines.append(line)
+        on_disk = results.read_steps("runs/g/a")  # already there for tail -f
+        assert on_disk == lines
+    values = run.finish(judge({"test": predict(trainer)}))
+    assert values["steps"] == trainer.num_steps == lines[-1].step
+    assert read("runs/g/a")["status"] == "finished"
+
+    stopped = dataclasses.replace(experiment, run_dir="runs/g/b")
+    run = Run.open(stopped, ALONE, provenance.collect())
+    interrupted = trainer_of(stopped)
+    for line in run.follow(interrupted):
+        if line.step > interrupted.steps_per_epoch:
+            break
+    assert line.step > interrupted.steps_per_epoch
+    del run, interrupted
+    results._OPEN.clear()  # the process was killed: nothing closed the record
+    assert read("runs/g/b")["status"] == "running"
+
+    run = Run.open(stopped, ALONE, provenance.collect())
+    again = trainer_of(stopped)
+    assert run.resume(again) == again.steps_per_epoch
+    kept = results.read_steps("runs/g/b")
+    assert kept == run.lines
+    assert kept[-1].step == again.steps_per_epoch  # the line of the lost steps is taken out
+    list(run.follow(again))
+    run.finish(judge({"test": predict(again)}))
+    assert [line.step for line in run.lines] == [line.step for line in lines]
+    assert [line.nll for line in run.lines] == [line.nll for line in lines]
+    for name, value in trainer.state().items():
+        assert np.array_equal(again.state()[name], value), name
+    first, second = (results.read_predictions(f"runs/g/{run_id}") for run_id in "ab")
+    assert np.array_equal(first[0].mean_probs, second[0].mean_probs)
+
+    # A finished run that is started again has nothing to train.
+    run = Run.open(stopped, ALONE, provenance.collect())
+    last = trainer_of(stopped)
+    assert run.resume(last) == last.num_steps
+    assert list(run.follow(last)) == []
+    assert read("runs/g/b")["metrics"]["accuracy"] == read("runs/g/a")["metrics"]["accuracy"]
+
+
+@pytest.mark.parametrize(
+    ("upkeep", "steps"),
+    [
+        # 8 steps an epoch, and lines end at 3, 6, 8, 11, 14 and 16.
+        ({}, [8, 16]),
+        ({"checkpoint_steps": 3}, [3, 6, 11, 14, 16]),
+        ({"checkpoint_steps": 4}, [6, 8, 14, 16]),
+        ({"checkpoint_minutes": 1e-9}, [3, 6, 8, 11, 14, 16]),
+        ({"checkpoint_minutes": 60.0}, [16]),
+    ],
+)
+def test_checkpoints_come_when_asked(upkeep, steps):
+    experiment = Experiment(
+        **{"model": "CNN_FC", "dataset": "tiny", "epochs": 2, "batch_size": 32, "log_every": 3},
+        **upkeep,
+        keep_checkpoints=99,
+        run_dir="runs/g/a",
+    )
+    run = Run.open(experiment, ALONE, provenance.collect())
+    list(run.follow(trainer_of(experiment)))
+    found = sorted(Path("runs/g/a/checkpoints").iterdir())
+    assert [int(path.stem.partition("-")[2]) for path in found] == steps
+
+
+@pytest.mark.parametrize("whole_line", [True, False])
+def test_a_run_goes_on_to_the_same_bits_from_the_middle_of_an_epoch(whole_line):
+    common = {"model": "BNN_FC_flip", "dataset": "tiny", "epochs": 2, "batch_size": 32}
+    common |= {"log_every": 3, "checkpoint_steps": 3}
+    whole = Run.open(Experiment(**common, run_dir="runs/g/a"), ALONE, provenance.collect())
+    expected = trainer_of(whole.experiment)
+    list(whole.follow(expected))
+
+    experiment = Experiment(**common, run_dir="runs/g/b")
+    run = Run.open(experiment, ALONE, provenance.collect())
+    first = trainer_of(experiment)
+    for line in run.follow(first):
+        if line.step == 11:
+            break
+    if not whole_line:
+        first.ask_to_stop()
+        assert list(first.run()) == []
+        run.save(first)
+    run._writer.wait()
+    results._OPEN.clear()
+    again = trainer_of(experiment)
+    run = Run.open(experiment, ALONE, provenance.collect())
+    assert run.resume(again) == (11 if whole_line else 12)
+    *_, event = read("runs/g/b")["history"]
+    assert (event["event"], event["what"]) == ("continued", f"from step {again.step}")
+    list(run.follow(again))
+    assert all_equal(again.state(), expected.state())
+    assert [without_times(line) for line in run.lines] == [
+        without_times(line) for line in whole.lines
+    ]
+    assert results.read_posterior("runs/g/a") == results.read_posterior("runs/g/b")
+
+
+def all_equal(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> bool:
+    return one.keys() == other.keys() and all(np.array_equal(one[k], other[k]) for k in one)
+
+
+def without_times(line: StepLog) -> dict[str, Any]:
+    return dataclasses.asdict(line) | {"images_per_second": 0, "seconds": 0, "warmup": None}
+
+
+def test_a_stop_is_recorded_with_its_reason_and_raised(monkeypatch):
+    experiment = Experiment(dataset="tiny", model="CNN_FC", run_dir="runs/g/a", log_every=1)
+    monkeypatch.setattr(stopping, "_LISTENER", stopping.Listener(math.inf))
+    run = Run.open(experiment, ALONE, provenance.collect())
+    trainer = trainer_of(experiment)
+    lines = run.follow(trainer)
+    assert [next(lines).step, next(lines).step] == [1, 2]
+    stopping._LISTENER.ask("SIGUSR1")
+    assert next(lines).step == 3  # the step's own line
+    with pytest.raises(stopping.Stopped, match=r"^SIGUSR1, after step 3 of 40; the same command"):
+        next(lines)
+    record = read("runs/g/a")
+    assert record["status"] == "stopped"
+    assert [event["what"] for event in record["history"]] == ["SIGUSR1, after step 3 of 40"]
+    assert checkpoint.latest(Path("runs/g/a/checkpoints"))["step"] == 3
+    assert not Path("runs/g/a/run.lock").exists()
+
+
+def test_evaluation_is_stopped_too(monkeypatch):
+    trainer = trainer_of(Experiment(dataset="tiny", model="CNN_FC", run_dir="runs/g/a"))
+    monkeypatch.setattr(stopping, "_LISTENER", stopping.Listener(math.inf))
+    stopping._LISTENER.ask("SIGTERM")
+    with pytest.raises(stopping.Stopped, match=r"^SIGTERM; the same command started again goes on"):
+        predict(trainer)
+
+
+def test_a_failed_write_of_a_checkpoint_is_raised_by_what_comes_next(monkeypatch):
+    run = open_run(checkpoint_steps=1)
+    trainer = trainer_of(run.experiment)
+    run.save(trainer)
+    run._writer.wait()
+
+    def no_space(*arguments: Any) -> None:
+        raise OSError(28, os.strerror(28))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "replace", no_space)
+        trainer.step = 1
+        run.save(trainer)
+        with pytest.raises(RecordError, match=r"step-000000001\.npz: could not be written \(No sp"):
+            run.save(trainer)
+    run.save(trainer)
+    run._writer.wait()
+    assert checkpoint.latest(run.directory / "checkpoints")["step"] == 1
+
+
+def test_the_log_is_on_the_disk_before_the_checkpoint_that_relies_on_it(monkeypatch):
+    run = open_run()
+    run.log(step_log(1))
+    synced: list[str] = []
+    fsync = os.fsync
+
+    def note(descriptor: int) -> None:
+        synced.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")).name)
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", note)
+    run.save(trainer_of(run.experiment))
+    run._writer.wait()
+    assert synced[0] == "steps.jsonl"
+    assert synced[1].startswith(".step-000000000.npz.")
+    assert synced[2] == "checkpoints"
+
+
+def test_what_killed_writers_left_is_removed_and_nothing_else():
+    run = open_run()
+    left = [".run.json.12.tmp", "checkpoints/.step-000000001.npz.12.tmp", ".steps.jsonl.1.tmp"]
+    kept = [".my.notes.tmp", "checkpoints/notes.tmp", "train.ipynb"]
+    (run.directory / "checkpoints").mkdir()
+    for name in [*left, *kept]:
+        (run.directory / name).write_text("half")
+    open_run()
+    assert not any((run.directory / name).exists() for name in left)
+    assert all((run.directory / name).exists() for name in kept)
+
+
+def predict(trainer: Trainer) -> tuple[Prediction, np.ndarray]:
+    test = prediction.predict(
+        trainer.network, trainer.dataset, trainer.dataset.x_test, num_draws=2, seed=0
+    )
+    return test, trainer.dataset.y_test
+
+
+def test_the_record_is_there_before_training():
+    run = open_run()
+    record = read(run.directory)
+    # The keys that the design names, and what each holds now.
+    design = {
+        *(
+            "parameters",
+            "metrics",
+            "status",
+            "ranks",
+            "hosts",
+            "threads",
+            "seed",
+            "commit",
+            "clean",
+        ),
+        *("versions", "horovod", "job_id", "started", "ended", "command"),
+    }
+    assert design <= set(record)
+    assert set(results.KEYS) <= set(record)
+    assert record["parameters"] == run.experiment.to_dict()
+    assert (record["status"], record["metrics"], record["error"]) == ("running", {}, None)
+    assert (record["ranks"], record["hosts"], record["threads"]) == (1, ["here"], 1)
+    assert record["ended"] is None
+    assert pd.Timestamp(record["started"]).tz is not None
+    assert results.read_record(run.directory) == record
+
+
+def test_the_finished_record_has_metrics_by_hand_and_the_predictions():
+    run = open_run()
+    run.log(step_log(2, seconds=5.0, images_per_second=10.0, warmup=True))
+    run.log(step_log(4, seconds=1.0, images_per_second=300.0))
+    run.log(step_log(6, seconds=3.0, images_per_second=100.0, nll=0.25, kl=20.0))
+    values = finish(run)
+    assert values["accuracy"] == 1.0
+    assert values["nll"] == pytest.approx(-math.log(0.8), rel=1e-6)
+    assert values["brier"] == pytest.approx(0.2**2 + 2 * 0.1**2, rel=1e-6)
+    assert values["ece"] == pytest.approx(0.2, rel=1e-6)
+    assert values["images_per_second"] == pytest.approx((300 * 1 + 100 * 3) / 4)
+    assert (values["train_seconds"], values["steps"]) == (9.0, 6)
+    assert (values["train_nll"], values["kl"]) == (0.25, 20.0)
+    record = read(run.directory)
+    assert record["status"] == "finished"
+    assert record["metrics"] == values
+    assert record["started"] <= record["ended"]
+    arrays = np.load(run.directory / "predictions.npz")
+    assert {name: (arrays[name].dtype.name, arrays[name].shape) for name in arrays.files} == {
+        "test/labels": ("int64", (4,)),
+        "test/mean_probs": ("float32", (4, 3)),
+        "test/expected_entropy": ("float32", (4,)),
+    }
+    found, labels = results.read_predictions(run.directory)
+    assert labels.tolist() == [0, 1, 2, 0]
+    assert found.mean_probs.argmax(axis=1).tolist() == [0, 1, 2, 0]
+    assert run not in results._OPEN
+
+
+def test_a_run_too_short_for_a_measurement_tells_its_speed_all_the_same():
+    only = step_log(1, images_per_second=50.0, warmup=True)
+    assert results.training_metrics([only])["images_per_second"] == 50.0
+    assert results.training_metrics([]) == {}
+
+
+def test_a_stopped_run_says_so():
+    run = open_run()
+    run.finish(judge({"test": made_prediction(np.array([0, 1]))}), status="stopped")
+    assert read(run.directory)["status"] == "stopped"
+
+
+def test_several_evaluation_sets_are_kept_apart():
+    run = open_run()
+    both = {
+        "test": made_prediction(np.array([0, 1])),
+        "rotate-30": made_prediction(np.array([2, 2, 1])),
+    }
+    run.finish(judge(both))
+    for name, (_, labels) in both.items():
+        assert results.read_predictions(run.directory, name)[1].tolist() == labels.tolist()
+
+
+def test_only_rank_0_writes():
+    run = open_run(ranks=Ranks(rank=1, size=2))
+    run.log(step_log(1))
+    values = finish(run)
+    assert not Path("runs").exists()
+    assert values["steps"] == 1  # metrics are known on every rank
+
+
+def test_a_number_that_is_none_is_null_in_the_file():
+    run = open_run()
+    run.log(step_log(1, kl=math.inf))
+    finish(run)
+    text = (run.directory / "run.json").read_text()
+    assert json.loads(text)["metrics"]["kl"] is None
+    assert "NaN" not in text
+    assert "Infinity" not in text
+    assert math.isnan(results.load("runs/g").kl.astype(float)[0])
+
+
+def test_the_record_holds_no_secret_and_no_place_but_the_runs_own(tmp_path, monkeypatch):
+    monkeypatch.setenv("SECRET_TOKEN", "hunter2-e5b0c1")
+    monkeypatch.setenv("HOME", "/home/somebody-9f3")
+    command = ["/home/somebody-9f3/.venv/bin/python", "/home/somebody-9f3/.venv/bin/papermill", "a"]
+    monkeypatch.setattr(sys, "orig_argv", command)
+    run = open_run(directory=str(tmp_path / "runs" / "g" / "a"))
+    finish(run)
+    record = read(run.directory)
+    assert record["command"] == "papermill a"
+    assert record["parameters"]["run_dir"] == str(run.directory)
+    record["parameters"].pop("run_dir")
+    text = json.dumps(record)
+    for trace in ("hunter2-e5b0c1", "somebody-9f3", str(tmp_path), str(Path.cwd()), sys.prefix):
+        assert trace not in text
+
+
+def test_a_recorded_traceback_does_not_name_the_users_home(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/somebody-9f3")
+    run = open_run()
+    run.fail({"rank": 0, "type": "E", "message": "m", "traceback": ["/home/somebody-9f3/a.py, 1"]})
+    assert read(run.directory)["error"]["traceback"] == ["~/a.py, 1"]
+
+
+# --------------------------------------------------------------------------- a directory in use
+
+
+def test_other_parameters_are_refused_by_name_and_value():
+    run = open_run(epochs=2, learning_rate=1e-3)
+    before = (run.directory / "run.json").read_bytes()
+    with pytest.raises(RecordError) as error:
+        open_run(epochs=3, learning_rate=0.5)
+    assert str(error.value) == (
+        "runs/g/a: holds a run with other parameters: epochs (2 there, 3 now), learning_rate "
+        "(0.001 there, 0.5 now). Give another run_dir (or output notebook), or move the old run "
+        "away"
+    )
+    assert (run.directory / "run.json").read_bytes() == before
+
+
+def test_another_number_of_ranks_is_refused():
+    open_run()
+    with pytest.raises(
+        RecordError, match=r"parameters: ranks \(1 there, 2 now\)\. .* on_rank_change to continue"
+    ):
+        open_run(ranks=Ranks(size=2))
+    with pytest.raises(
+        RecordError, match=r"epochs \(10 there, 3 now\), ranks \(1 there, 2 now\)\. Give"
+    ):
+        open_run(ranks=Ranks(size=2), epochs=3)
+
+
+def test_another_number_of_ranks_is_taken_where_it_is_asked_for_and_told(caplog):
+    open_run()
+    Path("runs/g/a/checkpoints").mkdir()
+    run = open_run(ranks=Ranks(size=2), on_rank_change="continue")
+    record = read(run.directory)
+    assert record["ranks"] == 2
+    (event,) = record["history"]
+    assert event["event"] == "ranks changed"
+    assert event["what"].startswith("2 rank(s) instead of 1: from here on data order, weight noise")
+    assert event["what"] in caplog.text
+    with pytest.raises(RecordError, match=r"ranks \(2 there, 1 now\)"):
+        open_run()
+
+
+def test_how_a_run_is_kept_may_be_another_when_it_goes_on():
+    open_run(checkpoint_steps=5)
+    record = read(open_run(checkpoint_minutes=1.0, keep_checkpoints=9, stall_minutes=1).directory)
+    assert record["parameters"]["checkpoint_steps"] == 0
+    assert record["parameters"]["keep_checkpoints"] == 9
+
+
+def test_another_spelling_of_the_same_directory_is_the_same_run():
+    open_run("runs/g/a")
+    open_run("./runs/../runs/g/a")
+    open_run(str(Path("runs/g/a").resolve()))
+
+
+@pytest.mark.parametrize("status", ["running", "finished", "stopped"])
+def test_the_same_parameters_go_on(status):
+    run = open_run()
+    run.log(step_log(1))
+    if status != "running":
+        run.finish(judge({"test": made_prediction(np.array([0, 1]))}), status=status)
+    old = read(run.directory) | {"started": "2020-01-01T00:00:00+00:00"}
+    (run.directory / "run.json").write_text(json.dumps(old))
+    record = read(open_run().directory)
+    assert record["status"] == "running"
+    assert record["started"] == old["started"]
+    assert record["metrics"] == old["metrics"]  # until there are new ones
+    assert record["ended"] is None
+
+
+def test_a_run_that_failed_before_training_is_replaced():
+    run = open_run(epochs=2)
+    run.fail({"rank": 0, "type": "DataError", "message": "no file"})
+    assert read(run.directory)["status"] == "failed"
+    record = read(open_run(epochs=3).directory)
+    assert record["parameters"]["epochs"] == 3
+    assert (record["status"], record["error"]) == ("running", None)
+
+
+def test_a_run_that_failed_in_training_is_not_replaced_and_goes_on():
+    run = open_run(epochs=2)
+    checkpoint.save(run.directory / "checkpoints", {"step": np.asarray(1)})
+    run.fail({"rank": 0, "type": "OSError", "message": "disk full"})
+    with pytest.raises(RecordError, match=r"epochs \(2 there, 3 now\)"):
+        open_run(epochs=3)
+    assert read(open_run(epochs=2).directory)["status"] == "running"
+
+
+def test_a_damaged_record_is_not_overwritten():
+    Path("runs/g/a").mkdir(parents=True)
+    Path("runs/g/a/run.json").write_text("{")
+    with pytest.raises(RecordError, match="no readable run record"):
+        open_run()
+    assert Path("runs/g/a/run.json").read_text() == "{"
+
+
+def test_the_place_is_run_dir_else_the_notebooks_folder_else_a_name(monkeypatch):
+    given_dir, none = Experiment(run_dir="here"), Experiment(model="CNN_FC")
+    assert results.run_directory(none, 2) == Path("runs/digits/CNN_FC-r2-s0")
+    monkeypatch.setenv("BNN_RUN_DIR", "/the/notebooks")
+    assert results.run_directory(none, 2) == Path("/the/notebooks")
+    assert results.run_directory(given_dir, 2) == Path("here")
+
+
+# ---------------------------------------------------------------------------------------- resumed
+
+
+class FakeTrainer:
+    """A trainer as far as :meth:`Run.resume` asks it, without a network."""
+
+    def __init__(self) -> None:
+        self.step = 0
+
+    def restore(self, state: dict[str, np.ndarray]) -> None:
+        if "layer0/mean" in state:
+            raise ExperimentError("of another network")
+        self.step = int(state["step"])
+
+    def broadcast(self) -> None:
+        pass
+
+
+def resumed(run: Run) -> int:
+    return run.resume(FakeTrainer())  # type: ignore[arg-type]
+
+
+def test_lines_after_the_checkpoint_are_taken_out():
+    run = open_run()
+    for step in (2, 4, 6, 8):
+        run.log(step_log(step))
+    checkpoint.save(run.directory / "checkpoints", {"step": np.asarray(6)})
+    with (run.directory / "steps.jsonl").open("a") as file:
+        file.write('{"step": 10, "epo')  # the process was killed here
+    again = open_run()
+    assert resumed(again) == 6
+    assert [line.step for line in again.lines] == [2, 4, 6]
+    assert results.read_steps(run.directory) == again.lines
+    again.log(step_log(8))
+    assert [line.step for line in results.read_steps(run.directory)] == [2, 4, 6, 8]
+
+
+def test_without_a_checkpoint_no_line_is_kept():
+    run = open_run()
+    run.log(step_log(2))
+    again = open_run()
+    assert resumed(again) == 0
+    assert again.lines == results.read_steps(run.directory) == []
+
+
+def test_a_checkpoint_of_another_network_is_refused_and_the_lines_stay():
+    run = open_run()
+    run.log(step_log(2))
+    state = {"step": np.asarray(2), "layer0/mean": np.zeros(1)}
+    checkpoint.save(run.directory / "checkpoints", state)
+    again = open_run()
+    with pytest.raises(ExperimentError, match="of another network"):
+        resumed(again)
+    assert [line.step for line in results.read_steps(run.directory)] == [2]
+
+
+def test_a_full_disk_while_logging_is_told(monkeypatch):
+    run = open_run()
+    (run.directory / "steps.jsonl").mkdir()
+    with pytest.raises(RecordError, match=r"steps\.jsonl: could not be written \(Is a directory\)"):
+        run.log(step_log(1))
+
+
+# --------------------------------------------------------------------------------------- failures
+
+ERROR = {
+    "rank": 1,
+    "type": "ValueError",
+    "message": "bad",
+    "traceback": ["line 1", "line 2"],
+    "ranks": 2,
+}
+
+
+def test_fail_keeps_the_error_with_its_traceback():
+    run = open_run()
+    run.fail(ERROR)
+    record = read(run.directory)
+    assert (record["status"], record["error"]) == ("failed", ERROR)
+    assert record["ended"] is not None
+    assert run not in results._OPEN
+
+
+def test_a_failure_of_an_open_run_closes_its_record_wherever_it_is():
+    run = open_run("runs/g/a")
+    results.record_failure("runs/g/elsewhere", {}, ERROR)
+    assert read("runs/g/a")["error"] == ERROR
+    assert read("runs/g/a")["parameters"] == run.experiment.to_dict()
+    assert not Path("runs/g/elsewhere").exists()
+
+
+def test_a_failure_before_the_record_is_recorded_with_the_parameters_as_given():
+    import datetime
+
+    given_values = {"modle": "x", "epochs": math.nan, "day": datetime.date(2020, 1, 2), 3: [None]}
+    results.record_failure("runs/g/a", given_values, ERROR)
+    record = results.read_record("runs/g/a")
+    assert record["parameters"] == {"modle": "x", "epochs": None, "day": "2020-01-02", "3": [None]}
+    assert (record["status"], record["error"], record["ranks"]) == ("failed", ERROR, 2)
+    results.record_failure("runs/g/a", {"epochs": 0}, ERROR)  # the next try is no better
+    assert read("runs/g/a")["parameters"] == {"epochs": 0}
+    assert read(open_run("runs/g/a").directory)["status"] == "running"  # and then a good one
+
+
+@pytest.mark.parametrize("status", ["running", "finished", "stopped", "failed"])
+def test_a_failure_of_another_start_leaves_a_trained_run_alone(status):
+    run = open_run()
+    checkpoint.save(run.directory / "checkpoints", {"step": np.asarray(1)})
+    if status == "failed":
+        run.fail(ERROR)
+    elif status != "running":
+        run.finish(judge({"test": made_prediction(np.array([0, 1]))}), status=status)
+    results._OPEN.clear()
+    before = (run.directory / "run.json").read_bytes()
+    results.record_failure(run.directory, {"batch_size": 0}, ERROR | {"message": "another"})
+    assert (run.directory / "run.json").read_bytes() == before
+    open_run()  # so that the right parameters still continue it
+
+
+def test_in_a_kernel_a_cells_error_closes_the_record(monkeypatch):
+    from IPython.core.interactiveshell import InteractiveShell
+
+    shell = InteractiveShell()
+    shell.kernel = object()  # as ipykernel's
+    monkeypatch.setattr(sys.modules["IPython"], "get_ipython", lambda: shell)
+    run = open_run()
+    shell.run_cell("x = 1")
+    assert read(run.directory)["status"] == "running"
+    shell.run_cell("raise ValueError('bad')", silent=False)
+    record = read(run.directory)
+    assert record["status"] == "failed"
+    assert (record["error"]["type"], record["error"]["message"]) == ("ValueError", "bad")
+    shell.run_cell("raise KeyError('later')")
+    assert read(run.directory) == record
+
+
+# ---------------------------------------------------------------------------------------- reading
+
+
+@pytest.fixture
+def group():
+    """A finished run of one seed, a second seed, a failed run and one that still runs."""
+    for run_id, parameters in [("a", {"seed": 0}), ("b", {"seed": 1, "model": "CNN_FC"})]:
+        run = open_run(f"runs/g/{run_id}", **parameters)
+        run.log(step_log(4))
+        finish(run)
+    results.record_failure("runs/g/c", {"modle": "x"}, ERROR)
+    open_run("runs/g/d", seed=3)
+    results._OPEN.clear()
+    return Path("runs/g")
+
+
+def test_load_gives_a_row_a_run(group):
+    table = results.load(group)
+    assert tuple(table.columns[: len(results.COLUMNS)]) == results.COLUMNS
+    assert table.columns.is_unique
+    assert table.run_id.tolist() == ["a", "b", "c", "d"]
+    assert table.group.tolist() == ["g"] * 4
+    assert table.status.tolist() == ["finished", "finished", "failed", "running"]
+    assert table.model[[0, 1, 3]].tolist() == ["BNN_conv_flip", "CNN_FC", "BNN_conv_flip"]
+    assert pd.isna(table.model[2])
+    assert set(Experiment.names()) <= set(table.columns)
+    assert {"path", "threads", "commit", "started", "num_hosts", "command"} <= set(table.columns)
+    for path in table.path:
+        assert (Path(path) / "run.json").exists()
+    for metric in ("accuracy", "nll", "brier", "ece", "images_per_second"):
+        assert table[metric].dtype == float
+        assert table[metric].isna().tolist() == [False, False, True, True]
+    assert table.ranks.tolist() == [1, 1, 2, 1]
+    finished = results.load(group / "a")
+    assert len(finished) == 1
+    assert finished.ranks.dtype == finished.seed.dtype == finished.steps.dtype == np.int64
+    assert finished.group[0] == "g"
+
+
+def test_load_of_several_groups_tells_them_apart(group):
+    open_run("runs/h/a", seed=7)
+    table = results.load("runs")
+    assert list(zip(table.group, table.run_id, strict=True)) == [
+        *(("g", run_id) for run_id in "abcd"),
+        ("h", "a"),
+    ]
+
+
+def test_load_of_runs_without_any_metric_has_the_columns_all_the_same():
+    open_run()
+    table = results.load("runs")
+    assert table.accuracy.isna().all()
+    assert table.columns[: len(results.COLUMNS)].tolist() == list(results.COLUMNS)
+
+
+@pytest.mark.parametrize("path", ["missing", "."])
+def test_load_where_no_run_is(path):
+    with pytest.raises(RecordError, match=r"no run records \(run\.json\) below; train first"):
+        results.load(path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("status", "done", "status = 'done': expected one of running, finished, stopped, failed"),
+        ("status", 1, "key 'status': expected str, found 1"),
+        ("ranks", "2", "key 'ranks': expected int, found '2'"),
+        ("ranks", True, "key 'ranks': expected int, found True"),
+        ("clean", 1, "key 'clean': expected bool or null, found 1"),
+        ("parameters", [], "key 'parameters': expected dict, found []"),
+        ("parameters", ..., "key 'parameters': expected dict, found nothing"),
+        ("ended", ..., "key 'ended': expected str or null, found nothing"),
+        ("metrics", {"accuracy": "high"}, "metric 'accuracy': expected a number, found 'high'"),
+        ("metrics", {"nll": [1]}, "metric 'nll': expected a number, found [1]"),
+    ],
+)
+def test_a_damaged_record_is_named_with_its_key(key, value, message):
+    record = read(open_run().directory)
+    if value is ...:
+        del record[key]
+    else:
+        record[key] = value
+    Path("runs/g/a/run.json").write_text(json.dumps(record))
+    for reader in (results.read_record, results.load):
+        with pytest.raises(RecordError) as error:
+            reader("runs/g/a")
+        assert str(error.value) == f"runs/g/a/run.json: {message}"
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner),
+    max_leaves=8,
+)
+
+
+def load_or_refuse(content: bytes) -> None:
+    """Whatever run.json holds, load and the printed table work or end in a RecordError."""
+    path = Path("runs/x/run.json")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    try:
+        table = results.load("runs")
+    except RecordError as refused:
+        assert str(path) in str(refused)  # noqa: PT017 - the other outcome is as good
+        assert results.main(["runs"]) == 1
+    else:
+        assert len(table) == 1
+        assert results.main(["runs"]) == 0
+
+
+@quick
+@given(st.binary())
+def test_arbitrary_bytes_are_refused(content):
+    load_or_refuse(content)
+
+
+@quick
+@given(JSON)
+def test_arbitrary_json_is_refused(value):
+    load_or_refuse(json.dumps(value).encode())
+
+
+@quick
+@given(st.data())
+def test_a_record_with_arbitrary_values_is_loaded_or_refused(data):
+    record = json.loads(json.dumps(FINISHED))
+    for key in data.draw(st.lists(st.sampled_from(sorted(record)), max_size=3)):
+        record[key] = data.draw(JSON)
+    for part in ("parameters", "metrics"):
+        if isinstance(record[part], dict) and record[part]:
+            name = data.draw(st.sampled_from(sorted(record[part])))
+            record[part][name] = data.draw(JSON)
+    load_or_refuse(json.dumps(record).encode())
+
+
+FINISHED: dict[str, Any] = {
+    "schema": 1,
+    "parameters": Experiment().to_dict(),
+    "status": "finished",
+    "metrics": {"accuracy": 0.5, "nll": 1.0, "brier": 0.5, "ece": 0.1, "images_per_second": 9.5},
+    "error": None,
+    "ranks": 1,
+    "hosts": ["here"],
+    "threads": 1,
+    "seed": 0,
+    "commit": None,
+    "clean": None,
+    "versions": {},
+    "horovod": {},
+    "launcher": "alone",
+    "job_id": None,
+    "environment": {},
+    "command": "",
+    "started": "2020-01-01T00:00:00+00:00",
+    "ended": None,
+    "startup_seconds": None,
+}
+
+
+def test_a_half_written_last_line_is_left_out():
+    run = open_run()
+    run.log(step_log(2))
+    run.log(step_log(4))
+    path = run.directory / "steps.jsonl"
+    whole = path.read_bytes()
+    for cut in range(1, len(whole) // 2):
+        path.write_bytes(whole[:-cut])
+        assert [line.step for line in results.read_steps(run.directory)] == [2]
+    path.write_bytes(whole)
+    assert results.read_steps(run.directory) == [step_log(2), step_log(4)]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"no json",
+        b"{}",
+        b"null",
+        b"[1]",
+        b'{"step": 1}',
+        b"\xff\xfe",
+        b"[" * 100_000,
+        json.dumps(dataclasses.asdict(step_log(1)) | {"extra": 1}).encode(),
+        json.dumps(dataclasses.asdict(step_log(1)) | {"step": "1"}).encode(),
+    ],
+    ids=[*("text", "empty", "null", "list", "short", "bytes", "deep", "long", "text step")],
+)
+def test_another_line_that_is_no_step_is_an_error(line):
+    run = open_run()
+    run.log(step_log(2))
+    with (run.directory / "steps.jsonl").open("ab") as file:
+        file.write(line + b"\n")
+    with pytest.raises(RecordError, match=r"steps\.jsonl"):
+        results.read_steps(run.directory)
+
+
+def test_without_steps_there_are_no_lines(tmp_path):
+    assert results.read_steps(tmp_path) == []
+
+
+def test_predictions_that_are_not_there():
+    run = open_run()
+    with pytest.raises(RecordError, match=r"predictions\.npz: no readable predictions \(.*No such"):
+        results.read_predictions(run.directory)
+    finish(run)
+    with pytest.raises(RecordError, match=r"no evaluation set 'rotate-30'; it holds test"):
+        results.read_predictions(run.directory, "rotate-30")
+    path = run.directory / "predictions.npz"
+    np.savez(path, **{"test/labels": np.zeros(2), "test/mean_probs": np.zeros((2, 3))})
+    with pytest.raises(RecordError, match=r"'test' has no expected_entropy"):
+        results.read_predictions(run.directory)
+    path.write_bytes(b"PK")
+    with pytest.raises(RecordError, match="no readable predictions"):
+        results.read_predictions(run.directory)
+
+
+# ----------------------------------------------------------------------------------- command line
+
+
+def test_the_command_prints_the_table_and_writes_it(group):
+    csv = Path("table.csv")
+    command = [sys.executable, "-m", "bnnlib.record.run", str(group), "--csv", str(csv)]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ)
+    assert done.returncode == 0, done.stderr
+    header, *rows, last = done.stdout.splitlines()
+    assert header.split() == list(results.TABLE_COLUMNS)
+    scores = ["1.0000", "0.2231", "0.0600", "0.2000", "100"]
+    assert [row.split() for row in rows] == [
+        ["BNN_conv_flip", "tiny", "0", "1", "finished", *scores],
+        ["CNN_FC", "tiny", "1", "1", "finished", *scores],
+        ["-", "-", "-", "2", "failed", *"-----"],
+        ["BNN_conv_flip", "tiny", "3", "1", "running", *"-----"],
+    ]
+    assert last == f"written: {csv}"
+    table = pd.read_csv(csv)
+    assert tuple(table.columns[: len(results.COLUMNS)]) == results.COLUMNS
+    pd.testing.assert_frame_equal(
+        table[list(results.COLUMNS)], results.load(group)[list(results.COLUMNS)]
+    )
+
+
+def test_the_command_tells_what_is_wrong_and_fails(capsys):
+    assert results.main(["missing"]) == 1
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert told.err.startswith("python -m bnnlib.record.run: missing: no run records")
+
+
+def test_a_dataset_by_path_is_shown_by_its_name(capsys):
+    open_run(dataset="/a/long/way/to/mine.npz")
+    assert results.main(["runs"]) == 0
+    told = capsys.readouterr().out
+    assert "mine.npz" in told
+    assert "/a/long" not in told
+
+
+def test_a_csv_that_cannot_be_written_is_told(group, capsys):
+    Path("file").write_text("")
+    assert results.main([str(group), "--csv", "file/table.csv"]) == 1
+    assert "file/table.csv: could not be written" in capsys.readouterr().err
+
+
+# ------------------------------------------------------------------------------ evaluation by set
+
+LABELS = np.array([0, 1, 2, 0])
+
+
+def judged_by_hand() -> Evaluation:
+    """All right at 0.8 but one rotated image; out of distribution it is as sure."""
+    rotated = made_prediction(np.array([0, 1, 2, 1]))[0], LABELS
+    outside = made_prediction(np.array([0, 0]))[0], None
+    return judge(
+        {
+            "test": made_prediction(LABELS),
+            "holdout": (rotated[0], LABELS),
+            "rotate-30": rotated,
+            "mine": outside,
+        }
+    )
+
+
+def test_every_set_has_its_row_and_its_predictions():
+    run = open_run()
+    found = judged_by_hand()
+    values = run.finish(found)
+    record = read(run.directory)
+    assert record["schema"] == results.SCHEMA == 2
+    assert record["evaluation"] == found.rows
+    assert [row["set"] for row in record["evaluation"]] == ["test", "holdout", "rotate-30", "mine"]
+    # Right three times of four at (0.8, 0.1, 0.1): softened to 0.75, 8^(1/T) = 6.
+    assert values["temperature"] == pytest.approx(math.log(8) / math.log(6), rel=1e-5)
+    assert values["nll_scaled"] == pytest.approx(-math.log(0.75), rel=1e-5)
+    assert record["metrics"] == values
+    arrays = np.load(run.directory / "predictions.npz")
+    labelled = {f"{name}/labels" for name in ("test", "holdout", "rotate-30")}
+    assert {name for name in arrays.files if name.endswith("labels")} == labelled
+    found_outside, labels = results.read_predictions(run.directory, "mine")
+    assert labels is None
+    assert found_outside.mean_probs.tolist() == found.predictions["mine"][0].mean_probs.tolist()
+
+
+def test_a_ladder_is_kept_with_its_set():
+    run = open_run()
+    ladder = Ladder(
+        np.array([1, 2], np.int64),
+        np.full((2, 4, 3), 1 / 3, np.float32),
+        np.full((2, 4), 0.5, np.float32),
+    )
+    one = dataclasses.replace(made_prediction(LABELS)[0], ladder=ladder)
+    run.finish(judge({"test": (one, LABELS), "rotate-30": made_prediction(LABELS)}))
+    arrays = np.load(run.directory / "predictions.npz")
+    assert arrays["test/ladder_draws"].tolist() == [1, 2]
+    assert arrays["test/ladder_mean_probs"].shape == (2, 4, 3)
+    assert arrays["test/ladder_expected_entropy"].shape == (2, 4)
+    assert not any(name.startswith("rotate-30/ladder") for name in arrays.files)
+    kept = results.read_predictions(run.directory)[0].ladder
+    assert kept is not None
+    for field in dataclasses.fields(Ladder):
+        np.testing.assert_array_equal(getattr(kept, field.name), getattr(ladder, field.name))
+    assert results.read_predictions(run.directory, "rotate-30")[0].ladder is None
+
+
+def test_load_evaluation_gives_a_row_a_run_and_set():
+    for run_id, seed in [("a", 0), ("b", 1)]:
+        open_run(f"runs/g/{run_id}", seed=seed).finish(judged_by_hand())
+    open_run("runs/g/c", seed=2)  # still running
+    table = results.load_evaluation("runs/g")
+    assert tuple(table.columns[:12]) == results.EVALUATION_COLUMNS
+    assert table.columns.is_unique
+    assert table.run_id.tolist() == ["a"] * 4 + ["b"] * 4
+    assert table.seed.tolist() == [0] * 4 + [1] * 4
+    assert table.path.tolist() == ["runs/g/a"] * 4 + ["runs/g/b"] * 4
+    assert set(zip(table.group, table.model, table.dataset, table.ranks, strict=True)) == {
+        ("g", "BNN_conv_flip", "tiny", 1)
+    }
+    first = table[table.run_id == "a"].set_index("set")
+    assert first.kind.tolist() == ["test", "holdout", "shift", "ood"]
+    assert first.num_images.tolist() == [4, 4, 4, 2]
+    assert (
+        first.family.isna().tolist() == first.severity.isna().tolist() == [True, True, False, True]
+    )
+    assert (first.family["rotate-30"], first.severity["rotate-30"]) == ("rotate", 30)
+    assert first.accuracy["rotate-30"] == 0.75
+    assert math.isnan(first.accuracy["mine"])
+    assert first.auroc_entropy["mine"] == 0.5
+    assert math.isnan(first.auroc_entropy["test"])
+    scores = table.columns[12:]
+    assert {"nll_scaled", "ece_scaled", "brier_scaled", "e_aurc", "fpr95_entropy"} <= set(scores)
+    assert all(table[name].dtype == float for name in [*scores, "severity"])
+
+
+def test_load_evaluation_without_any_row_has_the_columns_all_the_same():
+    open_run()
+    table = results.load_evaluation("runs")
+    assert len(table) == 0
+    assert tuple(table.columns) == results.EVALUATION_COLUMNS
+
+
+def test_the_table_of_runs_has_the_temperature_as_a_number():
+    open_run("runs/g/a").finish(judge({"test": made_prediction(LABELS)}))
+    table = results.load("runs")
+    assert all(table[name].dtype == float for name in results.SCALED_COLUMNS)
+    assert table.temperature.isna().all()
+    open_run("runs/g/b", seed=1).finish(judged_by_hand())
+    assert results.load("runs").temperature.isna().tolist() == [True, False]
+
+
+def test_a_record_of_the_first_schema_is_read_and_continued():
+    run = open_run(seed=3)
+    finish(run)
+    old = read(run.directory)
+    del old["evaluation"]
+    old["schema"] = 1
+    for name in ("holdout", "dropout", "eval_sets", "ood_sets"):
+        del old["parameters"][name]
+    (run.directory / "run.json").write_text(json.dumps(old))
+    assert results.read_record(run.directory)["evaluation"] == []
+    assert len(results.load_evaluation("runs")) == 0
+    assert results.load("runs").accuracy.tolist() == [1.0]
+    with pytest.raises(RecordError, match=r"holdout \(0\.0 there, 0\.1 now\)\. "):
+        open_run(seed=3, holdout=0.1)
+    open_run(seed=3)
+    assert read(run.directory)["parameters"]["holdout"] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ({}, "key 'evaluation': expected list, found {}"),
+        ([1], "evaluation: expected rows with set and kind, found 1"),
+        ([{"set": "test"}], "evaluation: expected rows with set and kind, found {'set': 'test'}"),
+        (
+            [{"set": "a", "kind": "b"}],
+            "evaluation of 'a': kind = 'b': expected one of test, holdout, train, shift, ood",
+        ),
+        (
+            [{"set": "test", "kind": "test", "nll": "low"}],
+            "evaluation of 'test': 'nll': expected a number, found 'low'",
+        ),
+    ],
+)
+def test_damaged_evaluation_rows_are_named(rows, message):
+    record = read(open_run().directory) | {"evaluation": rows}
+    Path("runs/g/a/run.json").write_text(json.dumps(record))
+    with pytest.raises(RecordError) as error:
+        results.load_evaluation("runs/g")
+    assert str(error.value) == f"runs/g/a/run.json: {message}"
+
+
+@quick
+@given(JSON)
+def test_arbitrary_evaluation_rows_are_loaded_or_refused(value):
+    rows = [{"set": "rotate-30", "kind": "shift"}, {"set": "a", "kind": "ood", "x": value}]
+    content = json.dumps(FINISHED | {"evaluation": rows})
+    load_or_refuse(content.encode())
+    try:
+        table = results.load_evaluation("runs")
+    except RecordError:
+        assert not isinstance(value, int | float) or isinstance(value, bool)
+    else:
+        assert len(table) == 2
+
+
+# -------------------------------------------------------------------------------------- ensembles
+
+
+def member(run_id: str, seed: int, first: list[float], labels: Any = (0, 1), **parameters: Any):
+    """A run that gives the first class these probabilities, with no entropy in any draw."""
+    probs = np.array([[p, 1 - p] for p in first], np.float32)
+    entropy = np.array([0.1 * (seed + 1)] * len(first), np.float32)
+    one, outside = Prediction(probs, entropy), Prediction(probs[:1], entropy[:1])
+    run = open_run(f"runs/g/{run_id}", seed=seed, **parameters)
+    predictions = {
+        "test": (one, np.array(labels)),
+        "holdout": (one, np.array(labels)),
+        "mine": (outside, None),
+    }
+    if seed == 0:
+        predictions["rotate-30"] = (one, np.array(labels))
+    run.finish(judge(predictions))
+
+
+def test_an_ensemble_by_hand():
+    member("a", 0, [0.9, 0.6])
+    member("b", 1, [0.5, 0.2])
+    found, labels = results.ensemble_predictions(["runs/g/a", "runs/g/b"])
+    np.testing.assert_allclose(found.mean_probs, [[0.7, 0.3], [0.4, 0.6]], rtol=1e-6)
+    np.testing.assert_allclose(found.expected_entropy, [0.15, 0.15], rtol=1e-6)
+    assert labels.tolist() == [0, 1]
+    assert results.ensemble_predictions(["runs/g/a", "runs/g/b"], "mine")[1] is None
+
+    table = results.ensembles(results.load("runs"))
+    assert table["set"].tolist() == ["test", "holdout", "mine"]  # what both members have
+    assert set(table.model) == {"BNN_conv_flip ensemble(2)"}
+    assert set(table.run_id) == {"a+b"}
+    test = table.iloc[0]
+    assert test.accuracy == 1.0  # the members alone: 0.5 each
+    assert test.nll == pytest.approx(-(math.log(0.7) + math.log(0.6)) / 2, rel=1e-6)
+    assert test.aleatoric == pytest.approx(0.15, rel=1e-6)
+    entropy = [-sum(p * math.log(p) for p in row) for row in ([0.7, 0.3], [0.4, 0.6])]
+    assert test.epistemic == pytest.approx(np.mean(entropy) - 0.15, rel=1e-5)
+    assert math.isfinite(test.nll_scaled)
+    alone = results.load_evaluation("runs")
+    assert set(table.columns) == set(alone.columns)
+    both = pd.concat([alone, table])
+    assert both.groupby("model").size().tolist() == [7, 3]
+
+
+def test_an_ensembles_temperature_is_its_own():
+    member("a", 0, [0.9] * 4, labels=[0, 0, 0, 1])
+    member("b", 1, [0.7] * 4, labels=[0, 0, 0, 1])
+    table = results.ensembles(results.load("runs")).set_index("set")
+    # Together 0.8, right three times of four.
+    assert table.nll_scaled["test"] == pytest.approx(
+        -0.75 * math.log(0.75) - 0.25 * math.log(0.25), rel=1e-6
+    )
+
+
+def test_a_model_of_one_run_is_no_ensemble_and_an_unfinished_run_no_member():
+    member("a", 0, [0.9, 0.6])
+    open_run("runs/g/b", seed=1)
+    table = results.ensembles(results.load("runs"))
+    assert len(table) == 0
+    assert tuple(table.columns) == results.EVALUATION_COLUMNS
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        (
+            {"seed": 1, "epochs": 3},
+            r"differ in epochs \(10, 3\); select runs, or add the parameter",
+        ),
+        ({"seed": 1, "dataset": "digits"}, r"differ in dataset \(tiny, digits\)"),
+        ({"seed": 0}, "two of its runs have one seed"),
+        ({"seed": 1, "labels": [1, 0]}, "different images or labels of 'test'"),
+        ({"seed": 1, "first": [0.5], "labels": [0]}, "different images or labels of 'test'"),
+    ],
+)
+def test_runs_that_are_no_ensemble_are_refused(other, message):
+    member("a", 0, [0.9, 0.6])
+    member(**{"run_id": "b", "first": [0.5, 0.2]} | other)
+    with pytest.raises(RecordError, match=message):
+        results.ensembles(results.load("runs"))
+
+
+def test_what_changes_no_prediction_may_differ():
+    member("a", 0, [0.9, 0.6], threads=1, log_every=10)
+    member("b", 1, [0.5, 0.2], threads=2, log_every=20, eval_sets=["rotations"])
+    assert len(results.ensembles(results.load("runs"))) == 3
+
+
+def test_variants_of_one_model_are_ensembles_of_their_own():
+    for dropout in (0.0, 0.1):
+        for seed in (0, 1):
+            member(f"d{dropout}s{seed}", seed, [0.9, 0.6], model="CNN_FC", dropout=dropout)
+    runs = results.load("runs")
+    with pytest.raises(RecordError, match=r"differ in dropout \(0\.0, 0\.1\)"):
+        results.ensembles(runs)
+    table = results.ensembles(runs, by=("model", "dropout"))
+    names = ["CNN_FC ensemble(2)", "CNN_FC dropout(0.1) ensemble(2)"]
+    assert table.model.unique().tolist() == names
+
+
+def test_no_members_are_no_ensemble():
+    with pytest.raises(RecordError, match="without members"):
+        results.ensemble_predictions([])
+    member("a", 0, [0.9, 0.6])
+    member("b", 1, [0.9, 0.6])
+    with pytest.raises(RecordError, match="no evaluation set 'rotate-30'"):
+        results.ensemble_predictions(["runs/g/a", "runs/g/b"], "rotate-30")
