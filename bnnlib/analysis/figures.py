@@ -25,7 +25,7 @@ from bnnlib.analysis.gallery import (
     set_style,
     subplots,
 )
-from bnnlib.networks.networks import in_order
+from bnnlib.names import in_order
 
 
 def training_curves(steps: pd.DataFrame, epochs: float | None = None) -> Figure:

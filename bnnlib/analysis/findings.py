@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from bnnlib import metrics
-from bnnlib.networks import networks as models
+from bnnlib.names import in_order, twin_of
 
 # Differences of a metric smaller than this are called none: half a unit of the last digit shown.
 _TIE = 5e-4
@@ -65,7 +65,7 @@ def accuracy_against_nll(table: pd.DataFrame) -> str:
         for model, row in means.iterrows()
         if not ((means.accuracy > row.accuracy) & (means.nll < row.nll)).any()
     ]
-    order = models.in_order(means.index)
+    order = in_order(means.index)
     best = [model for model in order if model in best]
     beaten = len(means) - len(best)
     text = f"No other model is both more accurate and lower in NLL than {_names(best)}"
@@ -77,7 +77,7 @@ def accuracy_against_nll(table: pd.DataFrame) -> str:
 def reliability(bins: pd.DataFrame) -> str:
     """Of :func:`bnnlib.analysis.tables.reliability`."""
     lines = []
-    for model in models.in_order(bins.model):
+    for model in in_order(bins.model):
         text = f"\n- **{model}**: "
         for scaled in sorted(bins[bins.model == model].scaled.unique()):
             mine = bins[(bins.model == model) & (bins.scaled == scaled)]
@@ -98,7 +98,7 @@ def reliability(bins: pd.DataFrame) -> str:
 def entropies(table: pd.DataFrame) -> str:
     """Of :func:`bnnlib.analysis.tables.entropies`."""
     lines = []
-    for model in models.in_order(table.model):
+    for model in in_order(table.model):
         mine = table[table.model == model]
         medians = mine.groupby("outcome").entropy.median()
         if len(medians) < 2:
@@ -201,7 +201,7 @@ def false_alarms(table: pd.DataFrame) -> str:
         if "mutual_information" in means.index:
             gain = means.loc["mutual_information"].auroc - entropy.auroc
             gain = gain.dropna()
-            better = [model for model in models.in_order(gain.index) if gain[model] > _TIE]
+            better = [model for model in in_order(gain.index) if gain[model] > _TIE]
             text += (
                 "; models whose mutual information alone does better than their entropy: "
                 f"{_share(better, len(gain))}, AUROC by {_signed(gain.min())} to "
@@ -216,7 +216,7 @@ def uncertainties(table: pd.DataFrame) -> str:
     if table.empty:
         return "No run loaded draws weights or dropout masks: none has an epistemic part."
     lines = []
-    for model in models.in_order(table.model):
+    for model in in_order(table.model):
         mine = table[table.model == model].set_index("set")
         total = mine.aleatoric + mine.epistemic
         share = mine.epistemic / total.where(total > 0)
@@ -247,7 +247,7 @@ def convergence(table: pd.DataFrame) -> str:
         return "These records hold no ladder of draws: no run loaded is stochastic, or all are old."
     means = table.groupby(["model", "score", "draws"]).value.mean()
     lines = []
-    for model in models.in_order(table.model):
+    for model in in_order(table.model):
         nll, accuracy = means[model, "nll"], means[model, "accuracy"]
         last = nll.index[-1]
         if len(nll) < 2:
@@ -347,12 +347,12 @@ def _best(means: pd.Series, which: str = "min") -> str:
     """The best model in bold with its value, and those that cannot be told from it by 4 digits."""
     means = means.dropna()
     best = means.max() if which == "max" else means.min()
-    names = [model for model in models.in_order(means.index) if abs(means[model] - best) < 5e-5]
+    names = [model for model in in_order(means.index) if abs(means[model] - best) < 5e-5]
     return f"{_names([f'**{name}**' for name in names])} ({best:.4f})"
 
 
 def _names(names: pd.Index | list[str]) -> str:
-    names = models.in_order(names)
+    names = in_order(names)
     if not names:
         return "no model"
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
@@ -376,7 +376,7 @@ def _side(gap: float) -> str:
 
 def _against_twins(values: pd.Series, greater: bool = False) -> tuple[list[str], int]:
     """The Bayesian networks that beat their deterministic twins, and how many pairs there are."""
-    pairs = [(name, models.twin(name)) for name in models.in_order(values.index)]
+    pairs = [(name, twin_of(name)) for name in in_order(values.index)]
     present = [(name, twin) for name, twin in pairs if twin in values.index]
     sign = 1 if greater else -1
     wins = [name for name, twin in present if sign * (values[name] - values[twin]) > _TIE]

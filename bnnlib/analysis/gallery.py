@@ -18,7 +18,7 @@ import seaborn as sns
 from IPython.display import Markdown, display
 from matplotlib.figure import Figure
 
-from bnnlib.networks.networks import in_order, network_of
+from bnnlib.names import in_order, network_of
 from bnnlib.record.checkpoint import write_atomically
 
 # Seaborn's colour-blind palette; hue says convolution (blues) or dense (oranges), the twins are

@@ -24,7 +24,7 @@ from bnnlib.data import Dataset
 from bnnlib.errors import DataError, RecordError
 from bnnlib.experiment import Experiment
 from bnnlib.inference import evaluation
-from bnnlib.networks import networks as models
+from bnnlib.names import in_order, twin_of
 from bnnlib.networks import posterior
 from bnnlib.networks.networks import Network
 from bnnlib.networks.posterior import LayerLog
@@ -307,7 +307,7 @@ def differences(predictions: Sequence[Predicted], num_resamples: int = 1000) -> 
     groups = _grouped(predictions)
     rows = []
     for model in groups:
-        twin = models.twin(model)
+        twin = twin_of(model)
         if twin is None or twin not in groups:
             continue
         for score, per_image in _PER_IMAGE.items():
@@ -778,7 +778,7 @@ def _family(name: str) -> tuple[str, int]:
 
 
 def _in_order(predictions: Sequence[Predicted]) -> list[Predicted]:
-    order = models.in_order(one.model for one in predictions)
+    order = in_order(one.model for one in predictions)
     return sorted(predictions, key=lambda one: order.index(one.model))
 
 

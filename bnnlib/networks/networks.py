@@ -9,8 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -480,27 +479,6 @@ def summary(network: Network) -> list[dict[str, Any]]:
         }
         for layer in network.layers
     ]
-
-
-def in_order(names: Iterable[str]) -> list[str]:
-    """Names of networks, each once: the study's in its order, then a user's own as they come.
-
-    A variant follows its network, as ``CNN_FC ensemble(5)`` does ``CNN_FC``.
-    """
-    present = list(dict.fromkeys(names))
-    order = list(dict.fromkeys([*BUILDERS, *(network_of(name) for name in present)]))
-    return sorted(present, key=lambda n: (order.index(network_of(n)), n != network_of(n)))
-
-
-def network_of(name: str) -> str:
-    """The network of a variant's name: ``CNN_FC`` of ``CNN_FC dropout(0.1) ensemble(5)``."""
-    return re.sub(r"( \w+\([^()]*\))+$", "", name)
-
-
-def twin(name: str) -> str | None:
-    """The deterministic twin of a Bayesian network; None for any other network or variant."""
-    other = "CNN_" + name.split("_")[1] if name.startswith("BNN_") else ""
-    return other if name in BUILDERS and other in BUILDERS else None
 
 
 @plain

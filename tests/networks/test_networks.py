@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 import tf_keras
 
-from bnnlib import data
+from bnnlib import data, names
 from bnnlib.errors import ExperimentError
 from bnnlib.networks import layers
 from bnnlib.networks import networks as models
@@ -71,6 +71,7 @@ def test_every_model_has_the_layers_that_its_name_says(name, image_shape, bayesi
 
 
 def test_the_six_are_the_studys():
+    assert list(models.BUILDERS) == list(names.MODELS)  # what analysis knows without TensorFlow
     assert set(models.SIX) < set(models.BUILDERS)
     assert [name for name in models.BUILDERS if "VGG" not in name] == list(models.SIX)
 
@@ -445,42 +446,3 @@ def test_unfolded_training_is_the_layers_convolution_and_pooling(name, image_sha
     for unfolded, plain in zip(*found, strict=True):
         scale = np.abs(plain).max()
         np.testing.assert_allclose(unfolded / scale, plain / scale, atol=2e-5)
-
-
-# ------------------------------------------------------------------------------------------ names
-
-
-def test_variants_follow_their_network_and_own_models_come_last():
-    names = ["mine ensemble(2)", "CNN_FC ensemble(3)", "mine", "CNN_FC", "BNN_FC_flip", "CNN_FC"]
-    assert models.in_order(names) == [
-        "BNN_FC_flip",
-        "CNN_FC",
-        "CNN_FC ensemble(3)",
-        "mine",
-        "mine ensemble(2)",
-    ]
-    assert models.in_order(reversed(list(models.BUILDERS))) == list(models.BUILDERS)
-
-
-@pytest.mark.parametrize(
-    ("name", "network"),
-    [
-        ("CNN_FC", "CNN_FC"),
-        ("CNN_FC ensemble(5)", "CNN_FC"),
-        ("CNN_FC dropout(0.1) ensemble(5)", "CNN_FC"),
-        ("my own network", "my own network"),
-        ("my own network ensemble(2)", "my own network"),
-    ],
-)
-def test_the_network_of_a_variant(name, network):
-    assert models.network_of(name) == network
-
-
-def test_twins():
-    pairs = {name: models.twin(name) for name in models.BUILDERS}
-    assert pairs["BNN_conv_flip"] == pairs["BNN_conv_nonflip"] == "CNN_conv"
-    assert pairs["BNN_FC_flip"] == "CNN_FC"
-    assert pairs["BNN_VGG_flip"] == "CNN_VGG"
-    assert pairs["CNN_FC"] is None
-    assert models.twin("BNN_FC_flip ensemble(2)") is None
-    assert models.twin("BNN_of_mine") is None

@@ -13,8 +13,7 @@ from matplotlib.figure import Figure
 from bnnlib.analysis.gallery import COLOURS, legend, legend_below, line, set_style, subplots
 from bnnlib.analysis.scaling import ALGORITHMS, Fit, Network, straggler
 from bnnlib.inference.step_clock import PARTS
-from bnnlib.networks import networks as models
-from bnnlib.networks.networks import in_order
+from bnnlib.names import in_order, twin_of
 
 _NOTHING = "These records hold no runs for this; jobs/local/scaling.sh makes them."
 
@@ -245,7 +244,7 @@ def breakdown_finding(table: pd.DataFrame) -> str:
             + (" Ranks shared cores." if shared else "")
         )
     for model in in_order(means.model):
-        twin = models.twin(model)
+        twin = twin_of(model)
         for ranks in sorted(set(means[means.model == model].ranks)):
             both = [means[(means.model == m) & (means.ranks == ranks)] for m in (model, twin)]
             if twin and all(len(one) for one in both):

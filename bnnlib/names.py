@@ -1,0 +1,43 @@
+"""The names of the study's networks, their order in every table and figure, and their twins.
+
+What builds them is :data:`bnnlib.networks.networks.BUILDERS`, which needs TensorFlow; analysis
+needs the names alone. A test holds the two equal.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+MODELS = (
+    "BNN_conv_flip",
+    "BNN_conv_nonflip",
+    "BNN_FC_flip",
+    "BNN_FC_nonflip",
+    "CNN_conv",
+    "CNN_FC",
+    "BNN_VGG_flip",
+    "BNN_VGG_nonflip",
+    "CNN_VGG",
+)
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """Names of networks, each once: the study's in its order, then a user's own as they come.
+
+    A variant follows its network, as ``CNN_FC ensemble(5)`` does ``CNN_FC``.
+    """
+    present = list(dict.fromkeys(names))
+    order = list(dict.fromkeys([*MODELS, *(network_of(name) for name in present)]))
+    return sorted(present, key=lambda n: (order.index(network_of(n)), n != network_of(n)))
+
+
+def network_of(name: str) -> str:
+    """The network of a variant's name: ``CNN_FC`` of ``CNN_FC dropout(0.1) ensemble(5)``."""
+    return re.sub(r"( \w+\([^()]*\))+$", "", name)
+
+
+def twin_of(name: str) -> str | None:
+    """The deterministic twin of a Bayesian network; None for any other network or variant."""
+    other = "CNN_" + name.split("_")[1] if name.startswith("BNN_") else ""
+    return other if name in MODELS and other in MODELS else None

@@ -1,0 +1,41 @@
+"""Names of networks: their order, their variants, their twins."""
+
+import pytest
+
+from bnnlib.names import MODELS, in_order, network_of, twin_of
+
+
+def test_variants_follow_their_network_and_own_models_come_last():
+    present = ["mine ensemble(2)", "CNN_FC ensemble(3)", "mine", "CNN_FC", "BNN_FC_flip", "CNN_FC"]
+    assert in_order(present) == [
+        "BNN_FC_flip",
+        "CNN_FC",
+        "CNN_FC ensemble(3)",
+        "mine",
+        "mine ensemble(2)",
+    ]
+    assert in_order(reversed(MODELS)) == list(MODELS)
+
+
+@pytest.mark.parametrize(
+    ("name", "network"),
+    [
+        ("CNN_FC", "CNN_FC"),
+        ("CNN_FC ensemble(5)", "CNN_FC"),
+        ("CNN_FC dropout(0.1) ensemble(5)", "CNN_FC"),
+        ("my own network", "my own network"),
+        ("my own network ensemble(2)", "my own network"),
+    ],
+)
+def test_the_network_of_a_variant(name, network):
+    assert network_of(name) == network
+
+
+def test_twins():
+    pairs = {name: twin_of(name) for name in MODELS}
+    assert pairs["BNN_conv_flip"] == pairs["BNN_conv_nonflip"] == "CNN_conv"
+    assert pairs["BNN_FC_flip"] == "CNN_FC"
+    assert pairs["BNN_VGG_flip"] == "CNN_VGG"
+    assert pairs["CNN_FC"] is None
+    assert twin_of("BNN_FC_flip ensemble(2)") is None
+    assert twin_of("BNN_of_mine") is None
