@@ -84,6 +84,6 @@ analyse() {
       -p calibration "$RUNS" -p ladder "$RUNS/ladder.json"
   else
     echo "03_scaling left out: no $RUNS/ladder.json, made by the ranks of" \
-      "python -m bnnlib.analysis.scaling ladder --out $RUNS/ladder.json"
+      "python -m bnnlib ladder --out $RUNS/ladder.json"
   fi
 }

@@ -25,7 +25,7 @@ PATH=$PWD/.venv/bin:$PATH
 export PATH TF_CPP_MIN_LOG_LEVEL=2
 
 if [[ ! -e $runs/ladder.json ]]; then
-  mpiexec -n $at_once -bind-to core python -m bnnlib.analysis.scaling ladder --out "$runs/ladder.json" \
+  mpiexec -n $at_once -bind-to core python -m bnnlib ladder --out "$runs/ladder.json" \
     "${ladder[@]}"
 fi
 for ((repeat = 0; repeat < repeats; repeat++)); do

@@ -8,12 +8,12 @@ import sys
 from pathlib import Path
 
 from bnnlib import launcher
-from bnnlib.analysis import scaling
 from bnnlib.launch import here as plan
+from bnnlib.launch import ladder as message_ladder
 
 if __name__ == "__main__":
     folder = Path(sys.argv[2])
-    ladder = scaling.measure_ladder(sizes=(8, 262144), repeats=3, times=8)
+    ladder = message_ladder.measure(sizes=(8, 262144), repeats=3, times=8)
     if launcher.rank() == 0:
         (folder / "ladder.json").write_text(json.dumps(ladder))
     plan.main(sys.argv[1:])

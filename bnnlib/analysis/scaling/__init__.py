@@ -12,20 +12,15 @@ for the second, and for the third the α-β model: α seconds a message, β seco
 - recursive doubling: ceil(log2 R) (α + n β), fewest messages (Thakur, Rabenseifner and Gropp 2005,
   section 4.5).
 
-The time of the additions, their γ, is held in β. ``mpiexec -n 2 python -m bnnlib.analysis.scaling
-ladder
---out FILE`` measures the ladder of message sizes that α and β are fitted to.
+The time of the additions, their γ, is held in β. ``mpiexec -n 2 python -m bnnlib ladder --out
+FILE`` measures the ladder of message sizes that α and β are fitted to.
 """
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
 import math
-import os
-import sys
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,7 +29,7 @@ import numpy as np
 import pandas as pd
 from scipy import optimize, stats
 
-from bnnlib.errors import BnnlibError, RecordError
+from bnnlib.errors import RecordError
 from bnnlib.record import run as results
 
 # --- What was measured ---------------------------------------------------------------------------
@@ -625,70 +620,6 @@ def theta(num_bytes: dict[str, int]) -> pd.DataFrame:
 
 # --- The ladder ----------------------------------------------------------------------------------
 
-SIZES = tuple(4 * 4**power for power in range(12))  # 4 B to 16 MiB
-
-
-def measure_ladder(
-    sizes: Sequence[int] = SIZES, repeats: int = 9, times: int = 0
-) -> dict[str, Any]:
-    """Times Horovod's average of one tensor of each size, as training calls it; all ranks call.
-
-    Args:
-        sizes: in bytes, each at least one entry of four.
-        repeats: turns of a graph.
-        times: averages a turn; 0: 100 of up to 256 kB, 10 of more.
-
-    Returns:
-        ``rows`` (bytes, ranks, ms, ms_min, ms_max of an average, over `repeats` turns of a graph
-        that makes several), and what they were measured on.
-    """
-    from bnnlib.inference import distributed
-    from bnnlib.record import provenance
-
-    origin = provenance.collect()
-    ranks = distributed.init(threads=1)
-    import tensorflow as tf
-
-    rows = []
-    for size in sizes:
-        count = max(1, size // 4)
-        # About as long each; the same number on all ranks.
-        number = times or (100 if size <= 2**18 else 10)
-
-        @tf.function
-        def several(tensor: Any, number: int = number, size: int = size) -> Any:
-            for _ in tf.range(number):
-                tensor = distributed.average(tensor, f"ladder.{size}")
-            return tensor
-
-        tensor = tf.ones([count])
-        several(tensor)
-        milliseconds = []
-        for _ in range(repeats):
-            distributed.gather(None)  # all begin together
-            began = time.perf_counter()
-            several(tensor).numpy()
-            milliseconds.append(1e3 * (time.perf_counter() - began) / number)
-        rows.append(
-            {
-                "bytes": 4 * count,
-                "ranks": ranks.size,
-                "ms": float(np.median(milliseconds)),
-                "ms_min": min(milliseconds),
-                "ms_max": max(milliseconds),
-            }
-        )
-    return {
-        "rows": rows,
-        "ranks": ranks.size,
-        "hosts": list(ranks.hosts),
-        "threads": ranks.threads,
-        "cores": ranks.cores,
-        "controller": distributed.build_info()["controller"],
-        "horovod": {k: v for k, v in os.environ.items() if k.startswith("HOROVOD_")},
-        **origin,
-    }
-
 
 def read_ladder(path: str | Path) -> pd.DataFrame:
     """The rows of a ladder's file.
@@ -703,47 +634,5 @@ def read_ladder(path: str | Path) -> pd.DataFrame:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RecordError(
             f"{path}: no readable ladder ({error}); measure one with mpiexec -n 2 python -m "
-            "bnnlib.analysis.scaling ladder --out FILE"
+            "bnnlib ladder --out FILE"
         ) from error
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Measures a ladder on the ranks of this launch, or prints a folder's efficiencies."""
-    parser = argparse.ArgumentParser(
-        prog="python -m bnnlib.analysis.scaling", description=main.__doc__
-    )
-    commands = parser.add_subparsers(dest="command", required=True)
-    ladder = commands.add_parser("ladder", help="times an average at growing sizes")
-    ladder.add_argument("--out", required=True, help="json file")
-    ladder.add_argument("--repeats", type=int, default=9)
-    ladder.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="in bytes")
-    ladder.add_argument("--times", type=int, default=0, help="averages a turn; 0: by size")
-    shown = commands.add_parser("table", help="efficiencies of the runs below a folder")
-    shown.add_argument("runs")
-    arguments = parser.parse_args(argv)
-    try:
-        if arguments.command == "ladder":
-            found = measure_ladder(arguments.sizes, arguments.repeats, arguments.times)
-            return _write_ladder(Path(arguments.out), found)
-        print(efficiencies(timings(arguments.runs)[0]).to_string(index=False))
-    except BnnlibError as error:
-        print(f"{parser.prog}: {error}", file=sys.stderr)
-        return 1
-    return 0
-
-
-def _write_ladder(path: Path, found: dict[str, Any]) -> int:
-    from bnnlib import launcher
-    from bnnlib.inference import distributed
-    from bnnlib.record.checkpoint import write_atomically
-
-    if launcher.rank() == 0:
-        text = json.dumps(found, indent=2) + "\n"
-        write_atomically(path, lambda file: file.write(text.encode()))
-        print(pd.DataFrame(found["rows"]).to_string(index=False))
-    distributed.shutdown()
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
