@@ -244,7 +244,9 @@ def uncertainties(table: pd.DataFrame) -> str:
 def convergence(table: pd.DataFrame) -> str:
     """Of :func:`bnnlib.analysis.tables.convergence`."""
     if table.empty:
-        return "These records hold no ladder of draws: no run loaded is stochastic, or all are old."
+        return (
+            "No record here holds predictions of fewer draws: no run is stochastic, or all are old."
+        )
     means = table.groupby(["model", "score", "draws"]).value.mean()
     lines = []
     for model in in_order(table.model):

@@ -23,7 +23,6 @@ from bnnlib import data, metrics
 from bnnlib.data import Dataset
 from bnnlib.errors import DataError, RecordError
 from bnnlib.experiment import Experiment
-from bnnlib.inference import evaluation
 from bnnlib.names import in_order, twin_of
 from bnnlib.networks import posterior
 from bnnlib.networks.networks import Network
@@ -141,7 +140,7 @@ class Group:
         """Names of the evaluation sets of a kind: ``test``, ``holdout``, ``shift`` or ``ood``."""
         return [name for name, its_kind in self._kinds.items() if its_kind == kind]
 
-    def predictions(self, name: str = evaluation.TEST) -> list[Predicted]:
+    def predictions(self, name: str = metrics.TEST) -> list[Predicted]:
         """What every run that has this set predicts on it, then the ensembles of their seeds.
 
         Raises:
@@ -156,24 +155,24 @@ class Group:
         """:meth:`predictions` of every set of a kind, by the set's name."""
         return {name: self.predictions(name) for name in self.sets(kind)}
 
-    def ladders(self) -> dict[int, list[Predicted]]:
+    def by_draws(self) -> dict[int, list[Predicted]]:
         """Predictions of the test set by the mean over the first draws, by their number."""
         found: dict[int, list[Predicted]] = {}
         for one in self.predictions():
             if one.run in self._paths and one.is_stochastic:
-                ladder = results.read_predictions(self._paths[one.run])[0].ladder
-                if ladder is None:
+                curve = results.read_predictions(self._paths[one.run])[0].draws_curve
+                if curve is None:
                     continue
-                for index, draws in enumerate(ladder.draws):
-                    probs, entropy = ladder.mean_probs[index], ladder.expected_entropy[index]
-                    rung = dataclasses.replace(one, mean_probs=probs, expected_entropy=entropy)
-                    found.setdefault(int(draws), []).append(rung)
+                for index, draws in enumerate(curve.draws):
+                    probs, entropy = curve.mean_probs[index], curve.expected_entropy[index]
+                    fewer = dataclasses.replace(one, mean_probs=probs, expected_entropy=entropy)
+                    found.setdefault(int(draws), []).append(fewer)
         return found
 
     def _of_runs(self, name: str) -> list[Predicted]:
         found = []
         for run in self.runs.itertuples():
-            if name != evaluation.TEST and name not in self._sets.get(run.path, ()):
+            if name != metrics.TEST and name not in self._sets.get(run.path, ()):
                 continue
             prediction, labels = results.read_predictions(run.path, name)
             found.append(
@@ -193,15 +192,17 @@ class Group:
     def _of_ensembles(self, name: str) -> list[Predicted]:
         found = []
         for model, runs in self.runs.drop_duplicates(["model", "seed"]).groupby("model"):
-            sets = [self._sets.get(path, {evaluation.TEST}) for path in runs.path]
+            sets = [self._sets.get(path, {metrics.TEST}) for path in runs.path]
             if len(runs) < 2 or not all(name in one for one in sets):
                 continue
             paths = list(runs.path)
             prediction, labels = results.ensemble_predictions(paths, name)
             temperature = math.nan
-            if all(evaluation.HOLDOUT in one for one in sets):
-                held_out, their_labels = results.ensemble_predictions(paths, evaluation.HOLDOUT)
-                temperature = metrics.fit_temperature(evaluation.log_probs(held_out), their_labels)
+            if all(metrics.HOLDOUT in one for one in sets):
+                held_out, their_labels = results.ensemble_predictions(paths, metrics.HOLDOUT)
+                temperature = metrics.fit_temperature(
+                    metrics.log_mean_probs(held_out), their_labels
+                )
             found.append(
                 Predicted(
                     model=f"{model} ensemble({len(runs)})",
@@ -589,18 +590,18 @@ def uncertainties(
 # --- Number of draws -----------------------------------------------------------------------------
 
 
-def convergence(ladders: Mapping[int, Sequence[Predicted]]) -> pd.DataFrame:
+def convergence(by_draws: Mapping[int, Sequence[Predicted]]) -> pd.DataFrame:
     """What the scores of the test set would have been with fewer draws.
 
     Args:
-        ladders: predictions of the mean over the first draws, by their number.
+        by_draws: predictions of the mean over the first draws, by their number.
 
     Returns:
         A row a run, number of draws and score (accuracy, nll, ece, mutual_information in nats):
-        model, run, draws, score, value. No rows without ladders.
+        model, run, draws, score, value. No rows without predictions.
     """
     rows = []
-    for draws, predictions in ladders.items():
+    for draws, predictions in by_draws.items():
         for one in _in_order(predictions):
             labels = _labels(one)
             values = {
@@ -745,8 +746,8 @@ def example_draws(chosen: Sequence[Example], draw_probs: np.ndarray) -> pd.DataF
 
 
 def _log(probs: np.ndarray) -> np.ndarray:
-    """As :func:`bnnlib.inference.evaluation.log_probs`, of any probabilities."""
-    return np.log(np.maximum(probs.astype(np.float64), evaluation.SMALLEST))
+    """As :func:`bnnlib.metrics.log_mean_probs`, of any probabilities."""
+    return np.log(np.maximum(probs.astype(np.float64), metrics.SMALLEST_PROB))
 
 
 def _number(run: Any, name: str) -> float:

@@ -1,65 +1,28 @@
 """Everything that a trained network is judged on, in one pass: what is asked, predicted and scored.
 
 The sets are, in this order, the test set, the images held out from training, the shifted test sets
-and the sets out of distribution. A temperature is fitted on the images held out, never on the test
-set, for deterministic and Bayesian networks alike, so that the comparison after it is fair.
+and the sets out of distribution. :func:`bnnlib.metrics.judge` scores what is predicted.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
-import numpy as np
 import tensorflow as tf
 
-from bnnlib import data, metrics
+from bnnlib import data
 from bnnlib.data import Dataset, EvaluationSet
 from bnnlib.errors import DataError
 from bnnlib.experiment import Experiment
 from bnnlib.inference import prediction
 from bnnlib.inference.distributed import Ranks
-from bnnlib.inference.prediction import Prediction, Predictor
+from bnnlib.inference.prediction import Predictor
+from bnnlib.metrics import HOLDOUT, TEST, Evaluation, Labels, Prediction, judge
 from bnnlib.networks.layers import Reparameterization
 from bnnlib.networks.networks import Network, to_inputs
 from bnnlib.record import watchdog as stall
-
-TEST, HOLDOUT, TRAIN = "test", "holdout", "train"
-KINDS = (TEST, HOLDOUT, TRAIN, "shift", "ood")
-# What temperature scaling changes; accuracy it does not.
-SCALED: dict[str, Callable[..., float]] = {
-    "nll": metrics.nll,
-    "brier": metrics.brier,
-    "ece": metrics.ece,
-}
-# Float32 softmax gives 0 below this. Its logarithm would make every temperature's NLL infinite for
-# one image that is confidently wrong.
-SMALLEST = float(np.finfo(np.float32).tiny)
-
-Labels = Any  # int64 (num_images,), or None for images out of distribution
-Predictions = Mapping[str, tuple[Prediction, Labels]]
-
-
-@dataclasses.dataclass(frozen=True)
-class Evaluation:
-    """A network's predictions and how good they are.
-
-    Attributes:
-        predictions: by set, the prediction and the labels ``(num_images,)``; None for a set out of
-            distribution.
-        rows: one a set: ``set``, ``kind`` (one of :data:`KINDS`), ``num_images``; for a labelled
-            set the keys of :func:`bnnlib.metrics.summary` and, where there is a temperature,
-            ``nll_scaled``, ``brier_scaled`` and ``ece_scaled``; for one out of distribution the
-            keys of :func:`bnnlib.metrics.ood_summary` against ``test``.
-        metrics: of the test set, with ``temperature`` and the scaled ones (None without images held
-            out), and ``evaluation_seconds``.
-    """
-
-    predictions: Predictions
-    rows: list[dict[str, Any]]
-    metrics: dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,7 +89,7 @@ def evaluate(
         after_set: called after each set, for a progress bar.
 
     Returns:
-        Predictions, rows and metrics; the test set's prediction has a ladder.
+        Predictions, rows and metrics; the test set's prediction has a draws curve.
 
     Raises:
         MetricsError: the network's predictions are no probabilities.
@@ -137,7 +100,7 @@ def evaluate(
     with stall.Watch(60 * experiment.stall_minutes, sign="draw of the evaluation") as watch:
         for one in sets:
             made = one.make()
-            found = predictor(made.images, ladder=one.name == TEST, meanwhile=watch.alive)
+            found = predictor(made.images, draws_curve=one.name == TEST, meanwhile=watch.alive)
             predictions[one.name] = found, made.labels
             after_set()
     judged = judge(predictions)
@@ -163,68 +126,3 @@ def accuracy_of_means(network: Network, dataset: Dataset) -> float:
         labels = dataset.y_test[first : first + prediction.BLOCK]
         right += int((logits.numpy().argmax(axis=1) == labels).sum())
     return right / len(dataset.x_test)
-
-
-def judge(predictions: Predictions) -> Evaluation:
-    """Scores predictions, of a network or of an ensemble.
-
-    Args:
-        predictions: by set; ``test`` must be among them. The temperature is fitted on ``holdout``
-            where there is one.
-
-    Returns:
-        Predictions, rows and metrics, without ``evaluation_seconds``.
-
-    Raises:
-        MetricsError: predictions are no probabilities, or labels are not of the same images.
-    """
-    temperature = None
-    if HOLDOUT in predictions:
-        held_out, labels = predictions[HOLDOUT]
-        temperature = metrics.fit_temperature(log_probs(held_out), labels)
-    rows = [
-        {"set": name, "kind": kind(name, labels), "num_images": len(prediction.mean_probs)}
-        | (
-            _outside(predictions[TEST][0], prediction)
-            if labels is None
-            else _labelled(prediction, labels, temperature)
-        )
-        for name, (prediction, labels) in predictions.items()
-    ]
-    scaled = {"temperature": temperature, **{f"{name}_scaled": None for name in SCALED}}
-    of_test = next(row for row in rows if row["set"] == TEST)
-    values = {key: value for key, value in of_test.items() if key not in ("set", "kind")}
-    del values["num_images"]
-    return Evaluation(predictions, rows, scaled | values)
-
-
-def kind(name: str, labels: Labels) -> str:
-    """Which of :data:`KINDS` a set is of."""
-    if labels is None:
-        return "ood"
-    return name if name in (TEST, HOLDOUT, TRAIN) else "shift"
-
-
-def log_probs(prediction: Prediction) -> np.ndarray:
-    """Logarithm of the mean probabilities, none of them below :data:`SMALLEST`; for temperatures.
-
-    Returns:
-        float64 ``(num_images, num_classes)``.
-    """
-    return np.log(np.maximum(prediction.mean_probs.astype(np.float64), SMALLEST))
-
-
-def _labelled(
-    prediction: Prediction, labels: np.ndarray, temperature: float | None
-) -> dict[str, float]:
-    values = metrics.summary(prediction.mean_probs, labels, prediction.expected_entropy)
-    if temperature is not None:
-        probs = metrics.apply_temperature(log_probs(prediction), temperature)
-        values |= {f"{name}_scaled": metric(probs, labels) for name, metric in SCALED.items()}
-    return values
-
-
-def _outside(test: Prediction, outside: Prediction) -> dict[str, float]:
-    return metrics.ood_summary(
-        test.mean_probs, test.expected_entropy, outside.mean_probs, outside.expected_entropy
-    )

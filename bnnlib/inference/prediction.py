@@ -8,7 +8,6 @@ from (`seed`, draw, the image's place in its set), and so does not depend on the
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 
 import numpy as np
@@ -17,6 +16,7 @@ import tensorflow as tf
 from bnnlib.data import Dataset
 from bnnlib.inference import distributed
 from bnnlib.inference.distributed import Ranks
+from bnnlib.metrics import DrawsCurve, Prediction
 from bnnlib.networks.layers import PREDICTION, Tensor, plain, stream_key
 from bnnlib.networks.networks import Network, Windows, to_inputs
 
@@ -28,39 +28,7 @@ DRAWS_AT_ONCE = 10  # whose weights are held while the blocks pass by
 CHUNK = 16
 
 
-@dataclasses.dataclass(frozen=True)
-class Ladder:
-    """A prediction as it stood after growing numbers of draws.
-
-    Attributes:
-        draws: int64 ``(num_rungs,)``, growing; the last is all draws.
-        mean_probs: float32 ``(num_rungs, num_images, num_classes)``, means over the first draws.
-        expected_entropy: float32 ``(num_rungs, num_images)``, nats.
-    """
-
-    draws: np.ndarray
-    mean_probs: np.ndarray
-    expected_entropy: np.ndarray
-
-
-@dataclasses.dataclass(frozen=True)
-class Prediction:
-    """Predictive distribution of a set of images.
-
-    Attributes:
-        mean_probs: float32 ``(num_images, num_classes)``, the mean over draws.
-        expected_entropy: float32 ``(num_images,)``, nats; the mean over draws of each draw's
-            entropy. The entropy of `mean_probs` less this is the mutual information between label
-            and weights (Depeweg et al. 2018, equation 2).
-        ladder: the same after fewer draws, where it was asked for.
-    """
-
-    mean_probs: np.ndarray
-    expected_entropy: np.ndarray
-    ladder: Ladder | None = None
-
-
-def rungs(num_draws: int) -> list[int]:
+def draw_counts(num_draws: int) -> list[int]:
     """1, 2, 5, 10, 20, 50, … up to `num_draws`, which is always the last."""
     steps = (digit * 10**power for power in range(len(str(num_draws))) for digit in (1, 2, 5))
     return [*(step for step in steps if step < num_draws), num_draws]
@@ -99,14 +67,15 @@ class Predictor:
     def __call__(
         self,
         images: np.ndarray,
-        ladder: bool = False,
+        draws_curve: bool = False,
         meanwhile: Callable[[], object] = lambda: None,
     ) -> Prediction:
         """The predictive distribution of `images`, the same on every rank; all must call.
 
         Args:
             images: ``(num_images, height, width, channels)`` in the data set's own type.
-            ladder: whether to keep the prediction after each of :func:`rungs` draws too.
+            draws_curve: whether to keep the prediction after each of :func:`draw_counts` draws
+                too.
             meanwhile: called every few draws, as a sign of life.
 
         Returns:
@@ -115,8 +84,8 @@ class Predictor:
         ranks, size = self.ranks, self._block
         starts = range(ranks.rank * size, len(images), ranks.size * size)
         sums = [np.zeros((len(images[i : i + size]), self.num_classes + 1)) for i in starts]
-        kept = rungs(self.num_draws) if ladder else [self.num_draws]
-        means: list[list[np.ndarray]] = []  # by rung, then by block
+        kept = draw_counts(self.num_draws) if draws_curve else [self.num_draws]
+        means: list[list[np.ndarray]] = []  # by number of draws, then by block
         ends = sorted({*kept, *range(DRAWS_AT_ONCE, self.num_draws, DRAWS_AT_ONCE)})
         for first, end in zip([0, *ends], ends, strict=False):
             distributed.stop_if_asked(ranks)
@@ -132,15 +101,15 @@ class Predictor:
 
         found = np.empty((len(means), len(images), self.num_classes + 1), np.float32)
         for rank, part in enumerate(distributed.gather(means) if ranks.size > 1 else [means]):
-            for rung, of_blocks in enumerate(part):
+            for place, of_blocks in enumerate(part):
                 for index, mean in enumerate(of_blocks):
                     start = (index * ranks.size + rank) * size
-                    found[rung, start : start + size] = mean
+                    found[place, start : start + size] = mean
         mean_probs, entropy = found[..., :-1], found[..., -1]
         return Prediction(
             np.ascontiguousarray(mean_probs[-1]),
             np.ascontiguousarray(entropy[-1]),
-            Ladder(np.array(kept, np.int64), mean_probs, entropy) if ladder else None,
+            DrawsCurve(np.array(kept, np.int64), mean_probs, entropy) if draws_curve else None,
         )
 
     def _kernels(self, draws: range) -> list[Tensor]:

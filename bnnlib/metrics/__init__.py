@@ -1240,3 +1240,22 @@ def ood_summary(
         for name, metric in metrics.items()
         for score in ("max_probability", "entropy", "mutual_information")
     }
+
+
+# Last, because judging calls what is above.
+from bnnlib.metrics.evaluation import (  # noqa: E402
+    HOLDOUT,  # noqa: F401
+    KINDS,  # noqa: F401
+    SCALED,  # noqa: F401
+    SMALLEST_PROB,  # noqa: F401
+    TEST,  # noqa: F401
+    TRAIN,  # noqa: F401
+    DrawsCurve,  # noqa: F401
+    Evaluation,  # noqa: F401
+    Labels,  # noqa: F401
+    Prediction,  # noqa: F401
+    Predictions,  # noqa: F401
+    judge,  # noqa: F401
+    log_mean_probs,  # noqa: F401
+    set_kind,  # noqa: F401
+)

@@ -10,9 +10,9 @@ A run's directory, ``runs/<group>/<run id>/``, holds
   for a set out of distribution, ``<set>/mean_probs`` float32 ``(num_images, num_classes)`` and
   ``<set>/expected_entropy`` float32 ``(num_images,)`` in nats; sets are ``test``, ``holdout`` where
   images are held out, and those of `eval_sets` and `ood_sets`. Of ``test`` also how it came to be
-  with the number of draws: ``test/ladder_draws`` int64 ``(num_rungs,)``,
-  ``test/ladder_mean_probs`` float32 ``(num_rungs, num_images, num_classes)`` and
-  ``test/ladder_expected_entropy`` float32 ``(num_rungs, num_images)``;
+  with the number of draws: ``test/ladder_draws`` int64 ``(num_counts,)``,
+  ``test/ladder_mean_probs`` float32 ``(num_counts, num_images, num_classes)`` and
+  ``test/ladder_expected_entropy`` float32 ``(num_counts, num_images)``;
 - ``posterior.jsonl``: one :class:`bnnlib.networks.posterior.LayerLog` a line, of each Bayesian
   layer before
   training and after every epoch;
@@ -47,16 +47,15 @@ from typing import Any, TypeVar
 import numpy as np
 import pandas as pd
 
-from bnnlib import data, launcher
+from bnnlib import data, launcher, metrics
 from bnnlib.data import Dataset
 from bnnlib.errors import BnnlibError, DistributedError, RecordError
 from bnnlib.experiment import UPKEEP, Experiment
 from bnnlib.inference import distributed, evaluation
 from bnnlib.inference import step_clock as profile
 from bnnlib.inference.distributed import Ranks
-from bnnlib.inference.evaluation import Evaluation, Labels
-from bnnlib.inference.prediction import Ladder, Prediction
 from bnnlib.inference.trainer import StepLog, Trainer
+from bnnlib.metrics import DrawsCurve, Evaluation, Labels, Prediction
 from bnnlib.networks import networks as models
 from bnnlib.networks import posterior
 from bnnlib.networks.networks import Network
@@ -98,7 +97,7 @@ KEYS: dict[str, tuple[type, ...]] = {
     "history": (list,),
     "startup_seconds": (dict, type(None)),
 }
-# 2: `evaluation`, a row a set of :class:`bnnlib.inference.evaluation.Evaluation`; 1 had the test
+# 2: `evaluation`, a row a set of :class:`bnnlib.metrics.Evaluation`; 1 had the test
 # set alone.
 SCHEMA = 2
 # The table's first columns; all others follow in the record's order.
@@ -132,7 +131,7 @@ EVALUATION_COLUMNS = (
     "family",
     "severity",
 )
-SCALED_COLUMNS = ("temperature", *(f"{name}_scaled" for name in evaluation.SCALED))
+SCALED_COLUMNS = ("temperature", *(f"{name}_scaled" for name in metrics.SCALED))
 # What may differ between the members of an ensemble: nothing of it changes a trained network's
 # predictions, but for the seed. Other evaluation sets leave those that all members have.
 MAY_DIFFER = {
@@ -413,9 +412,10 @@ class Run:
                     arrays[f"{name}/labels"] = labels
                 arrays[f"{name}/mean_probs"] = one.mean_probs
                 arrays[f"{name}/expected_entropy"] = one.expected_entropy
-                if one.ladder is not None:
-                    for field in dataclasses.fields(Ladder):
-                        arrays[f"{name}/ladder_{field.name}"] = getattr(one.ladder, field.name)
+                if one.draws_curve is not None:
+                    for field in dataclasses.fields(DrawsCurve):
+                        key = f"{name}/ladder_{field.name}"
+                        arrays[key] = getattr(one.draws_curve, field.name)
             checkpoint.write_npz(self.directory / "predictions.npz", arrays)
             self._update(
                 status=status, metrics=values, evaluation=found.rows, error=None, ended=_now()
@@ -686,12 +686,12 @@ def read_record(directory: str | Path) -> dict[str, Any]:
 
 
 def _check_row(path: Path, row: Any) -> None:
-    """Refuses what is no row of :class:`bnnlib.inference.evaluation.Evaluation`."""
+    """Refuses what is no row of :class:`bnnlib.metrics.Evaluation`."""
     texts = ("set", "kind")
     if not isinstance(row, dict) or not all(isinstance(row.get(key), str) for key in texts):
         raise RecordError(f"{path}: evaluation: expected rows with set and kind, found {row!r:.60}")
-    if row["kind"] not in evaluation.KINDS:
-        expected = ", ".join(evaluation.KINDS)
+    if row["kind"] not in metrics.KINDS:
+        expected = ", ".join(metrics.KINDS)
         raise RecordError(
             f"{path}: evaluation of {row['set']!r}: kind = {row['kind']!r}: expected one of "
             f"{expected}"
@@ -811,8 +811,8 @@ def read_predictions(directory: str | Path, name: str = "test") -> tuple[Predict
     """The prediction of one evaluation set of a run, and its labels ``(num_images,)``.
 
     Returns:
-        The prediction, with its ladder where the record has one; labels are None for a set out of
-        distribution.
+        The prediction, with its draws curve where the record has one; labels are None for a set out
+        of distribution.
 
     Raises:
         RecordError: the file or the set in it is missing or damaged.
@@ -837,9 +837,9 @@ def _read_all_predictions(path: Path) -> dict[str, tuple[Prediction, Labels]]:
         missing = [part for part in ("mean_probs", "expected_entropy") if part not in parts]
         if missing:
             raise RecordError(f"{path}: {name!r} has no {', '.join(missing)}")
-        rungs = [parts.get(f"ladder_{field.name}") for field in dataclasses.fields(Ladder)]
-        ladder = None if any(part is None for part in rungs) else Ladder(*rungs)  # type: ignore[arg-type]
-        prediction = Prediction(parts["mean_probs"], parts["expected_entropy"], ladder)
+        of_counts = [parts.get(f"ladder_{field.name}") for field in dataclasses.fields(DrawsCurve)]
+        curve = None if any(part is None for part in of_counts) else DrawsCurve(*of_counts)  # type: ignore[arg-type]
+        prediction = Prediction(parts["mean_probs"], parts["expected_entropy"], curve)
         found[name] = prediction, parts.get("labels")
     return found
 
@@ -877,7 +877,7 @@ def load_evaluation(path: str | Path) -> pd.DataFrame:
 
     Returns:
         The columns :data:`EVALUATION_COLUMNS` and then the scores of the record's rows
-        (:class:`bnnlib.inference.evaluation.Evaluation`), NaN where a set has none. A shift's
+        (:class:`bnnlib.metrics.Evaluation`), NaN where a set has none. A shift's
         ``family`` and
         ``severity`` are the two parts of its name, such as rotate and 30. A run without a finished
         evaluation has no row.
@@ -949,7 +949,7 @@ def ensembles(table: pd.DataFrame, by: Sequence[str] = ("model",)) -> pd.DataFra
         }
         predictions = [_read_all_predictions(Path(p) / "predictions.npz") for p in members["path"]]
         common = [name for name in predictions[0] if all(name in one for one in predictions)]
-        judged = evaluation.judge(
+        judged = metrics.judge(
             {name: _ensemble([one[name] for one in predictions], name) for name in common}
         )
         rows += [whose | row for row in judged.rows]

@@ -284,8 +284,8 @@ def test_epistemic_against_aleatoric(test_set, foreign):
 def test_convergence_with_draws():
     probs = random_probs(0, 5)
     labels = np.zeros(60, int)
-    ladder = {n: [tables.given("BNN_FC_flip", probs[:n], labels)] for n in (1, 2, 5)}
-    table = tables.convergence(ladder)
+    by_draws = {n: [tables.given("BNN_FC_flip", probs[:n], labels)] for n in (1, 2, 5)}
+    table = tables.convergence(by_draws)
     figure = plots.convergence_with_draws(table)
     draw(figure)
     assert len(figure.axes) == 4

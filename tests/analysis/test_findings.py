@@ -209,7 +209,7 @@ def test_uncertainties_by_hand():
     )
 
 
-def ladder(nll, information=(0.0, 0.01, 0.02)):
+def convergence(nll, information=(0.0, 0.01, 0.02)):
     rows = []
     for draws, one, other in zip((1, 2, 30), nll, information, strict=True):
         values = {"accuracy": 0.9, "nll": one, "ece": 0.1, "mutual_information": other}
@@ -219,11 +219,11 @@ def ladder(nll, information=(0.0, 0.01, 0.02)):
 
 
 def test_convergence_by_hand():
-    assert findings.convergence(ladder((0.5, 0.31, 0.3))) == (
+    assert findings.convergence(convergence((0.5, 0.31, 0.3))) == (
         "- **m**: from 1 to 30 draws NLL −0.2000 (to 0.3000) and accuracy +0.0000; 2 draws bring "
         "95 % of the NLL's gain; mutual information 0.0200 nats, of which 2 draws show 50 %."
     )
-    assert "more draws do not lower the NLL" in findings.convergence(ladder((0.3, 0.3, 0.4)))
+    assert "more draws do not lower the NLL" in findings.convergence(convergence((0.3, 0.3, 0.4)))
 
 
 def test_posterior_over_training():

@@ -10,8 +10,7 @@ from bnnlib import data, metrics
 from bnnlib.analysis import tables
 from bnnlib.errors import MetricsError, RecordError
 from bnnlib.experiment import Experiment
-from bnnlib.inference import evaluation
-from bnnlib.inference.prediction import Prediction
+from bnnlib.metrics import Prediction
 from bnnlib.networks import networks as models
 from bnnlib.networks import posterior
 from bnnlib.record import checkpoint
@@ -261,8 +260,8 @@ def test_uncertainties_by_hand():
 
 def test_convergence_by_hand():
     draws = np.array([[[0.9, 0.1]], [[0.1, 0.9]], [[0.8, 0.2]]])
-    ladder = {n: [tables.given("a", draws[:n], [0])] for n in (1, 3)}
-    table = tables.convergence(ladder).set_index(["draws", "score"]).value
+    by_draws = {n: [tables.given("a", draws[:n], [0])] for n in (1, 3)}
+    table = tables.convergence(by_draws).set_index(["draws", "score"]).value
     assert table[1, "nll"] == pytest.approx(-np.log(0.9))
     assert table[3, "nll"] == pytest.approx(-np.log(0.6))
     assert table[1, "mutual_information"] == 0.0
@@ -282,7 +281,7 @@ def write_run(folder, model, seed, sets, **parameters):
         draws = probs if probs.ndim == 3 else probs[np.newaxis]
         prediction = Prediction(mean.astype(np.float32), metrics.expected_entropy(draws))
         predictions[name] = prediction, labels
-    judged = evaluation.judge(predictions)
+    judged = metrics.judge(predictions)
     folder.mkdir(parents=True)
     record = {
         "schema": results.SCHEMA,

@@ -27,9 +27,8 @@ import bnnlib  # noqa: F401  chooses Keras 2, before TensorFlow is imported
 from bnnlib.errors import RecordError
 from bnnlib.experiment import Experiment
 from bnnlib.inference.distributed import Ranks
-from bnnlib.inference.evaluation import judge
-from bnnlib.inference.prediction import Prediction
 from bnnlib.inference.trainer import StepLog
+from bnnlib.metrics import Prediction, judge
 from bnnlib.record import checkpoint, lock
 from bnnlib.record import run as results
 from bnnlib.record.run import Run

@@ -16,7 +16,8 @@ from bnnlib import data, metrics
 from bnnlib.errors import DataError, MetricsError
 from bnnlib.experiment import Experiment
 from bnnlib.inference import evaluation
-from bnnlib.inference.prediction import Prediction, predict
+from bnnlib.inference.prediction import predict
+from bnnlib.metrics import Prediction
 from bnnlib.networks import networks as models
 
 BIN = Path(sys.executable).parent
@@ -125,7 +126,7 @@ def test_a_trained_network_is_predicted_on_every_set_and_scored_by_metrics(datas
         alone = predict(network, dataset, one.make().images, 12, seed=5)
         np.testing.assert_array_equal(prediction.mean_probs, alone.mean_probs)
         np.testing.assert_array_equal(prediction.expected_entropy, alone.expected_entropy)
-        assert (prediction.ladder is not None) == (one.name == "test")
+        assert (prediction.draws_curve is not None) == (one.name == "test")
         assert (labels is None) == (one.name == "uniform_noise")
     rows = {row["set"]: row for row in found.rows}
     assert [row["kind"] for row in found.rows] == ["test", "holdout", "shift", "ood"]
@@ -165,7 +166,7 @@ RIGHT_AND_WRONG = [[0.9, 0.1]] * 4, [0, 0, 0, 1]  # says 0.9, is right three tim
 
 def test_the_temperature_by_hand():
     """Softened to 3/4: (9)^(1/T) = 3, hence T = 2; the test set's own optimum is another."""
-    found = evaluation.judge(
+    found = metrics.judge(
         {"test": made([[0.9, 0.1]] * 10, [0] * 9 + [1]), "holdout": made(*RIGHT_AND_WRONG)}
     )
     assert found.metrics["temperature"] == pytest.approx(2.0, rel=1e-5)
@@ -183,14 +184,14 @@ def test_the_temperature_never_sees_the_test_set():
     held_out = made(*RIGHT_AND_WRONG)
     worlds = [made([[0.6, 0.4]] * 4, [1] * 4), made([[0.99, 0.01]] * 4, [0] * 4)]
     found = [
-        evaluation.judge({"test": test, "rotate-30": test, "holdout": held_out}).metrics
+        metrics.judge({"test": test, "rotate-30": test, "holdout": held_out}).metrics
         for test in worlds
     ]
     assert found[0]["temperature"] == found[1]["temperature"] == pytest.approx(2.0, rel=1e-5)
 
 
 def test_without_images_held_out_there_is_no_temperature():
-    found = evaluation.judge({"test": made(*RIGHT_AND_WRONG)})
+    found = metrics.judge({"test": made(*RIGHT_AND_WRONG)})
     for key in ("temperature", "nll_scaled", "brier_scaled", "ece_scaled"):
         assert found.metrics[key] is None
     assert not any(key.endswith("_scaled") for key in found.rows[0])
@@ -198,11 +199,11 @@ def test_without_images_held_out_there_is_no_temperature():
 
 def test_a_label_whose_probability_underflowed_leaves_a_temperature():
     probs, labels = [[1.0, 0.0]] * 3, [0, 0, 1]
-    found = evaluation.judge({"test": made(probs, labels), "holdout": made(probs, labels)})
+    found = metrics.judge({"test": made(probs, labels), "holdout": made(probs, labels)})
     assert math.isinf(found.metrics["nll"])
     assert math.isfinite(found.metrics["nll_scaled"])
     # Right two times of three: softened to 2/3, ln(2) = 87.3 / T.
-    gap = -math.log(evaluation.SMALLEST)
+    gap = -math.log(metrics.SMALLEST_PROB)
     expected = min(gap / math.log(2), metrics.TEMPERATURE_RANGE[1])
     assert found.metrics["temperature"] == pytest.approx(expected, rel=1e-4)
 
@@ -210,7 +211,7 @@ def test_a_label_whose_probability_underflowed_leaves_a_temperature():
 def test_diverged_predictions_are_refused():
     probs = np.full((4, 2), np.nan)
     with pytest.raises(MetricsError, match="not finite"):
-        evaluation.judge({"test": made(probs, [0, 0, 0, 1], np.zeros(4))})
+        metrics.judge({"test": made(probs, [0, 0, 0, 1], np.zeros(4))})
 
 
 @pytest.mark.parametrize(
@@ -224,7 +225,7 @@ def test_diverged_predictions_are_refused():
     ],
 )
 def test_kinds(name, labels, kind):
-    assert evaluation.kind(name, labels) == kind
+    assert metrics.set_kind(name, labels) == kind
 
 
 # ------------------------------------------------------------------------------------------ ranks
@@ -250,7 +251,7 @@ def at_ranks(tmp_path_factory):
 @pytest.mark.ranks
 @pytest.mark.parametrize("network", ["BNN_FC_flip", "CNN_conv"])
 def test_an_evaluation_is_the_same_at_1_2_and_4_ranks(at_ranks, network):
-    """Bit by bit, on every rank: shifts, images out of distribution, dropout masks, ladders."""
+    """Bit by bit, on every rank: shifts, images out of distribution, dropout masks, fewer draws."""
     places = [f"{network}-{size}-{rank}" for size in (1, 2, 4) for rank in range(4)]
     first, *others = (np.load(at_ranks / f"{place}.npz") for place in places)
     sets = ("test", "holdout", "rotate-30", "gaussian_noise-3", "uniform_noise")

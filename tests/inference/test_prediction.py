@@ -158,7 +158,7 @@ def test_prediction_leaves_the_network_alone(dataset):
         np.testing.assert_array_equal(value, before[key])
 
 
-# ----------------------------------------------------------------------------------------- ladders
+# ------------------------------------------------------------------------------------ draws curve
 
 
 @pytest.mark.parametrize(
@@ -173,34 +173,38 @@ def test_prediction_leaves_the_network_alone(dataset):
         (999, [1, 2, 5, 10, 20, 50, 100, 200, 500, 999]),
     ],
 )
-def test_rungs_by_hand(num_draws, expected):
-    assert prediction.rungs(num_draws) == expected
+def test_draw_counts_by_hand(num_draws, expected):
+    assert prediction.draw_counts(num_draws) == expected
 
 
 @pytest.mark.parametrize(("name", "dropout"), [("BNN_FC_flip", 0.0), ("CNN_conv", 0.3)])
-def test_a_rung_is_a_prediction_with_so_many_draws(dataset, name, dropout, monkeypatch):
+def test_a_point_of_the_draws_curve_is_a_prediction_with_so_many_draws(
+    dataset, name, dropout, monkeypatch
+):
     monkeypatch.setattr(prediction, "BLOCK", 30)
     network = network_of(name, dataset, dropout=dropout)
-    found = prediction.Predictor(network, dataset, 7, seed=3)(dataset.x_test, ladder=True)
-    ladder = found.ladder
-    assert ladder.draws.tolist() == [1, 2, 5, 7]
-    assert ladder.mean_probs.shape == (4, 64, 10)
-    assert ladder.expected_entropy.shape == (4, 64)
-    assert ladder.draws.dtype == np.int64
-    assert ladder.mean_probs.dtype == ladder.expected_entropy.dtype == np.float32
-    for index, draws in enumerate(ladder.draws):
+    found = prediction.Predictor(network, dataset, 7, seed=3)(dataset.x_test, draws_curve=True)
+    curve = found.draws_curve
+    assert curve.draws.tolist() == [1, 2, 5, 7]
+    assert curve.mean_probs.shape == (4, 64, 10)
+    assert curve.expected_entropy.shape == (4, 64)
+    assert curve.draws.dtype == np.int64
+    assert curve.mean_probs.dtype == curve.expected_entropy.dtype == np.float32
+    for index, draws in enumerate(curve.draws):
         alone = predict(network, dataset, dataset.x_test, int(draws), seed=3)
-        np.testing.assert_array_equal(ladder.mean_probs[index], alone.mean_probs)
-        np.testing.assert_array_equal(ladder.expected_entropy[index], alone.expected_entropy)
-    np.testing.assert_array_equal(ladder.mean_probs[-1], found.mean_probs)
-    np.testing.assert_array_equal(ladder.expected_entropy[-1], found.expected_entropy)
-    assert np.abs(ladder.mean_probs[0] - ladder.mean_probs[1]).max() > 1e-3
+        np.testing.assert_array_equal(curve.mean_probs[index], alone.mean_probs)
+        np.testing.assert_array_equal(curve.expected_entropy[index], alone.expected_entropy)
+    np.testing.assert_array_equal(curve.mean_probs[-1], found.mean_probs)
+    np.testing.assert_array_equal(curve.expected_entropy[-1], found.expected_entropy)
+    assert np.abs(curve.mean_probs[0] - curve.mean_probs[1]).max() > 1e-3
 
 
-def test_without_draws_a_ladder_has_one_rung(dataset):
+def test_without_draws_a_draws_curve_has_one_point(dataset):
     network = models.build("CNN_FC", dataset.image_shape, 10)
-    ladder = prediction.Predictor(network, dataset, 30, seed=0)(dataset.x_test, ladder=True).ladder
-    assert ladder.draws.tolist() == [1]
+    curve = prediction.Predictor(network, dataset, 30, seed=0)(
+        dataset.x_test, draws_curve=True
+    ).draws_curve
+    assert curve.draws.tolist() == [1]
 
 
 def test_one_predictor_serves_sets_of_several_sizes_and_later_weights(dataset):

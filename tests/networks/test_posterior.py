@@ -15,7 +15,7 @@ from bnnlib.experiment import Experiment
 from bnnlib.inference import prediction
 from bnnlib.inference import trainer as training
 from bnnlib.inference.distributed import Ranks
-from bnnlib.inference.evaluation import judge
+from bnnlib.metrics import judge
 from bnnlib.networks import networks as models
 from bnnlib.networks import posterior
 from bnnlib.record import run as results

@@ -58,9 +58,9 @@ def main(folder):
             for key, (one, _) in found.predictions.items():
                 arrays[f"{key}/mean_probs"] = one.mean_probs
                 arrays[f"{key}/expected_entropy"] = one.expected_entropy
-            ladder = found.predictions["test"][0].ladder
-            arrays["ladder"] = ladder.mean_probs
-            arrays["ladder_entropy"] = ladder.expected_entropy
+            curve = found.predictions["test"][0].draws_curve
+            arrays["ladder"] = curve.mean_probs
+            arrays["ladder_entropy"] = curve.expected_entropy
             path = Path(folder, f"{name}-{size}-{world.rank}")
             np.savez(path.with_suffix(".npz"), **arrays)
             found.metrics.pop("evaluation_seconds")

@@ -21,9 +21,8 @@ from bnnlib.errors import ExperimentError, RecordError
 from bnnlib.experiment import Experiment
 from bnnlib.inference import prediction
 from bnnlib.inference.distributed import Ranks
-from bnnlib.inference.evaluation import Evaluation, judge
-from bnnlib.inference.prediction import Ladder, Prediction
 from bnnlib.inference.trainer import StepLog, Trainer
+from bnnlib.metrics import DrawsCurve, Evaluation, Prediction, judge
 from bnnlib.networks import networks as models
 from bnnlib.record import checkpoint, provenance, stopping
 from bnnlib.record import run as results
@@ -957,25 +956,25 @@ def test_every_set_has_its_row_and_its_predictions():
     assert found_outside.mean_probs.tolist() == found.predictions["mine"][0].mean_probs.tolist()
 
 
-def test_a_ladder_is_kept_with_its_set():
+def test_a_draws_curve_is_kept_with_its_set():
     run = open_run()
-    ladder = Ladder(
+    curve = DrawsCurve(
         np.array([1, 2], np.int64),
         np.full((2, 4, 3), 1 / 3, np.float32),
         np.full((2, 4), 0.5, np.float32),
     )
-    one = dataclasses.replace(made_prediction(LABELS)[0], ladder=ladder)
+    one = dataclasses.replace(made_prediction(LABELS)[0], draws_curve=curve)
     run.finish(judge({"test": (one, LABELS), "rotate-30": made_prediction(LABELS)}))
     arrays = np.load(run.directory / "predictions.npz")
     assert arrays["test/ladder_draws"].tolist() == [1, 2]
     assert arrays["test/ladder_mean_probs"].shape == (2, 4, 3)
     assert arrays["test/ladder_expected_entropy"].shape == (2, 4)
     assert not any(name.startswith("rotate-30/ladder") for name in arrays.files)
-    kept = results.read_predictions(run.directory)[0].ladder
+    kept = results.read_predictions(run.directory)[0].draws_curve
     assert kept is not None
-    for field in dataclasses.fields(Ladder):
-        np.testing.assert_array_equal(getattr(kept, field.name), getattr(ladder, field.name))
-    assert results.read_predictions(run.directory, "rotate-30")[0].ladder is None
+    for field in dataclasses.fields(DrawsCurve):
+        np.testing.assert_array_equal(getattr(kept, field.name), getattr(curve, field.name))
+    assert results.read_predictions(run.directory, "rotate-30")[0].draws_curve is None
 
 
 def test_load_evaluation_gives_a_row_a_run_and_set():
