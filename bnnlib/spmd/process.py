@@ -1,0 +1,72 @@
+"""How a rank leaves so that no other rank waits for it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import threading
+import time
+from typing import Any, NoReturn
+
+from bnnlib import launcher
+
+# Seconds that a failed rank other than 0 waits for the launcher to end it. Rank 0 saves the
+# notebook meanwhile: a launcher ends all ranks as soon as the first one leaves.
+WAIT_FOR_END = 20.0
+# Seconds for Horovod to shut down, which waits for ever for a rank that is gone.
+WAIT_FOR_SHUTDOWN = 5.0
+
+ERROR_STATUS = 1
+
+
+def _horovod() -> Any:
+    """`horovod.tensorflow` if this process has it up, else None."""
+    hvd = sys.modules.get("horovod.tensorflow")
+    return hvd if hvd is not None and hvd.is_initialized() else None
+
+
+def world_size() -> int:
+    """How many ranks run, as the launcher or Horovod says."""
+    hvd = _horovod()
+    return max(launcher.size(), hvd.size() if hvd is not None else 1)
+
+
+def shut_horovod_down() -> None:
+    """Make every operation that waits on any rank fail now, instead of waiting for ever."""
+    hvd = _horovod()
+    if hvd is not None:
+        # A thread, because this call itself waits for ever for a rank that is gone.
+        shutdown = threading.Thread(target=hvd.shutdown, daemon=True)
+        shutdown.start()
+        shutdown.join(WAIT_FOR_SHUTDOWN)
+
+
+def leave(exit_code: int) -> NoReturn:
+    """End this process at once: Python's own exit would wait for MPI, Horovod and threads."""
+    for stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__):
+        if stream is not None:
+            with contextlib.suppress(OSError, ValueError):  # closed, or a pipe without a reader
+                stream.flush()
+    os._exit(exit_code)
+
+
+def abort(exit_code: int = ERROR_STATUS) -> NoReturn:
+    """End all ranks because of an error on this one; for code outside notebooks.
+
+    Horovod's pending operations fail on all ranks, so that each gets to its own error handling.
+    Ranks other than 0 then wait up to `WAIT_FOR_END` seconds for rank 0 to save what it has to and
+    for the launcher to end them; rank 0 leaves at once. Print the error before calling this.
+
+    Args:
+        exit_code: This process's exit status, 1 to 255.
+
+    Raises:
+        ValueError: `exit_code` would look like success to the launcher.
+    """
+    if not 1 <= exit_code <= 255:
+        raise ValueError(f"exit_code is {exit_code}, expected 1 to 255: 0 would tell of success")
+    shut_horovod_down()
+    if launcher.size() > 1 and launcher.rank() != 0:
+        time.sleep(WAIT_FOR_END)
+    leave(exit_code)

@@ -1,0 +1,91 @@
+"""papermill's output handler `rank0:`: of many ranks that run one notebook, rank 0 writes it.
+
+papermill imports this module while papermill itself is still being imported, so nothing of
+papermill may be imported at the top of it.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+from typing import Any
+
+from bnnlib import launcher
+
+RANK0_PREFIX = "rank0:"
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write `text` so that a reader, or a crash, finds the old file or the new one, never half."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
+    try:
+        with open(temporary, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def local_path(path: Any) -> Path | None:
+    """The absolute local path that papermill writes `path` to; None for a remote one or none."""
+    from papermill.iorw import LocalHandler, papermill_io
+
+    if not isinstance(path, str):
+        return None
+    path = path.removeprefix(RANK0_PREFIX)
+    handler = papermill_io.get_handler(path)
+    if not isinstance(handler, LocalHandler):
+        return None
+    # papermill resolves paths against the folder it was started in, also under --cwd. The handler
+    # gives that folder away only in exchange for another one.
+    folder = handler.cwd(None)
+    handler.cwd(folder)
+    return Path(folder or os.getcwd(), path).absolute()
+
+
+class Rank0Handler:
+    """papermill's handler for `rank0:PATH`: only rank 0 writes, to whatever PATH papermill knows.
+
+    Rank 0 creates missing parent folders of a local path and replaces the file as a whole.
+    papermill registers what the entry point names as it is, so the class itself is the handler.
+    """
+
+    @staticmethod
+    def _rest(path: str) -> tuple[Any, str]:
+        from papermill.iorw import papermill_io
+
+        rest = path.removeprefix(RANK0_PREFIX)
+        return papermill_io.get_handler(rest), rest
+
+    @classmethod
+    def read(cls, path: str) -> Any:
+        """The content of the notebook at `path`, on every rank."""
+        handler, rest = cls._rest(path)
+        return handler.read(rest)
+
+    @classmethod
+    def listdir(cls, path: str) -> Any:
+        """The names in the folder `path`, on every rank."""
+        handler, rest = cls._rest(path)
+        return handler.listdir(rest)
+
+    @classmethod
+    def write(cls, buf: str, path: str) -> Any:
+        """Write `buf` to `path` on rank 0; do nothing on the others."""
+        if launcher.rank() != 0:
+            return None
+        local = local_path(path)
+        if local is not None:
+            return write_atomically(local, buf)
+        handler, rest = cls._rest(path)
+        return handler.write(buf, rest)
+
+    @classmethod
+    def pretty_path(cls, path: str) -> str:
+        """The path as papermill logs it."""
+        handler, rest = cls._rest(path)
+        return f"{RANK0_PREFIX}{handler.pretty_path(rest)}"
