@@ -387,7 +387,7 @@ def risk_coverage(predictions: Sequence[Predicted]) -> pd.DataFrame:
     for one in _in_order(predictions):
         labels = _labels(one)
         curve = metrics.risk_coverage(one.mean_probs, labels)
-        # The least number of images that reaches the coverage, as metrics.risk_at_coverage.
+        # The least number of images that reaches the coverage.
         index = np.maximum(np.ceil(COVERAGES * len(labels) - 1e-9).astype(int), 1) - 1
         columns = {"model": one.model, "run": one.run, "coverage": COVERAGES}
         columns |= {"risk": curve.risk[index], "aurc": metrics.aurc(one.mean_probs, labels)}

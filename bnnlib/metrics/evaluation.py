@@ -13,15 +13,17 @@ from typing import Any
 
 import numpy as np
 
-from bnnlib import metrics
+from bnnlib.metrics.calibration import apply_temperature, ece, fit_temperature
+from bnnlib.metrics.scores import brier, nll
+from bnnlib.metrics.summaries import ood_summary, summary
 
 TEST, HOLDOUT, TRAIN = "test", "holdout", "train"
 KINDS = (TEST, HOLDOUT, TRAIN, "shift", "ood")
 # What temperature scaling changes; accuracy it does not.
 SCALED: dict[str, Callable[..., float]] = {
-    "nll": metrics.nll,
-    "brier": metrics.brier,
-    "ece": metrics.ece,
+    "nll": nll,
+    "brier": brier,
+    "ece": ece,
 }
 # Float32 softmax gives 0 below this. Its logarithm would make every temperature's NLL infinite for
 # one image that is confidently wrong.
@@ -99,7 +101,7 @@ def judge(predictions: Predictions) -> Evaluation:
     temperature = None
     if HOLDOUT in predictions:
         held_out, labels = predictions[HOLDOUT]
-        temperature = metrics.fit_temperature(log_mean_probs(held_out), labels)
+        temperature = fit_temperature(log_mean_probs(held_out), labels)
     rows = [
         {"set": name, "kind": set_kind(name, labels), "num_images": len(prediction.mean_probs)}
         | (
@@ -135,14 +137,14 @@ def log_mean_probs(prediction: Prediction) -> np.ndarray:
 def _labelled(
     prediction: Prediction, labels: np.ndarray, temperature: float | None
 ) -> dict[str, float]:
-    values = metrics.summary(prediction.mean_probs, labels, prediction.expected_entropy)
+    values = summary(prediction.mean_probs, labels, prediction.expected_entropy)
     if temperature is not None:
-        probs = metrics.apply_temperature(log_mean_probs(prediction), temperature)
+        probs = apply_temperature(log_mean_probs(prediction), temperature)
         values |= {f"{name}_scaled": metric(probs, labels) for name, metric in SCALED.items()}
     return values
 
 
 def _outside(test: Prediction, outside: Prediction) -> dict[str, float]:
-    return metrics.ood_summary(
+    return ood_summary(
         test.mean_probs, test.expected_entropy, outside.mean_probs, outside.expected_entropy
     )

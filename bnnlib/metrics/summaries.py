@@ -1,0 +1,104 @@
+"""Every metric of one evaluation set at once: what a run record holds."""
+
+import math
+from collections.abc import Callable
+
+import numpy.typing as npt
+
+from bnnlib.errors import MetricsError
+from bnnlib.metrics.calibration import classwise_ece, ece, ece_equal_mass, mce
+from bnnlib.metrics.checks import check_labelled, check_probs, check_scores
+from bnnlib.metrics.ood import aupr_in, aupr_out, auroc, fpr_at_tpr
+from bnnlib.metrics.scores import accuracy, brier, nll
+from bnnlib.metrics.selective import aurc, e_aurc
+from bnnlib.metrics.uncertainty import uncertainty_scores
+
+
+def summary(
+    probs: npt.ArrayLike,
+    labels: npt.ArrayLike,
+    expected_entropy: npt.ArrayLike | None = None,
+) -> dict[str, float]:
+    """Every metric of one labelled evaluation set.
+
+    Args:
+        probs: Mean class probabilities, `(num_images, num_classes)`.
+        labels: Class numbers, `(num_images,)`.
+        expected_entropy: Mean entropy of the draws in nats, `(num_images,)`.
+
+    Returns:
+        `accuracy`, `nll` (nats), `brier`, `ece`, `ece_equal_mass`, `classwise_ece`, `mce`, the mean
+        over images of `entropy`, `aleatoric` and `epistemic` (nats; the last two NaN, unknown,
+        without an expected entropy), `aurc` and `e_aurc`.
+
+    Raises:
+        MetricsError: The arrays are not of the same images or not what they should be.
+    """
+    checked, checked_labels = check_labelled(probs, labels)
+    scores = uncertainty_scores(checked, expected_entropy)
+    aleatoric = epistemic = math.nan
+    if expected_entropy is not None:
+        aleatoric = float(check_scores(expected_entropy, "expected_entropy", len(checked)).mean())
+        epistemic = float(scores["mutual_information"].mean())
+    return {
+        "accuracy": accuracy(checked, checked_labels),
+        "nll": nll(checked, checked_labels),
+        "brier": brier(checked, checked_labels),
+        "ece": ece(checked, checked_labels),
+        "ece_equal_mass": ece_equal_mass(checked, checked_labels),
+        "classwise_ece": classwise_ece(checked, checked_labels),
+        "mce": mce(checked, checked_labels),
+        "entropy": float(scores["entropy"].mean()),
+        "aleatoric": aleatoric,
+        "epistemic": epistemic,
+        "aurc": aurc(checked, checked_labels),
+        "e_aurc": e_aurc(checked, checked_labels),
+    }
+
+
+def ood_summary(
+    in_probs: npt.ArrayLike,
+    in_expected_entropy: npt.ArrayLike | None,
+    out_probs: npt.ArrayLike,
+    out_expected_entropy: npt.ArrayLike | None,
+) -> dict[str, float]:
+    """How well each uncertainty tells an OOD set from the test set.
+
+    Args:
+        in_probs: Mean class probabilities of the test set, `(num_in, num_classes)`.
+        in_expected_entropy: Mean entropy of the draws in nats, `(num_in,)`.
+        out_probs: Mean class probabilities of the OOD set, `(num_out, num_classes)`.
+        out_expected_entropy: Mean entropy of the draws in nats, `(num_out,)`.
+
+    Returns:
+        `auroc_S`, `aupr_in_S`, `aupr_out_S` and `fpr95_S` for each score S of `max_probability`,
+        `entropy` and `mutual_information`; NaN, unknown, for the last without expected entropies.
+
+    Raises:
+        MetricsError: The arrays are not what they should be, the sets differ in their number of
+            classes, or only one of them has expected entropies.
+    """
+    in_checked = check_probs(in_probs, "in_probs")
+    out_checked = check_probs(out_probs, "out_probs")
+    if in_checked.shape[1] != out_checked.shape[1]:
+        raise MetricsError(
+            f"in_probs has {in_checked.shape[1]} classes and out_probs {out_checked.shape[1]}, "
+            "expected predictions of one model."
+        )
+    if (in_expected_entropy is None) != (out_expected_entropy is None):
+        raise MetricsError("only one of the two sets has expected entropies: give both or neither.")
+    in_scores = uncertainty_scores(in_checked, in_expected_entropy)
+    out_scores = uncertainty_scores(out_checked, out_expected_entropy)
+    metrics: dict[str, Callable[..., float]] = {
+        "auroc": auroc,
+        "aupr_in": aupr_in,
+        "aupr_out": aupr_out,
+        "fpr95": fpr_at_tpr,
+    }
+    return {
+        f"{name}_{score}": (
+            metric(in_scores[score], out_scores[score]) if score in in_scores else math.nan
+        )
+        for name, metric in metrics.items()
+        for score in ("max_probability", "entropy", "mutual_information")
+    }

@@ -1,0 +1,97 @@
+"""Intervals over images."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy.stats import norm
+
+from bnnlib import metrics
+from bnnlib.errors import MetricsError
+from bnnlib.metrics import bootstrap
+from tests.metrics.cases import random_predictions
+
+RESAMPLED = [*bootstrap._RESAMPLED]
+
+
+@pytest.mark.parametrize("metric", RESAMPLED, ids=lambda metric: metric.__name__)
+def test_resampled_rows_give_what_resampled_arrays_give(metric):
+    if metric in bootstrap._TWO_SETS:
+        rng = np.random.default_rng(0)
+        arrays, groups = (rng.normal(size=50), 1 + rng.normal(size=70)), (0, 1)
+    else:
+        arrays, groups = random_predictions(10, num_images=80), (0, 0)
+    # An anonymous function is called on resampled arrays, and its interval is not shifted.
+    slow = metrics.bootstrap_interval(
+        lambda *given: metric(*given), *arrays, groups=groups, num_resamples=50, seed=3
+    )
+    fast = metrics.bootstrap_interval(metric, *arrays, num_resamples=50, seed=3)
+    assert fast.estimate == slow.estimate == metric(*arrays)
+    if metric in bootstrap._BIASED:
+        assert fast.low <= fast.estimate <= fast.high
+        assert fast.low < slow.low  # resamples are biased upwards
+        assert fast.low > 0 or metric is metrics.mce
+        if fast.low > 0:
+            assert fast.high - fast.low == pytest.approx(slow.high - slow.low)
+    else:
+        assert fast == pytest.approx(slow)
+
+
+def test_interval_of_accuracy_is_the_binomial_one():
+    rng = np.random.default_rng(1)
+    labels = (rng.random(2000) > 0.9).astype(int)
+    probs = np.tile([0.9, 0.1], (2000, 1))
+    rate = 1 - labels.mean()
+    found = metrics.bootstrap_interval(metrics.accuracy, probs, labels, level=0.9)
+    half = norm.ppf(0.95) * math.sqrt(rate * (1 - rate) / 2000)
+    assert found.estimate == pytest.approx(rate)
+    assert found.low == pytest.approx(rate - half, abs=half / 5)
+    assert found.high == pytest.approx(rate + half, abs=half / 5)
+    # A wider level contains the narrower, another seed differs, the same repeats.
+    wide = metrics.bootstrap_interval(metrics.accuracy, probs, labels, level=0.99)
+    assert wide.low < found.low < found.high < wide.high
+    again = metrics.bootstrap_interval(metrics.accuracy, probs, labels, level=0.9)
+    assert again == found
+    other = metrics.bootstrap_interval(metrics.nll, probs, labels, seed=1)
+    assert other != metrics.bootstrap_interval(metrics.nll, probs, labels, seed=0)
+
+
+def test_interval_of_a_difference_resamples_images_in_pairs():
+    probs, labels = random_predictions(11)
+
+    def difference(first, second, labels):
+        return metrics.nll(first, labels) - metrics.nll(second, labels)
+
+    same = metrics.bootstrap_interval(difference, probs, probs, labels, num_resamples=20)
+    assert same == (0.0, 0.0, 0.0)
+
+
+def test_interval_of_an_infinite_nll_and_of_one_image():
+    probs, labels = np.array([[1.0, 0.0]] * 3 + [[0.5, 0.5]] * 3), np.array([0, 0, 1, 0, 0, 0])
+    interval = metrics.bootstrap_interval(metrics.nll, probs, labels, num_resamples=200)
+    assert interval.estimate == interval.high == math.inf
+    assert 0.0 <= interval.low < math.inf  # the wrong one is missing in a third of the resamples
+    one = metrics.bootstrap_interval(metrics.brier, [[0.5, 0.5]], [0], num_resamples=5)
+    assert one == (0.5, 0.5, 0.5)
+
+
+def test_bootstrap_refuses():
+    probs, labels = random_predictions(12)
+    interval = metrics.bootstrap_interval
+    with pytest.raises(MetricsError, match="300 and 299 images"):
+        interval(metrics.accuracy, probs, labels[1:])
+    with pytest.raises(MetricsError, match="one set of images"):
+        interval(metrics.accuracy, probs, labels, groups=(0, 1))
+    with pytest.raises(MetricsError, match="groups has 1 entries for 2 arrays"):
+        interval(metrics.accuracy, probs, labels, groups=(0,))
+    with pytest.raises(MetricsError, match="num_resamples is 0"):
+        interval(metrics.accuracy, probs, labels, num_resamples=0)
+    for level in (0.0, 1.0, math.nan):
+        with pytest.raises(MetricsError, match="level is"):
+            interval(metrics.accuracy, probs, labels, level=level)
+    with pytest.raises(MetricsError, match="gave NaN"):
+        interval(lambda probs: math.nan, probs)
+    with pytest.raises(MetricsError, match="no arrays"):
+        interval(metrics.accuracy)
+    with pytest.raises(MetricsError, match="sums to"):
+        interval(metrics.accuracy, 2 * probs, labels)
