@@ -16,7 +16,7 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from bnnlib.analysis import figures as plots
+from bnnlib.analysis import figures
 from bnnlib.inference import distributed
 from bnnlib.inference.distributed import Ranks
 from bnnlib.inference.trainer import StepLog
@@ -108,7 +108,7 @@ def read(directory: str | Path) -> list[StepLog]:
 
 def curves(lines: list[StepLog], epochs: float | None = None) -> Figure:
     """The picture of :func:`watch`."""
-    return plots.training_curves(pd.DataFrame(lines, columns=COLUMNS), epochs)
+    return figures.training_curves(pd.DataFrame(lines, columns=COLUMNS), epochs)
 
 
 def _stop_file(directory: str | Path) -> Path:

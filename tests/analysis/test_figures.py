@@ -12,8 +12,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from bnnlib import metrics
-from bnnlib.analysis import figures as plots
-from bnnlib.analysis import gallery, tables
+from bnnlib.analysis import figures, style, tables
 from bnnlib.networks import posterior
 
 NAMES = ["CNN_conv", "BNN_conv_flip", "my_network", "another one"]
@@ -81,7 +80,7 @@ def test_training_curves():
             "images_per_second": [100.0, 90.0, 110.0],
         }
     )
-    figure = plots.training_curves(steps)
+    figure = figures.training_curves(steps)
     columns = ["loss", "nll", "kl", "images_per_second"]
     units = ["nats", "nats", "nats", "images/s"]
     for axis, column, unit in zip(figure.axes, columns, units, strict=True):
@@ -96,7 +95,7 @@ def test_training_curves():
 
 def test_training_curves_of_a_run_that_has_only_begun():
     columns = ["epoch", "loss", "nll", "kl", "images_per_second"]
-    figure = plots.training_curves(pd.DataFrame(columns=columns), epochs=20)
+    figure = figures.training_curves(pd.DataFrame(columns=columns), epochs=20)
     assert [axis.get_xlim() for axis in figure.axes] == [(0, 20)] * 4
     draw(figure)
 
@@ -104,7 +103,7 @@ def test_training_curves_of_a_run_that_has_only_begun():
 @pytest.mark.parametrize(("channels", "shape"), [(1, (4, 5)), (3, (4, 5, 3))])
 def test_image_row(channels, shape):
     images = np.arange(2 * 4 * 5 * channels, dtype=np.uint8).reshape(2, 4, 5, channels)
-    figure = plots.image_row(images, np.array([7, 3]))
+    figure = figures.image_row(images, np.array([7, 3]))
     assert [axis.get_title() for axis in figure.axes] == ["7", "3"]
     for axis, image in zip(figure.axes, images, strict=True):
         assert axis.images[0].get_array().shape == shape
@@ -129,7 +128,7 @@ def score_table():
 
 
 def test_comparison_table_by_hand():
-    styler = plots.comparison_table(score_table())
+    styler = figures.comparison_table(score_table())
     shown = styler.data
     assert shown.index.tolist() == SORTED
     assert shown.runs.tolist() == [2, 2, 2, 1]
@@ -146,17 +145,17 @@ def test_comparison_table_by_hand():
 def test_comparison_table_without_a_score_shows_a_dash():
     scores = score_table()
     extra = pd.DataFrame([{"model": "CNN_conv", "score": "ece_scaled", "runs": 2, "mean": 0.01}])
-    shown = plots.comparison_table(pd.concat([scores, extra])).data
+    shown = figures.comparison_table(pd.concat([scores, extra])).data
     assert shown["ECE at T"].tolist() == ["–", "0.0100", "–", "–"]
 
 
 def test_accuracy_against_nll():
-    figure = plots.accuracy_against_nll(score_table())
+    figure = figures.accuracy_against_nll(score_table())
     (axis,) = figure.axes
     assert "nats" in axis.get_xlabel()
     assert axis.get_ylabel() == "accuracy"
     assert texts(axis.get_legend()) == SORTED
-    colours, markers = gallery.looks(NAMES)
+    colours, markers = style.looks(NAMES)
     points = [container.lines[0] for container in axis.containers]
     assert [float(point.get_xdata()[0]) for point in points] == pytest.approx([0.4, 0.5, 0.3, 0.2])
     assert [rgb(point.get_color()) for point in points] == [rgb(colours[m]) for m in SORTED]
@@ -167,11 +166,11 @@ def test_accuracy_against_nll():
 def test_reliability_diagrams(test_set):
     test_set[0] = dataclasses.replace(test_set[0], temperature=2.0)
     bins = tables.reliability(test_set)
-    figure = plots.reliability_diagrams(bins)
+    figure = figures.reliability_diagrams(bins)
     draw(figure)
     panels = {axis.get_title().split("\n")[0]: axis for axis in figure.axes if axis.get_title()}
     assert list(panels) == SORTED
-    colours = gallery.looks(NAMES)[0]
+    colours = style.looks(NAMES)[0]
     for model, axis in panels.items():
         ece = bins[(bins.model == model) & ~bins.scaled].groupby("run").ece.first().mean()
         assert f"ECE {ece:.3f}" in axis.get_title()
@@ -191,16 +190,16 @@ def test_figures_of_a_model_that_is_always_right_or_never(right):
     probs = random_probs(0)
     labels = probs.argmax(axis=1) if right else (probs.argmax(axis=1) + 1) % 3
     one = [tables.given("mine", probs, labels)]
-    draw(plots.reliability_diagrams(tables.reliability(one)))
-    draw(plots.risk_against_coverage(tables.risk_coverage(one)))
+    draw(figures.reliability_diagrams(tables.reliability(one)))
+    draw(figures.risk_against_coverage(tables.risk_coverage(one)))
     entropies = tables.entropies(one)
     assert set(entropies.outcome) == {"right" if right else "wrong"}
-    draw(plots.entropy_of_right_and_wrong(entropies))
+    draw(figures.entropy_of_right_and_wrong(entropies))
 
 
 def test_entropy_of_right_and_wrong(test_set):
     entropies = tables.entropies(test_set)
-    figure = plots.entropy_of_right_and_wrong(entropies)
+    figure = figures.entropy_of_right_and_wrong(entropies)
     draw(figure)
     (axis,) = figure.axes
     wrong = entropies[entropies.outcome == "wrong"].groupby("model").size()
@@ -212,7 +211,7 @@ def test_entropy_of_right_and_wrong(test_set):
 
 def test_risk_against_coverage(test_set):
     curves = tables.risk_coverage(test_set)
-    figure = plots.risk_against_coverage(curves)
+    figure = figures.risk_against_coverage(curves)
     (axis,) = figure.axes
     for model, line in zip(SORTED, axis.lines, strict=True):
         whole = curves[(curves.model == model) & (curves.coverage == 1)].risk.mean()
@@ -232,7 +231,7 @@ def test_against_severity(test_set, families):
         f"family{n}-{level}": predict(10 * n + level) for n in range(families) for level in (1, 5)
     }
     table = tables.shifts(test_set, shifted, 10)
-    figure = plots.against_severity(table)
+    figure = figures.against_severity(table)
     draw(figure)
     titles = [axis.get_title() for axis in figure.axes if axis.get_title()]
     assert titles == [f"family{n}" for n in range(families)]
@@ -248,7 +247,7 @@ def test_against_severity(test_set, families):
 
 def test_ood_histograms(test_set, foreign):
     table = tables.ood_histograms(test_set, foreign)
-    figure = plots.ood_histograms(table)
+    figure = figures.ood_histograms(table)
     draw(figure)
     assert len(figure.axes) == len(NAMES) * 2
     assert [axis.get_title() for axis in figure.axes[:2]] == ["far", "near"]
@@ -260,18 +259,18 @@ def test_ood_histograms(test_set, foreign):
 
 
 def test_roc_curves_have_a_row_a_score(test_set, foreign):
-    figure = plots.roc_curves(tables.roc(test_set, foreign))
+    figure = figures.roc_curves(tables.roc(test_set, foreign))
     draw(figure)
     assert len(figure.axes) == 4
     drawn = [sum(len(line.get_xdata()) > 2 for line in axis.lines) for axis in figure.axes]
     assert drawn == [4, 4, 2, 2]  # the mutual information has the stochastic models alone
     plain = [one for one in test_set if one.model == "CNN_conv"]
-    assert len(plots.roc_curves(tables.roc(plain, foreign)).axes) == 2
+    assert len(figures.roc_curves(tables.roc(plain, foreign)).axes) == 2
 
 
 def test_epistemic_against_aleatoric(test_set, foreign):
     table = tables.uncertainties(test_set, {"rotate-30": predict(3)}, foreign)
-    figure = plots.epistemic_against_aleatoric(table)
+    figure = figures.epistemic_against_aleatoric(table)
     draw(figure)
     assert [axis.get_title() for axis in figure.axes] == STOCHASTIC
     names = ["test, right", "test, wrong", "shifted sets", "far", "near"]
@@ -286,7 +285,7 @@ def test_convergence_with_draws():
     labels = np.zeros(60, int)
     by_draws = {n: [tables.given("BNN_FC_flip", probs[:n], labels)] for n in (1, 2, 5)}
     table = tables.convergence(by_draws)
-    figure = plots.convergence_with_draws(table)
+    figure = figures.convergence_with_draws(table)
     draw(figure)
     assert len(figure.axes) == 4
     for axis in figure.axes:
@@ -304,7 +303,7 @@ def test_posterior_over_training():
         for n in (0, 1, 2)
         for layer in ("layer0", "layer1")
     ]
-    figure = plots.posterior_over_training(tables.posterior_over_training(lines))
+    figure = figures.posterior_over_training(tables.posterior_over_training(lines))
     draw(figure)
     assert len(figure.axes) == 6
     assert figure.axes[0].lines[0].get_ydata().tolist() == [0.5] * 3
@@ -319,7 +318,7 @@ def test_posterior_over_training():
 def test_signal_to_noise():
     shares = np.linspace(0, 1, 5)
     table = pd.DataFrame({"layer": "layer0", "share": shares, "snr": 2 * shares})
-    figure = plots.signal_to_noise(table)
+    figure = figures.signal_to_noise(table)
     draw(figure)
     assert figure.axes[0].lines[0].get_ydata().tolist() == [0, 25, 50, 75, 100]
     assert texts(figure.axes[0].get_legend()) == ["layer0"]
@@ -329,12 +328,12 @@ def test_draws_of_images():
     images = [np.zeros((4, 4, 1)), np.zeros((4, 4, 3))]
     chosen = [tables.Example("first", images[0], 1), tables.Example("second", images[1], -1)]
     probs = random_probs(1, 7, images=2)
-    figure = plots.draws_of_images(tables.example_draws(chosen, probs), images)
+    figure = figures.draws_of_images(tables.example_draws(chosen, probs), images)
     draw(figure)
     titles = [axis.get_title(loc="left") for axis in figure.axes[1::2]]
     assert titles == ["first", "second"]
     clouds = figure.axes[1].collections[::2]
     for place, cloud in enumerate(clouds):
         assert sorted(cloud.get_offsets()[:, 1]) == sorted(probs[:, 0, place])
-    green, blue = rgb(gallery.COLOURS[2]), rgb(gallery.COLOURS[0])
+    green, blue = rgb(style.COLOURS[2]), rgb(style.COLOURS[0])
     assert [rgb(cloud.get_facecolor()[0][:3]) for cloud in clouds] == [blue, green, blue]

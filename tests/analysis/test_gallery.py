@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bnnlib.analysis import gallery
+from bnnlib.analysis import gallery, style
 from bnnlib.errors import RecordError
 from bnnlib.networks import networks as models
 
@@ -40,7 +40,7 @@ def table():
 
 
 def figure_of(table):
-    figure, axis = gallery.subplots()
+    figure, axis = style.subplots()
     axis.plot(table.seed, table.nll)
     return figure
 
@@ -49,28 +49,28 @@ def figure_of(table):
 
 
 def test_every_model_of_the_study_has_a_colour_and_a_marker_of_its_own():
-    assert set(gallery.PALETTE) == set(gallery.MARKERS) == set(models.BUILDERS)
-    assert len({rgb(colour) for colour in gallery.PALETTE.values()}) == len(gallery.PALETTE)
-    assert len(set(gallery.MARKERS.values())) == len(gallery.MARKERS)
+    assert set(style.PALETTE) == set(style.MARKERS) == set(models.BUILDERS)
+    assert len({rgb(colour) for colour in style.PALETTE.values()}) == len(style.PALETTE)
+    assert len(set(style.MARKERS.values())) == len(style.MARKERS)
 
 
 def test_a_models_colour_does_not_depend_on_the_others():
-    for model in gallery.ORDER:
-        colours, markers = gallery.looks([model])
+    for model in style.ORDER:
+        colours, markers = style.looks([model])
         assert (colours, markers) == (
-            {model: gallery.PALETTE[model]},
-            {model: gallery.MARKERS[model]},
+            {model: style.PALETTE[model]},
+            {model: style.MARKERS[model]},
         )
 
 
 def test_own_models_get_colours_that_no_other_has():
     own = ["z", "a", "m", "b", "k", "c"]
-    colours, markers = gallery.looks([*gallery.ORDER, *own])
-    assert len({rgb(colour) for colour in colours.values()}) == len(gallery.ORDER) + len(own)
-    assert len(set(markers.values())) == len(gallery.ORDER) + len(own)
-    assert gallery.looks(reversed([*gallery.ORDER, *own]))[0] == colours
+    colours, markers = style.looks([*style.ORDER, *own])
+    assert len({rgb(colour) for colour in colours.values()}) == len(style.ORDER) + len(own)
+    assert len(set(markers.values())) == len(style.ORDER) + len(own)
+    assert style.looks(reversed([*style.ORDER, *own]))[0] == colours
     many = [f"own{index}" for index in range(40)]
-    assert set(gallery.looks(many)[0]) == set(many)
+    assert set(style.looks(many)[0]) == set(many)
 
 
 def test_a_variant_has_its_networks_colour_and_another_dash():
@@ -81,10 +81,10 @@ def test_a_variant_has_its_networks_colour_and_another_dash():
         "CNN_FC dropout(0.1) ensemble(3)",
     ]
     names += ["CNN_FC learning_rate(0.01)"]
-    colours, markers = gallery.looks(names)
-    assert set(colours.values()) == {gallery.PALETTE["CNN_FC"]}
-    assert set(markers.values()) == {gallery.MARKERS["CNN_FC"]}
-    lines = [gallery.line(name, names) for name in names]
+    colours, markers = style.looks(names)
+    assert set(colours.values()) == {style.PALETTE["CNN_FC"]}
+    assert set(markers.values()) == {style.MARKERS["CNN_FC"]}
+    lines = [style.line(name, names) for name in names]
     assert len({str(line["linestyle"]) for line in lines}) == len(names)
     fillings = [(line.get("fillstyle"), line.get("markerfacecolor")) for line in lines]
     assert len(set(fillings)) == len(names)

@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from bnnlib.analysis.gallery import COLOURS, legend, legend_below, line, set_style, subplots
 from bnnlib.analysis.scaling import ALGORITHMS, Fit, Network, straggler
+from bnnlib.analysis.style import COLOURS, legend, legend_below, line, set_style, subplots
 from bnnlib.inference.step_clock import PARTS
 from bnnlib.names import in_order, twin_of
 

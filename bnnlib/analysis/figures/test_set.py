@@ -1,0 +1,217 @@
+"""How the models compare on the test set."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+from pandas.io.formats.style import Styler
+
+from bnnlib.analysis.style import (
+    COLOURS,
+    hide_unused,
+    legend,
+    legend_below,
+    line,
+    panel_columns,
+    set_style,
+    subplots,
+)
+from bnnlib.names import in_order
+
+
+def comparison_table(scores: pd.DataFrame) -> Styler:
+    """The models' scores side by side, best means of a column bold.
+
+    An entry is the mean ± the standard deviation over runs; of one run, the score and its 95 %
+    interval over the test images.
+
+    Args:
+        scores: of :func:`bnnlib.analysis.tables.scores`.
+    """
+    means = scores.pivot_table(index="model", columns="score", values="mean")
+    order = in_order(scores.model)
+    columns = [c for c in _COLUMNS if c in means and means[c].notna().any()]
+    entries = scores.set_index(["model", "score"])
+
+    def text(model: str, column: str) -> str:
+        if (model, column) not in entries.index or pd.isna(means.loc[model, column]):
+            return "–"
+        entry, digits = entries.loc[(model, column)], _COLUMNS[column][2]
+        shown = f"{entry['mean']:.{digits}f}"
+        if not pd.isna(entry.stddev):
+            return f"{shown} ± {entry.stddev:.{digits}f}"
+        if not pd.isna(entry.low):
+            return f"{shown} [{entry.low:.{digits}f}, {entry.high:.{digits}f}]"
+        return shown
+
+    table = pd.DataFrame({_COLUMNS[c][0]: {m: text(m, c) for m in order} for c in columns})
+    table = table.reindex(order)
+    table.insert(0, "runs", scores.groupby("model").runs.first())
+    table.index.name = "model"
+
+    def bold(column: pd.Series) -> list[str]:
+        named = {_COLUMNS[c][0]: c for c in columns if _COLUMNS[c][1]}
+        if column.name not in named:
+            return [""] * len(column)
+        values = means.loc[order, named[column.name]]
+        top = values.max() if _COLUMNS[named[column.name]][1] == "max" else values.min()
+        return ["font-weight: bold" if value == top else "" for value in values]
+
+    return table.style.apply(bold)
+
+
+# Of a score: its heading, which end is best, and the digits shown.
+_COLUMNS: dict[str, tuple[str, str, int]] = {
+    "accuracy": ("accuracy", "max", 4),
+    "nll": ("NLL", "min", 4),
+    "brier": ("Brier", "min", 4),
+    "ece": ("ECE", "min", 4),
+    "aurc": ("AURC", "min", 4),
+    "temperature": ("T", "", 2),
+    "nll_scaled": ("NLL at T", "min", 4),
+    "brier_scaled": ("Brier at T", "min", 4),
+    "ece_scaled": ("ECE at T", "min", 4),
+    "images_per_second": ("images/s", "max", 0),
+}
+
+
+def accuracy_against_nll(scores: pd.DataFrame) -> Figure:
+    """Each model's accuracy against its NLL, with its spread over runs or interval over images.
+
+    Args:
+        scores: of :func:`bnnlib.analysis.tables.scores`.
+    """
+    set_style()
+    figure, axis = subplots(figsize=(9, 4.6), layout="constrained")
+    models = in_order(scores.model)
+    entries = scores.set_index(["model", "score"])
+    for model in models:
+        x, y = entries.loc[(model, "nll")], entries.loc[(model, "accuracy")]
+        style = line(model, models) | {"linestyle": "none", "markersize": 11}
+        axis.errorbar(
+            x["mean"], y["mean"], xerr=_ends(x), yerr=_ends(y), elinewidth=1, alpha=0.9, **style
+        )
+    axis.set(xlabel="NLL on the test set (nats an image); lower is better", ylabel="accuracy")
+    legend(axis)
+    return figure
+
+
+def _ends(entry: pd.Series) -> np.ndarray:
+    """Lengths of an error bar ``(2, 1)``: the standard deviation over runs, else the interval."""
+    if not pd.isna(entry.stddev):
+        return np.array([[entry.stddev], [entry.stddev]])
+    return np.nan_to_num(np.array([[entry["mean"] - entry.low], [entry.high - entry["mean"]]]))
+
+
+def reliability_diagrams(bins: pd.DataFrame) -> Figure:
+    """Accuracy less confidence against confidence, a panel a model; below, the bins' counts.
+
+    Args:
+        bins: of :func:`bnnlib.analysis.tables.reliability`; runs of one model are drawn over each
+        other. The
+            bars are the bins' intervals for the accuracy at 95 %. Temperature scaling is dashed,
+            without intervals.
+    """
+    set_style()
+    models = in_order(bins.model)
+    columns = panel_columns(len(models))
+    rows = -(-len(models) // columns)
+    figure, axes = subplots(
+        2 * rows,
+        columns,
+        figsize=(max(5.0, 3.7 * columns), 3.6 * rows),
+        sharex=True,
+        sharey="row",
+        squeeze=False,
+        layout="constrained",
+        height_ratios=[3, 1] * rows,
+    )
+    for index, model in enumerate(models):
+        row, column = divmod(index, columns)
+        upper, lower = axes[2 * row, column], axes[2 * row + 1, column]
+        style = line(model, models) | {"label": "as predicted", "linestyle": "-"}
+        style |= {"markerfacecolor": style["color"], "fillstyle": "full"}
+        eces: dict[bool, list[float]] = {}
+        dashed = style | {"label": "after temperature scaling, at T", "linestyle": "--"}
+        dashed |= {"markerfacecolor": "white", "alpha": 0.7}
+        for (_, scaled), run in bins[bins.model == model].groupby(["run", "scaled"]):
+            gap = run.accuracy - run.confidence
+            eces.setdefault(bool(scaled), []).append(run.ece.iloc[0])
+            if scaled:
+                upper.plot(run.confidence, gap, **dashed)
+                continue
+            ends = [run.accuracy - run.accuracy_low, run.accuracy_high - run.accuracy]
+            upper.errorbar(run.confidence, gap, yerr=ends, capsize=2, elinewidth=1, **style)
+            middle, width = (run.lower + run.upper) / 2, 0.9 * (run.upper - run.lower)
+            lower.bar(middle, run["count"], width=width, color=style["color"], alpha=0.6)
+        upper.axhline(0, color="0.3", linewidth=1, linestyle="--")
+        title = f"{model}\nECE {np.mean(eces[False]):.3f}"
+        title += f", at T {np.mean(eces[True]):.3f}" if True in eces else ""
+        upper.set_title(title, fontsize=12)
+        upper.margins(y=0.15)
+        upper.text(0.02, 0.97, "too modest", transform=upper.transAxes, va="top", color="0.35")
+        upper.text(0.02, 0.03, "too sure", transform=upper.transAxes, va="bottom", color="0.35")
+        lower.set_yscale("log")
+        lower.set_ylim(bottom=0.7)
+        if index + columns >= len(models):  # the last panel of its column
+            lower.set(xlabel="confidence")
+            lower.xaxis.set_tick_params(labelbottom=True)
+        if column == 0:
+            upper.set_ylabel("accuracy −\nconfidence")
+            lower.set_ylabel("images")
+    hide_unused(axes, len(models), columns, 2)
+    if bins.scaled.any():
+        legend_below(figure, 2)
+    return figure
+
+
+def entropy_of_right_and_wrong(entropies: pd.DataFrame) -> Figure:
+    """Distribution of the predictive entropy of right and of wrong predictions, a row a model.
+
+    Args:
+        entropies: of :func:`bnnlib.analysis.tables.entropies`.
+    """
+    set_style()
+    models = in_order(entropies.model)
+    figure, axis = subplots(figsize=(10, 1.1 + 0.75 * len(models)), layout="constrained")
+    sns.boxplot(
+        entropies,
+        y="model",
+        x="entropy",
+        hue="outcome",
+        order=models,
+        hue_order=["right", "wrong"],
+        palette={"right": COLOURS[2], "wrong": COLOURS[3]},
+        whis=(5, 95),
+        fliersize=0,
+        gap=0.1,
+        ax=axis,
+    )
+    counts = entropies.groupby("model").outcome.agg(lambda o: (o == "wrong").sum())
+    axis.set_yticks(range(len(models)), [f"{m}\n{counts[m]} wrong" for m in models])
+    axis.set(xlabel="predictive entropy (nats); box: quartiles, whiskers: 5 % to 95 %", ylabel="")
+    axis.legend(title="prediction", loc="lower right")
+    return figure
+
+
+def risk_against_coverage(curves: pd.DataFrame) -> Figure:
+    """The error among the images kept, when the least certain are handed back.
+
+    Args:
+        curves: of :func:`bnnlib.analysis.tables.risk_coverage`; runs of one model are averaged.
+    """
+    set_style()
+    figure, axis = subplots(figsize=(10, 4.8), layout="constrained")
+    models = in_order(curves.model)
+    for model in models:
+        mine = curves[curves.model == model]
+        risk = mine.groupby("coverage").risk.mean()
+        style = line(model, models) | {"markevery": (0, 20)}
+        style["label"] = f"{model}  ({1000 * mine.groupby('run').aurc.first().mean():.2f})"
+        axis.plot(100 * risk.index, 100 * risk, **style)
+    axis.set(xlabel="images kept (%), the most certain first", ylabel="wrong among them (%)")
+    axis.set_ylim(bottom=0)
+    legend(axis, title="area under the curve × 1000\nin brackets")
+    return figure

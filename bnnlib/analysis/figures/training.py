@@ -1,0 +1,57 @@
+"""What a run is trained on, and how it trains."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from bnnlib.analysis.style import (
+    COLOURS,
+    set_style,
+    subplots,
+)
+
+
+def training_curves(steps: pd.DataFrame, epochs: float | None = None) -> Figure:
+    """Loss, negative log-likelihood, KL and speed of one run against epochs.
+
+    Args:
+        steps: a row a line of ``steps.jsonl``; columns epoch, loss (nats), nll (nats), kl (nats),
+            images_per_second. It may have no row yet.
+        epochs: of the whole run, for axes that stay while it trains; None: of the rows.
+    """
+    set_style()
+    panels = [
+        ("loss", "loss (nats an image)"),
+        ("nll", "NLL on training batches\n(nats an image)"),
+        ("kl", "KL(q||p) (nats)"),
+        ("images_per_second", "images/s, all ranks"),
+    ]
+    figure, axes = subplots(2, 2, figsize=(10, 6), layout="constrained", sharex=True)
+    for axis, (column, label) in zip(axes.flat, panels, strict=True):
+        axis.plot(steps["epoch"], steps[column], color=COLOURS[0], marker="o", ms=4)
+        axis.set(ylabel=label)
+        if epochs is not None:
+            axis.set_xlim(0, epochs)
+    for axis in axes[1]:
+        axis.set_xlabel("epoch")
+    axes[1, 1].set_ylim(bottom=0)
+    return figure
+
+
+def image_row(images: np.ndarray, labels: np.ndarray) -> Figure:
+    """Images side by side under their labels.
+
+    Args:
+        images: ``(num_images, height, width, channels)``, one channel or three.
+        labels: ``(num_images,)``.
+    """
+    figure, axes = subplots(
+        1, len(images), figsize=(0.9 * len(images), 1.2), squeeze=False, layout="constrained"
+    )
+    for axis, image, label in zip(axes[0], images, labels, strict=True):
+        axis.imshow(image if image.shape[-1] == 3 else image[..., 0], cmap="gray_r")
+        axis.set_title(str(label), fontsize=10)
+        axis.set_axis_off()
+    return figure
