@@ -12,7 +12,7 @@ import pandas as pd
 from IPython.display import Markdown, display
 from matplotlib.figure import Figure
 
-from bnnlib.record.checkpoint import write_atomically
+from bnnlib.record.files import write_atomically
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,7 +77,7 @@ def origin(table: pd.DataFrame, notebook: str, command: str) -> dict[str, Any]:
     """Where a figure comes from: notebook, its command, and of each run its id, commit, command.
 
     Args:
-        table: of :func:`bnnlib.record.run.load`, the runs that the figure shows.
+        table: of :func:`bnnlib.analysis.runs.load`, the runs that the figure shows.
         notebook: that made the figure.
         command: that ran the notebook.
     """

@@ -20,6 +20,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from bnnlib import data, metrics
+from bnnlib.analysis import runs as run_tables
+from bnnlib.analysis.predictions import MAY_DIFFER, ensemble_predictions
 from bnnlib.data import Dataset
 from bnnlib.errors import DataError, RecordError
 from bnnlib.experiment import Experiment
@@ -27,7 +29,7 @@ from bnnlib.names import in_order, twin_of
 from bnnlib.networks import posterior
 from bnnlib.networks.networks import Network
 from bnnlib.networks.posterior import LayerLog
-from bnnlib.record import run as results
+from bnnlib.record.predictions import read_predictions
 
 SCORES: dict[str, Callable[..., float]] = {
     "accuracy": metrics.accuracy,
@@ -112,7 +114,7 @@ class Group:
     """The finished runs of a group, the ensembles of their seeds, and what they predict.
 
     Attributes:
-        runs: of :func:`bnnlib.record.run.load`, finished runs only; `model` tells variants of a
+        runs: of :func:`bnnlib.analysis.runs.load`, finished runs only; `model` tells variants of a
             network apart, such as ``CNN_conv dropout(0.1)``.
         unfinished: the runs that are left out.
     """
@@ -123,15 +125,15 @@ class Group:
         Raises:
             RecordError: there is no finished run, or a record is damaged.
         """
-        table = results.load(path)
+        table = run_tables.load(path)
         self.unfinished = table[table.status != "finished"]
         if len(self.unfinished) == len(table):
             raise RecordError(f"{path}: no finished run among {len(table)}; train first")
         self.runs = named(table[table.status == "finished"]).reset_index(drop=True)
-        rows = results.load_evaluation(path)
+        rows = run_tables.load_evaluation(path)
         names = self.runs.group + "/" + self.runs.run_id
         self._paths = dict(zip(names, self.runs.path, strict=True))
-        rows = results.load_evaluation(path)
+        rows = run_tables.load_evaluation(path)
         self._kinds = dict(zip(rows["set"], rows["kind"], strict=True))
         self._sets = {path: set(mine["set"]) for path, mine in rows.groupby("path")}
         self._predicted: dict[str, list[Predicted]] = {}
@@ -160,7 +162,7 @@ class Group:
         found: dict[int, list[Predicted]] = {}
         for one in self.predictions():
             if one.run in self._paths and one.is_stochastic:
-                curve = results.read_predictions(self._paths[one.run])[0].draws_curve
+                curve = read_predictions(self._paths[one.run])[0].draws_curve
                 if curve is None:
                     continue
                 for index, draws in enumerate(curve.draws):
@@ -174,7 +176,7 @@ class Group:
         for run in self.runs.itertuples():
             if name != metrics.TEST and name not in self._sets.get(run.path, ()):
                 continue
-            prediction, labels = results.read_predictions(run.path, name)
+            prediction, labels = read_predictions(run.path, name)
             found.append(
                 Predicted(
                     model=run.model,
@@ -196,10 +198,10 @@ class Group:
             if len(runs) < 2 or not all(name in one for one in sets):
                 continue
             paths = list(runs.path)
-            prediction, labels = results.ensemble_predictions(paths, name)
+            prediction, labels = ensemble_predictions(paths, name)
             temperature = math.nan
             if all(metrics.HOLDOUT in one for one in sets):
-                held_out, their_labels = results.ensemble_predictions(paths, metrics.HOLDOUT)
+                held_out, their_labels = ensemble_predictions(paths, metrics.HOLDOUT)
                 temperature = metrics.fit_temperature(
                     metrics.log_mean_probs(held_out), their_labels
                 )
@@ -224,14 +226,14 @@ def named(runs: pd.DataFrame) -> pd.DataFrame:
     other parameters or in their number of ranks, these follow, as in ``CNN_FC kl_weight(0.5)``.
 
     Args:
-        runs: of :func:`bnnlib.record.run.load`.
+        runs: of :func:`bnnlib.analysis.runs.load`.
 
     Returns:
         A copy with other names in the column `model`.
     """
     runs = runs.copy()
     defaults = Experiment().to_dict()
-    same_network = {"model", *results.MAY_DIFFER}
+    same_network = {"model", *MAY_DIFFER}
     parameters = [name for name in defaults if name in runs and name not in same_network]
     # A run older than a parameter was made with what is its default now.
     known = runs[[*parameters, "ranks"]].fillna({name: defaults[name] for name in parameters})
@@ -622,7 +624,7 @@ def posterior_over_training(lines: Sequence[LayerLog]) -> pd.DataFrame:
     """The quantiles of every Bayesian layer's posterior, epoch by epoch.
 
     Args:
-        lines: of :func:`bnnlib.record.run.read_posterior`.
+        lines: of :func:`bnnlib.record.logs.read_posterior`.
 
     Returns:
         A row an epoch, layer, quantity (``mean``, ``stddev``, ``snr``) and level: epoch, layer,

@@ -1,35 +1,16 @@
-"""Where a step's time goes: data, compute, waiting for the slowest rank, negotiation, allreduce.
+"""A clock inside the graph: each rank stamps the borders between the parts of a training step.
 
-Two clocks are read. Inside the graph every rank stamps the borders between the parts of a step
-(:class:`StepClock`). Between the end of its gradients and the average it only sees one span; rank
-0's Horovod timeline says how much of it the allreduce itself took. The rest of the span is waiting
-for the last rank, which the stamps of all ranks show, and Horovod's negotiation: the background
-thread's cycle, and telling rank 0 that a tensor is ready.
-
-The parts of a step add up to its time on each rank.
+What the stamps say of a step's time is in :mod:`bnnlib.record.profile`.
 """
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import json
-import re
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pandas as pd
 import tensorflow as tf
 
 Tensor = Any
-
-# The borders that a rank stamps in each step, seconds since the epoch: the step begins, its images
-# are gathered, its gradients computed, the average has come, the weights are updated.
-STAMPS = ("began", "gathered", "computed", "averaged", "updated")
-PARTS = ("data", "compute", "wait", "negotiation", "allreduce", "update")
-COLUMNS = ("step", "rank", "host", "warmup", *(f"{part}_ms" for part in PARTS), "ms", "bytes")
 
 
 class StepClock:
@@ -53,136 +34,3 @@ class StepClock:
         with tf.control_dependencies(list(tensors)):
             self.stamps.append(tf.timestamp())
         return tf.control_dependencies([self.stamps[-1]])
-
-
-@dataclasses.dataclass(frozen=True)
-class Stamps:
-    """What one rank stamped.
-
-    Attributes:
-        host: the rank's node.
-        steps: int64 ``(num_steps,)``, numbers of steps done after each.
-        warmup: bool ``(num_steps,)``, whether the graph's first run is among them.
-        times: float64 ``(num_steps, 5)``, the columns :data:`STAMPS`, by the node's own clock.
-        bytes: that the rank gives to an allreduce each step.
-    """
-
-    host: str
-    steps: np.ndarray
-    warmup: np.ndarray
-    times: np.ndarray
-    bytes: int
-
-
-def read_timeline(path: str | Path) -> np.ndarray:
-    """The time of every allreduce, from Horovod's timeline; a step of training has one.
-
-    Args:
-        path: a file in Chrome's trace format. Horovod ends it in the middle of its list; a run that
-            was killed, in the middle of an event.
-
-    Returns:
-        float64 ``(num_allreduces,)`` milliseconds from entering the operation to its end, without
-        the negotiation before it; empty if the file is missing or holds none.
-    """
-    try:
-        text = Path(path).read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return np.zeros(0)
-    durations: list[float] = []
-    open_events: dict[int, list[tuple[str, float]]] = {}  # by tensor, a process of the trace
-    for found in re.findall(r"\{[^{}]*(?:\{[^{}]*\}[^{}]*)?\}", text):
-        try:
-            event = json.loads(found)
-        except json.JSONDecodeError:  # the last one, cut off
-            continue
-        stack = open_events.setdefault(event.get("pid", -1), [])
-        if event.get("ph") == "B":
-            stack.append((event["name"], float(event["ts"])))
-        elif event.get("ph") == "E" and stack:
-            what, began = stack.pop()
-            if what == "ALLREDUCE":
-                durations.append((float(event["ts"]) - began) / 1e3)
-    return np.asarray(durations)
-
-
-def tabulate(ranks: Sequence[Stamps], allreduces: np.ndarray) -> pd.DataFrame:
-    """One row a step and rank, milliseconds in each part.
-
-    The nodes' clocks may differ. An allreduce ends on all ranks at nearly the same moment, so each
-    rank's clock is set to rank 0's by the median difference of those moments over the steps.
-
-    Args:
-        ranks: what each rank stamped, in order of rank, the same steps on all.
-        allreduces: of :func:`read_timeline`, milliseconds; the last ones belong to these steps.
-
-    Returns:
-        The columns :data:`COLUMNS`: ``wait_ms`` from the rank's own gradients to the last rank's,
-        ``allreduce_ms`` by the timeline (where it has not all steps, its median; without any, NaN,
-        and ``negotiation_ms`` then holds both), ``ms`` the sum, ``bytes`` of the rank a step.
-    """
-    if not ranks or not len(ranks[0].steps):
-        return pd.DataFrame(columns=COLUMNS)
-    times = np.stack([one.times for one in ranks])
-    averaged = times[:, :, STAMPS.index("averaged")]
-    times = times - np.median(averaged - averaged[:1], axis=1)[:, None, None]
-    steps = times.shape[1]
-    if len(allreduces) >= steps:
-        reduce = allreduces[-steps:]
-    else:
-        reduce = np.full(steps, np.median(allreduces) if len(allreduces) else np.nan)
-    began, gathered, computed, averaged, updated = np.moveaxis(times, 2, 0) * 1e3
-    last = computed.max(axis=0)
-    rows = []
-    for rank, one in enumerate(ranks):
-        wait = np.clip(np.minimum(last, averaged[rank]) - computed[rank], 0, None)
-        rest = averaged[rank] - computed[rank] - wait
-        # The timeline's clock ticks in microseconds, and its thread is another than TensorFlow's.
-        operation = np.minimum(reduce, rest) if len(ranks) > 1 else np.zeros(steps)
-        rows.append(
-            pd.DataFrame(
-                {
-                    "step": one.steps,
-                    "rank": rank,
-                    "host": one.host,
-                    "warmup": one.warmup,
-                    "data_ms": gathered[rank] - began[rank],
-                    "compute_ms": computed[rank] - gathered[rank],
-                    "wait_ms": wait,
-                    "negotiation_ms": rest - np.nan_to_num(operation),
-                    "allreduce_ms": operation,
-                    "update_ms": updated[rank] - averaged[rank],
-                    "ms": updated[rank] - began[rank],
-                    "bytes": one.bytes,
-                }
-            )
-        )
-    table = pd.concat(rows, ignore_index=True)
-    return table.sort_values(["step", "rank"], ignore_index=True)[list(COLUMNS)]
-
-
-def summary(table: pd.DataFrame) -> pd.DataFrame:
-    """The median step of each rank of a run, without the graph's first run.
-
-    Args:
-        table: of :func:`tabulate`.
-
-    Returns:
-        A row a rank: the medians of the parts and of ``ms``; ``skew_ms``, by how much longer the
-        rank computes than the fastest rank; ``spread_ms``, the standard deviation of its
-        computing if that is normal (from the 10 % and 90 % quantiles); ``bytes``;
-        ``communication_share``, of the sum of all steps' time what is neither data, compute nor
-        update.
-    """
-    measured = table[~table.warmup.astype(bool)]
-    measured = measured if len(measured) else table
-    columns = [f"{part}_ms" for part in PARTS]
-    found = measured.groupby("rank")[[*columns, "ms", "bytes"]].median()
-    found["skew_ms"] = found.compute_ms - found.compute_ms.min()
-    # Robust, since one interruption by the system would be all of a standard deviation.
-    computing = measured.groupby("rank").compute_ms
-    found["spread_ms"] = (computing.quantile(0.9) - computing.quantile(0.1)) / 2.563
-    sums = measured.groupby("rank")[[*columns, "ms"]].sum()
-    own = sums[["data_ms", "compute_ms", "update_ms"]].sum(axis=1)
-    found["communication_share"] = 1 - own / sums.ms
-    return found.reset_index()

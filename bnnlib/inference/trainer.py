@@ -13,7 +13,6 @@ The seed study's command line runs here: ``python -m bnnlib.training --flagfile=
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -27,10 +26,12 @@ from bnnlib.errors import BnnlibError, RecordError
 from bnnlib.experiment import Experiment
 from bnnlib.inference import distributed
 from bnnlib.inference.distributed import Ranks
-from bnnlib.inference.step_clock import STAMPS, StepClock
+from bnnlib.inference.step_clock import StepClock
 from bnnlib.networks.layers import TRAINING, Tensor, plain, stream_key
 from bnnlib.networks.networks import Network, to_inputs
 from bnnlib.record import startup
+from bnnlib.record.logs import StepLog
+from bnnlib.record.profile import STAMPS
 
 # Adam's constants (Kingma and Ba 2015), Keras' defaults.
 BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-7
@@ -38,33 +39,6 @@ BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-7
 
 class DivergedError(BnnlibError, ArithmeticError):
     """The loss or a weight is no finite number."""
-
-
-@dataclasses.dataclass(frozen=True)
-class StepLog:
-    """One line of ``steps.jsonl``: means over the steps since the line before.
-
-    Attributes:
-        step: steps done.
-        epoch: passes over the training set done.
-        loss: nll + the weighted kl / N, nats an image.
-        nll: mean negative log-likelihood over the global batches, nats an image.
-        kl: KL(q||p) in nats.
-        learning_rate: at the last step.
-        images_per_second: of all ranks together.
-        seconds: time that these steps took.
-        warmup: whether the graph's first run is among them, so that the time is no measurement.
-    """
-
-    step: int
-    epoch: float
-    loss: float
-    nll: float
-    kl: float
-    learning_rate: float
-    images_per_second: float
-    seconds: float
-    warmup: bool
 
 
 def objective(
@@ -116,7 +90,7 @@ class Trainer:
         steps_per_epoch: steps a pass over the training set, the same on all ranks.
         images_a_step: of this rank; batch_size times accumulate.
         stamps: with `profile`, of each step since :meth:`take_stamps`, the borders of
-            :data:`bnnlib.inference.step_clock.STAMPS`.
+            :data:`bnnlib.record.profile.STAMPS`.
     """
 
     def __init__(

@@ -21,7 +21,7 @@ from bnnlib.inference import distributed
 from bnnlib.inference.distributed import Ranks
 from bnnlib.inference.trainer import StepLog
 from bnnlib.interactive.cluster import LOOK_EVERY, Cluster
-from bnnlib.record import run as results
+from bnnlib.record.logs import read_steps
 from bnnlib.record.run import Run
 
 # Seconds from one picture to the next; one takes a tenth of that, on cores that are the ranks'.
@@ -103,7 +103,7 @@ async def watch(cluster: Cluster, directory: str | Path, epochs: float | None = 
 def read(directory: str | Path) -> list[StepLog]:
     """A run's lines so far; none where none is written yet."""
     path = Path(directory) / "steps.jsonl"
-    return results.read_steps(directory) if path.exists() else []
+    return read_steps(directory) if path.exists() else []
 
 
 def curves(lines: list[StepLog], epochs: float | None = None) -> Figure:

@@ -46,11 +46,11 @@ def train_and_tell(
     events: Sequence[tuple[str, str]] = (),
 ) -> None:
     """:func:`train_one`; rank 0 then prints the run's row and its directory."""
-    from bnnlib.record import run as results
+    from bnnlib.analysis import runs as run_tables
 
     directory = train_one(experiment, origin, verbose, events=events)
     if launcher.rank() == 0:
-        results.main([str(directory)])
+        run_tables.main([str(directory)])
         print(f"record: {directory}")
 
 
@@ -77,21 +77,21 @@ def run(
 def all_end_with(experiment: Experiment) -> Iterator[None]:
     """Ends the processes of all ranks when the run inside is stopped or fails, its record first."""
     from bnnlib.inference import distributed  # TensorFlow reads the environment when imported
-    from bnnlib.record import run as results
+    from bnnlib.record.run import error_of, record_failure, record_stop, run_directory
 
     try:
         yield
     except stopping.Stopped as stopped:
-        results.record_stop(str(stopped))
+        record_stop(str(stopped))
         if launcher.rank() == 0:
             print(f"stopped: {stopped}")
         distributed.leave_together(stopping.EXIT_CODE)
     except Exception as error:
         try:
-            results.record_failure(
-                results.run_directory(experiment, launcher.size()),
+            record_failure(
+                run_directory(experiment, launcher.size()),
                 experiment.to_dict(),
-                results.error_of(error),
+                error_of(error),
             )
         except BnnlibError as problem:  # a full disk must not keep the other ranks waiting
             print(f"the run's record could not be written: {problem}", file=sys.stderr)
@@ -123,10 +123,10 @@ def train_one(
     from bnnlib.inference import distributed, evaluation
     from bnnlib.inference import trainer as training
     from bnnlib.networks import networks as models
-    from bnnlib.record import run as results
+    from bnnlib.record.run import Run
 
     ranks = distributed.init(experiment.threads, experiment.inter_threads)
-    run = results.Run.open(experiment, ranks, origin, events)
+    run = Run.open(experiment, ranks, origin, events)
     dataset = distributed.on_first_local_rank(
         lambda: data.load(experiment.dataset, experiment.subtract_mean, experiment.holdout), ranks
     )

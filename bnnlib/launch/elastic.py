@@ -83,7 +83,7 @@ def train(experiment: Experiment, origin: dict[str, object], verbose: bool = Fal
         BnnlibError: of the run itself. A lost worker raises nothing.
     """
     from bnnlib.inference import distributed
-    from bnnlib.record import run as results
+    from bnnlib.record.run import abandon, run_directory
 
     now = before = _before()
     try:
@@ -91,7 +91,7 @@ def train(experiment: Experiment, origin: dict[str, object], verbose: bool = Fal
         found = distributed.gather((_name(), before))
         told = next((each for _, each in found if each is not None), None)
         # A worker that has just joined knows nothing of what was before.
-        own = str(results.run_directory(experiment, ranks.size))
+        own = str(run_directory(experiment, ranks.size))
         directory = told.directory if told else distributed.gather(own)[0]
         now = Before(
             workers=tuple(name for name, _ in found),
@@ -105,7 +105,7 @@ def train(experiment: Experiment, origin: dict[str, object], verbose: bool = Fal
         reason = distributed.loss_of_others(error)
         if not reason or now is None:
             raise
-        step = max([now.step, *results.abandon()])
+        step = max([now.step, *abandon()])
         if step > now.step:
             now = dataclasses.replace(now, step=step, alike=0)
         if now.alike >= TRIES:
@@ -142,11 +142,11 @@ def _events(found: list[tuple[str, Before | None]], directory: str | Path) -> li
 
 def _last_words(directory: Path) -> str:
     """The error of a worker that could still write it into the record; empty if none could."""
-    from bnnlib.record import run as results
+    from bnnlib.record.schema import read_record
 
     if not (directory / "run.json").exists():
         return ""
-    error = results.read_record(directory)["error"]
+    error = read_record(directory)["error"]
     return f". Rank {error['rank']}: {error['type']}: {error['message']}" if error else ""
 
 

@@ -129,14 +129,14 @@ def _train_all(experiments: list[Experiment], origin: dict[str, Any]) -> None:
 def _is_finished(experiment: Experiment) -> bool:
     """Rank 0's answer on all ranks: other nodes may see a shared file system later."""
     from bnnlib.inference import distributed
-    from bnnlib.record import run as results
+    from bnnlib.record.schema import read_record
 
     ranks = distributed.init(experiment.threads, experiment.inter_threads)
     answer = None
     if ranks.rank == 0:
         directory = Path(experiment.run_dir)
         answer = (directory / "run.json").exists() and (
-            results.read_record(directory)["status"] == "finished"
+            read_record(directory)["status"] == "finished"
         )
     return bool(distributed.gather(answer)[0])
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from bnnlib import launcher
 from bnnlib.record import provenance
-from bnnlib.record.checkpoint import write_atomically
+from bnnlib.record.files import write_atomically
 
 SIZES = tuple(4 * 4**power for power in range(12))  # 4 B to 16 MiB
 

@@ -27,7 +27,7 @@ import yaml
 from bnnlib.errors import BnnlibError, ExperimentError, RecordError, SiteError
 from bnnlib.experiment import Experiment, unknown_name
 from bnnlib.launch import sites
-from bnnlib.record import run as results
+from bnnlib.record.schema import read_record
 
 KEYS = ("group", "walltime", "ranks", "nodes", "vary", "parameters")
 # Varied parameters that stand in a run's name without their own.
@@ -134,7 +134,7 @@ def state(job: Job, site: str) -> tuple[str, str]:
     if not (job.directory / "run.json").exists():
         waiting = job_id != "" and sites.is_waiting(site, job_id)
         return ("queued" if waiting else "absent"), job_id
-    record = results.read_record(job.directory)
+    record = read_record(job.directory)
     _refuse_other(job, record)
     status = str(record["status"])
     if status in ("finished", "failed") or not job_id:

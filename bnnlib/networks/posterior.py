@@ -7,7 +7,6 @@ a thousand times the space.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
@@ -16,33 +15,7 @@ import tensorflow as tf
 from bnnlib.data import Dataset
 from bnnlib.networks.layers import PREDICTION, Reparameterization, stream_key
 from bnnlib.networks.networks import Network, to_inputs
-
-# The quantiles that are kept: the extremes, what lies outside 98 % and 90 %, and the quartiles.
-LEVELS = (0.0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1.0)
-
-
-@dataclasses.dataclass(frozen=True)
-class LayerLog:
-    """One line of ``posterior.jsonl``: a Bayesian layer's kernel after some training.
-
-    Attributes:
-        step: steps done.
-        epoch: passes over the training set done; 0 for the initial posterior.
-        layer: its name, such as ``layer0_convolution``.
-        entries: number of kernel entries.
-        mean: quantiles of the entries' posterior means at :data:`LEVELS`.
-        stddev: quantiles of their posterior standard deviations.
-        snr: quantiles of their signal-to-noise ratios abs(mean)/stddev (Blundell et al. 2015,
-            section 5.1, by which weights are pruned).
-    """
-
-    step: int
-    epoch: float
-    layer: str
-    entries: int
-    mean: list[float]
-    stddev: list[float]
-    snr: list[float]
+from bnnlib.record.logs import LEVELS, LayerLog
 
 
 def entries(network: Network) -> dict[str, tuple[np.ndarray, np.ndarray]]:

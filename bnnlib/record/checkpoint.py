@@ -1,103 +1,25 @@
 """Training states on disk: written whole or not at all, read back to the same bits.
 
 A checkpoint is ``checkpoints/step-<step>.npz``, the arrays of
-:meth:`bnnlib.inference.trainer.Trainer.state`
-by name. It is written beside its name, flushed to the disk and renamed, so that a reader sees the
-whole file or none; each array carries the zip format's checksum.
+:meth:`bnnlib.inference.trainer.Trainer.state` by name, written as :mod:`bnnlib.record.files` does.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
-import io
 import logging
-import os
-import struct
-import tokenize
-import zipfile
-import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 
 from bnnlib.errors import RecordError
+from bnnlib.record.files import read_npz, write_npz
 
 logger = logging.getLogger(__name__)
 
-# What numpy and zipfile raise on damaged bytes: RuntimeError for a bit that says "encrypted", its
-# NotImplementedError for an unknown compression or version, MemoryError for a shape beyond all.
-_DAMAGED = (
-    *(OSError, ValueError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error),
-    *(MemoryError, OverflowError, struct.error, SyntaxError, TypeError, tokenize.TokenError),
-)
-
 KEEP = 2  # the newest, and the one before in case the newest cannot be read
-# What a file system without it says to an fsync of a folder.
-_NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)
-
-
-def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Calls `write` with a file that takes the place of `path` once it is safely on the disk.
-
-    Raises:
-        RecordError: the disk is full, the folder is read-only or gone; `path` is as it was.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        sync_folder(path.parent)
-    except OSError as error:
-        raise RecordError(
-            f"{path}: could not be written ({error.strerror or error}); what was there before is "
-            "unharmed. Make room or choose another place (run_dir, for a run), and start the same "
-            "command again"
-        ) from error
-    finally:
-        with contextlib.suppress(OSError):  # its folder may be what is missing
-            temporary.unlink(missing_ok=True)
-
-
-def sync_folder(folder: Path) -> None:
-    """Has the names in a folder on the disk, too: a file's own fsync is of its content alone.
-
-    Raises:
-        OSError: the disk has failed.
-    """
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno not in _NO_FOLDER_SYNC:
-            raise
-    finally:
-        os.close(descriptor)
-
-
-def sync(path: Path) -> None:
-    """Has what was appended to a file on the disk; nothing for a file that is not there.
-
-    Raises:
-        RecordError: the disk has failed.
-    """
-    try:
-        with open(path, "rb") as file:
-            os.fsync(file.fileno())
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise RecordError(
-            f"{path}: could not be written ({error.strerror or error}); checkpoints written before "
-            "are unharmed"
-        ) from error
 
 
 def save(directory: Path, state: dict[str, np.ndarray], keep: int = KEEP) -> Path:
@@ -150,49 +72,6 @@ class Writer:
         last, self._last = self._last, None
         if last is not None:
             last.result()
-
-
-def remove_leftovers(directory: Path) -> None:
-    """Removes the temporary files of writers that were killed; for the run's only writer."""
-    written = ("run.json", "run.lock", "predictions.npz", "profile.csv")
-    for name in (*written, *(f"{kind}.jsonl" for kind in ("steps", "posterior", "accuracy"))):
-        _unlink_all(directory.glob(f".{name}.*.tmp"))
-    _unlink_all((directory / "checkpoints").glob(".step-*.npz.*.tmp"))
-
-
-def _unlink_all(paths: Iterable[Path]) -> None:
-    for path in paths:
-        with contextlib.suppress(OSError):
-            path.unlink()
-
-
-def write_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Writes arrays by name, for :func:`read_npz`.
-
-    Raises:
-        RecordError: as :func:`write_atomically`.
-    """
-    content = io.BytesIO()  # a zip archive that is cut off by a full disk complains when collected
-    np.savez(content, **arrays)
-    write_atomically(path, lambda file: file.write(content.getbuffer()))
-
-
-def read_npz(path: Path, what: str) -> dict[str, np.ndarray]:
-    """All arrays of an ``.npz`` that this library wrote; `what` names it in the error.
-
-    Raises:
-        RecordError: the file is missing or damaged.
-    """
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            if not isinstance(file, np.lib.npyio.NpzFile):
-                raise ValueError("one array without a name")
-            # Written without compression: what is small on the disk is small in memory.
-            if any(info.compress_type != zipfile.ZIP_STORED for info in file.zip.infolist()):
-                raise ValueError("compressed, and so not written by this library")
-            return {name: file[name] for name in file.files}
-    except _DAMAGED as error:
-        raise RecordError(f"{path}: no readable {what} ({error})") from error
 
 
 def load(path: Path) -> dict[str, np.ndarray]:

@@ -146,9 +146,9 @@ class Ending:
 
         if self.rank == 0:
             try:
-                results = sys.modules.get("bnnlib.record.run")
-                if results is not None:
-                    results.record_stop(reason)
+                run = sys.modules.get("bnnlib.record.run")
+                if run is not None:
+                    run.record_stop(reason)
                 if self.target is not None:
                     write_ipynb(self.nb_man.nb, self.target)
             except (OSError, BnnlibError) as problem:

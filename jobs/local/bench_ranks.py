@@ -31,7 +31,7 @@ import pandas as pd
 
 from bnnlib.errors import DistributedError
 from bnnlib.record import provenance
-from bnnlib.record.checkpoint import write_atomically
+from bnnlib.record.files import write_atomically
 
 # Model, data set of its images' shape, images a rank a step.
 CASES = (

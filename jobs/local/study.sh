@@ -34,7 +34,7 @@ case $group in
 esac
 
 echo "=== the table ==="
-python -m bnnlib.record.run "$runs"
+python -m bnnlib.analysis.runs "$runs"
 echo "executed notebooks:"
 find "$runs" "${scaling[@]}" -name '*.ipynb' | sort
 echo "figures:"

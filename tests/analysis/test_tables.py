@@ -7,14 +7,15 @@ import pandas as pd
 import pytest
 
 from bnnlib import data, metrics
+from bnnlib.analysis import runs as run_tables
 from bnnlib.analysis import tables
 from bnnlib.errors import MetricsError, RecordError
 from bnnlib.experiment import Experiment
 from bnnlib.metrics import Prediction
 from bnnlib.networks import networks as models
 from bnnlib.networks import posterior
-from bnnlib.record import checkpoint
-from bnnlib.record import run as results
+from bnnlib.record import files, schema
+from bnnlib.record.schema import SCHEMA
 
 LABELS = np.array([0, 1, 1, 0])
 PROBS = np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4], [0.7, 0.3]])  # the third is wrong
@@ -284,7 +285,7 @@ def write_run(folder, model, seed, sets, **parameters):
     judged = metrics.judge(predictions)
     folder.mkdir(parents=True)
     record = {
-        "schema": results.SCHEMA,
+        "schema": SCHEMA,
         "parameters": experiment.to_dict(),
         "status": "finished",
         "metrics": judged.metrics | {"images_per_second": 100.0 + seed},
@@ -306,7 +307,7 @@ def write_run(folder, model, seed, sets, **parameters):
         "ended": None,
         "startup_seconds": None,
     }
-    plain = results._plain(record)
+    plain = schema.plain(record)
     (folder / "run.json").write_text(json.dumps(plain))
     arrays = {}
     for name, (prediction, labels) in predictions.items():
@@ -314,7 +315,7 @@ def write_run(folder, model, seed, sets, **parameters):
         arrays[f"{name}/expected_entropy"] = prediction.expected_entropy.astype(np.float32)
         if labels is not None:
             arrays[f"{name}/labels"] = labels
-    checkpoint.write_npz(folder / "predictions.npz", arrays)
+    files.write_npz(folder / "predictions.npz", arrays)
 
 
 @pytest.fixture
@@ -394,7 +395,7 @@ def test_group_leaves_out_what_is_not_finished(runs):
 
 
 def test_named_tells_variants_apart_and_repetitions_not(runs):
-    table = results.load(runs)
+    table = run_tables.load(runs)
     other = table.assign(ranks=[1, 2, 1, 1], kl_weight=[1.0, 1.0, 1.0, 0.5])
     assert tables.named(table).model.tolist() == [
         "CNN_FC",

@@ -16,7 +16,9 @@ import pytest
 
 from bnnlib.experiment import Experiment
 from bnnlib.record import checkpoint
-from bnnlib.record import run as results
+from bnnlib.record.logs import read_steps
+from bnnlib.record.predictions import read_predictions
+from bnnlib.record.schema import read_record
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOK = ROOT / "notebooks" / "01_train.ipynb"
@@ -98,7 +100,7 @@ def gloo(launch, tmp_path_factory) -> Path:
 
 
 def assert_complete(directory: Path, model: str) -> None:
-    record = results.read_record(directory)
+    record = read_record(directory)
     assert record["status"] == "finished"
     assert record["error"] is None
     assert record["ranks"] == 2
@@ -113,9 +115,9 @@ def assert_complete(directory: Path, model: str) -> None:
     assert 0 <= metrics["accuracy"] <= 1
     assert metrics["images_per_second"] > 0
     assert (metrics["kl"] > 0) == model.startswith("BNN")
-    assert [line.step for line in results.read_steps(directory)] == [2, 4, 6, 8]
+    assert [line.step for line in read_steps(directory)] == [2, 4, 6, 8]
 
-    prediction, labels = results.read_predictions(directory)
+    prediction, labels = read_predictions(directory)
     assert prediction.mean_probs.shape == (64, 10)
     assert prediction.mean_probs.dtype == np.float32
     np.testing.assert_allclose(prediction.mean_probs.sum(axis=1), 1, atol=1e-5)
@@ -135,20 +137,20 @@ def assert_complete(directory: Path, model: str) -> None:
 @pytest.mark.parametrize("model", SIX)
 def test_the_record_is_complete_under_mpich(study, model):
     assert_complete(study.runs / model, model)
-    record = results.read_record(study.runs / model)
+    record = read_record(study.runs / model)
     assert (record["launcher"], record["horovod"]["controller"]) == ("mpich", "mpi")
 
 
 def test_the_record_is_complete_under_plain_horovodrun(gloo):
     assert_complete(gloo, "BNN_conv_flip")
-    record = results.read_record(gloo)
+    record = read_record(gloo)
     assert (record["launcher"], record["horovod"]["controller"]) == ("horovodrun", "gloo")
 
 
 def test_both_launchers_give_the_same_weights_and_predictions(study, gloo):
     mpich = study.runs / "BNN_conv_flip"
     assert_same_state(mpich, gloo)
-    one, other = (results.read_predictions(path)[0] for path in (mpich, gloo))
+    one, other = (read_predictions(path)[0] for path in (mpich, gloo))
     assert one.mean_probs.tobytes() == other.mean_probs.tobytes()
     assert one.expected_entropy.tobytes() == other.expected_entropy.tobytes()
 
@@ -177,9 +179,9 @@ def test_a_users_own_images_train_alone(launch, tmp_path):
     ]
     done = launch(*words, source, "-p", "steps", "60", "-p", "batch_size", "30")
     assert done.returncode == 0, done.stderr
-    record = results.read_record(folder)
+    record = read_record(folder)
     assert (record["status"], record["ranks"]) == ("finished", 1)
-    prediction, labels = results.read_predictions(folder)
+    prediction, labels = read_predictions(folder)
     assert prediction.mean_probs.shape == (40, 3)
     np.testing.assert_array_equal(labels, y_test)
     assert record["metrics"]["accuracy"] > 0.9  # three patterns under a little noise
@@ -202,7 +204,7 @@ def test_a_wrong_parameter_ends_all_ranks(launch, tmp_path, launcher, name, valu
     assert done.returncode != 0
     assert any(line.startswith(f"ExperimentError: {sentence}") for line in plain(done.stderr))
 
-    record = results.read_record(tmp_path)
+    record = read_record(tmp_path)
     assert record["status"] == "failed"
     assert record["error"]["type"] == "ExperimentError"
     assert record["error"]["message"].startswith(sentence)
@@ -262,7 +264,7 @@ def assert_rank_1_failed(done, folder: Path) -> None:
     failure = json.loads((folder / "failures" / "rank1.json").read_text())
     failed = datetime.datetime.fromisoformat(failure["time"]).timestamp()
     assert 0 < done.ended - failed < WITHIN
-    record = results.read_record(folder)
+    record = read_record(folder)
     assert record["status"] == "failed"
     error = record["error"]
     assert (error["rank"], f"{error['type']}: {error['message']}") == (1, sentence)
@@ -271,7 +273,7 @@ def assert_rank_1_failed(done, folder: Path) -> None:
     cause = next(o for o in cell.outputs if o.output_type == "error")
     assert f"{cause.ename}: {cause.evalue}" == sentence
     assert all(line.startswith("rank 1: ") for line in cause.traceback)
-    steps = [line.step for line in results.read_steps(folder)]
+    steps = [line.step for line in read_steps(folder)]
     assert steps in ([2, 4], [2, 4, 6])  # rank 0 may have stood on either side of step 6
     assert int(final_state(folder)["step"]) == 4
 
@@ -286,16 +288,16 @@ def test_a_failure_on_one_rank_ends_all_under_mpiexec_and_the_same_command_goes_
 ):
     done = train_failing(launch, "mpiexec", failing_notebook, tmp_path, FAILING_RANK="1")
     assert_rank_1_failed(done, tmp_path)
-    record = results.read_record(tmp_path)
-    steps = {line.step: line for line in results.read_steps(tmp_path)}
+    record = read_record(tmp_path)
+    steps = {line.step: line for line in read_steps(tmp_path)}
 
     # From the checkpoint to the end, and no step twice.
     done = train_failing(launch, "mpiexec", failing_notebook, tmp_path)
     assert done.returncode == 0, done.stderr
-    again = results.read_record(tmp_path)
+    again = read_record(tmp_path)
     assert (again["status"], again["error"]) == ("finished", None)
     assert again["started"] == record["started"]
-    resumed = results.read_steps(tmp_path)
+    resumed = read_steps(tmp_path)
     assert [line.step for line in resumed] == [2, 4, 6, 8]
     assert resumed[:2] == [steps[2], steps[4]]  # times and all: these were not trained again
     assert re.search(r" 4/8 \[00:00<", done.stderr), "the bar does not start at the checkpoint"
@@ -351,7 +353,7 @@ def test_the_seed_studys_command_leaves_the_notebooks_record(launch, study, tmp_
     done = start_flagfile(launch, path)
     assert done.returncode == 0, done.stderr
     directory = tmp_path / "runs" / "BNN_FC_flip"
-    ours, notebooks = (results.read_record(d) for d in (directory, study.runs / "BNN_FC_flip"))
+    ours, notebooks = (read_record(d) for d in (directory, study.runs / "BNN_FC_flip"))
     assert ours["status"] == "finished"
     assert ours["ranks"] == 2
     for key in (None, "parameters", "metrics", "versions", "horovod"):
@@ -367,7 +369,7 @@ def test_the_seed_studys_command_leaves_the_notebooks_record(launch, study, tmp_
         of_test = {name: other[name].dtype for name in other if name.startswith("test/")}
         assert {name: one[name].dtype for name in one} == of_test
         assert one["test/mean_probs"].shape == other["test/mean_probs"].shape == (64, 10)
-    assert [line.step for line in results.read_steps(directory)] == [2, 4, 6, 8]
+    assert [line.step for line in read_steps(directory)] == [2, 4, 6, 8]
     # It ends with the run's row of the table, once, and the place of the record.
     assert len(re.findall(r"\bBNN_FC_flip\s+tiny\s+0\s+2\s+finished\b", done.stdout)) == 1
     assert f"record: {directory}" in done.stdout

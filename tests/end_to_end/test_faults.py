@@ -14,7 +14,7 @@ import nbformat
 import pytest
 
 from bnnlib.record import checkpoint
-from bnnlib.record import run as results
+from bnnlib.record.schema import read_record
 from tests.end_to_end.test_end_to_end import NOTEBOOK, TINY
 
 ROOT = Path(__file__).parents[2]
@@ -140,7 +140,7 @@ def test_a_second_writer_is_refused_and_a_hung_rank_ends_all(launch, tmp_path):
     assert lines[-1] != "first=0"
     assert done.ended - int((tmp_path / "hung").read_text()) < 18 + 60
 
-    record = results.read_record(run)
+    record = read_record(run)
     assert record["status"] == "failed"
     assert record["error"]["rank"] == 0
     assert "no line of the log for" in record["error"]["message"]
@@ -169,7 +169,7 @@ def test_a_rank_that_hangs_in_evaluation_ends_all(launch, tmp_path):
     """
     done = launch("bash", "-c", script)
     assert done.stdout.splitlines()[-1] == "first=1", done.stdout
-    record = results.read_record(run)
+    record = read_record(run)
     assert record["status"] == "failed"
     assert "no draw of the evaluation for" in record["error"]["message"]
     assert (run / "checkpoints").exists()

@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 
 from bnnlib.analysis import scaling
-from bnnlib.inference import step_clock as profile
-from bnnlib.record import run as results
+from bnnlib.record import profile
+from bnnlib.record.profile import read_profile
 
 pytestmark = [pytest.mark.ranks, pytest.mark.timeout(420)]
 
@@ -128,7 +128,7 @@ def measured(hosts, launch, tmp_path_factory):
 
 def times(folder):
     (run_json,) = folder.rglob("run.json")
-    table = results.read_profile(run_json.parent)
+    table = read_profile(run_json.parent)
     table = table[~table.warmup]
     return table, profile.summary(table)
 

@@ -29,9 +29,11 @@ from bnnlib.experiment import Experiment
 from bnnlib.inference.distributed import Ranks
 from bnnlib.inference.trainer import StepLog
 from bnnlib.metrics import Prediction, judge
-from bnnlib.record import checkpoint, lock
-from bnnlib.record import run as results
-from bnnlib.record.run import Run
+from bnnlib.record import checkpoint, files, lock
+from bnnlib.record import run as run_module
+from bnnlib.record.logs import read_steps
+from bnnlib.record.run import _OPEN, Run
+from bnnlib.record.schema import read_record
 
 ALONE = Ranks(hosts=("here",), threads=1)
 PROVENANCE = {
@@ -148,8 +150,8 @@ def cut_at(number: int, dies: bool) -> Iterator[Cut]:
 
     write_text = counted(Path.write_text, "write")
     with (
-        mock.patch.object(checkpoint, "open", opened, create=True),
-        mock.patch.object(results, "open", opened, create=True),
+        mock.patch.object(files, "open", opened, create=True),
+        mock.patch.object(run_module, "open", opened, create=True),
         mock.patch.object(os, "fsync", counted(os.fsync, "fsync")),
         mock.patch.object(os, "replace", counted(os.replace, "rename")),
         mock.patch.object(os, "link", counted(os.link, "link")),
@@ -168,17 +170,17 @@ def check(directory: Path, saved: list[int], logged: list[int], where: str) -> N
         step = int(newest["step"])
         assert step >= saved[-1], where
         assert (newest["layer0/mean"] == step).all(), where
-        lines = [line.step for line in results.read_steps(directory)]
+        lines = [line.step for line in read_steps(directory)]
         assert lines[: len(logged)] == logged, where
         assert lines[-1] >= step, f"{where}: a checkpoint is further than its log"
     if (directory / "run.json").exists():
-        results.read_record(directory)
+        read_record(directory)
     path = directory / lock.NAME
     if path.exists():  # the process that held it has ended, in this program's tale
         path.write_text(path.read_text().replace(f'"pid": {os.getpid()}', f'"pid": {2**22 + 1}'))
     (directory / "steps.jsonl").unlink(missing_ok=True)
     live(directory, [], [])
-    assert results.read_record(directory)["status"] == "finished", where
+    assert read_record(directory)["status"] == "finished", where
     left = [p.name for p in [*directory.iterdir(), *(directory / "checkpoints").iterdir()]]
     assert not [name for name in left if name.startswith(".") or name == lock.NAME], (where, left)
 
@@ -202,7 +204,7 @@ def main(folder: Path) -> None:
                     told = "died"
                 except RecordError as error:
                     told = str(error)
-            results._OPEN.clear()
+            _OPEN.clear()
             where = f"{'end' if dies else 'error'} at operation {number} ({cut.what})"
             if not cut.what:
                 break

@@ -26,8 +26,9 @@ with atheris.instrument_imports(
     import bnnlib
     from bnnlib import data
     from bnnlib.errors import BnnlibError
-    from bnnlib.record import checkpoint, lock
-    from bnnlib.record import run as results
+    from bnnlib.record import checkpoint, files, lock, schema
+    from bnnlib.record.logs import read_posterior, read_steps
+    from bnnlib.record.schema import KEYS, read_record
 
 import numpy as np
 
@@ -51,10 +52,10 @@ LOADERS = (
     lambda content: data.load(str(_npz(content))),
     lambda content: data.ood_set(TINY, str(_npz(content))),
     lambda content: checkpoint.load(_npz(content)),
-    lambda content: checkpoint.read_npz(_npz(content), "predictions"),
-    lambda content: results.read_record(_text("run.json", content)),
-    lambda content: results.read_steps(_text("steps.jsonl", content)),
-    lambda content: results.read_posterior(_text("posterior.jsonl", content)),
+    lambda content: files.read_npz(_npz(content), "predictions"),
+    lambda content: read_record(_text("run.json", content)),
+    lambda content: read_steps(_text("steps.jsonl", content)),
+    lambda content: read_posterior(_text("posterior.jsonl", content)),
     lambda content: lock.refuse_if_held(_text("run.lock", content)),
 )
 
@@ -85,11 +86,9 @@ def seeds(corpus: Path) -> None:
         for save in (np.savez, np.savez_compressed):
             save(path, **arrays)
             (corpus / f"seed-{kind}-{save.__name__}").write_bytes(bytes([kind]) + path.read_bytes())
-    record = {
-        key: (kinds[0]() if kinds[0] is not dict else {}) for key, kinds in results.KEYS.items()
-    }
+    record = {key: (kinds[0]() if kinds[0] is not dict else {}) for key, kinds in KEYS.items()}
     texts = {
-        4: results._json(record | {"status": "finished", "parameters": {"epochs": 1}}),
+        4: schema.to_json(record | {"status": "finished", "parameters": {"epochs": 1}}),
         5: b'{"step": 1, "epoch": 0.5, "loss": 1.0, "nll": 1.0, "kl": 2.0, "learning_rate": 0.1, '
         b'"images_per_second": 1.0, "seconds": 1.0, "warmup": false}\n',
         6: b'{"step": 0, "epoch": 0, "layer": "dense", "mean": [1], "stddev": [1], "snr": [1]}\n',

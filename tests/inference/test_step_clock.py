@@ -5,8 +5,9 @@ import pandas as pd
 import pytest
 import tensorflow as tf
 
-from bnnlib.inference import step_clock as profile
-from bnnlib.inference.step_clock import Stamps, StepClock
+from bnnlib.inference.step_clock import StepClock
+from bnnlib.record import profile
+from bnnlib.record.profile import Stamps
 
 # As Horovod 0.28 writes it: unterminated, here even cut off within the last event.
 TIMELINE = """[

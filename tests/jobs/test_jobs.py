@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from bnnlib.record import run as results
+from bnnlib.analysis import runs as run_tables
+from bnnlib.record.schema import read_record
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = sorted(path.relative_to(ROOT) for path in (ROOT / "jobs").rglob("*.sh"))
@@ -55,12 +56,12 @@ def test_the_study_ends_with_the_table_of_six_and_the_paths(study):
     notebooks, figures = (part.split() for part in paths.split("figures:\n"))
 
     header, *rows = (line.split() for line in table.splitlines())
-    assert header == list(results.TABLE_COLUMNS)
+    assert header == list(run_tables.TABLE_COLUMNS)
     shown = {row[0]: dict(zip(header, row, strict=True)) for row in rows}
     assert sorted(shown) == sorted(SIX)
     for model, row in shown.items():
         assert (row["dataset"], row["ranks"], row["status"]) == ("tiny", "2", "finished")
-        record = results.read_record(study.runs / model)
+        record = read_record(study.runs / model)
         for name in ("accuracy", "nll", "brier", "ece"):
             assert row[name] == f"{record['metrics'][name]:.4f}"
         assert float(row["images_per_second"]) > 0
@@ -102,7 +103,7 @@ def test_a_sweep_on_this_machine_with_horovods_launcher(launch, tmp_path):
     environment = {"LAUNCHER": "horovodrun", "PYTHONPATH": str(ROOT)}
     done = launch(*command, cwd=tmp_path, environment=environment, timeout=300)
     assert done.returncode == 0, done.stderr
-    record = results.read_record(tmp_path / "runs" / "small" / "CNN_FC-tiny-r2-s0")
+    record = read_record(tmp_path / "runs" / "small" / "CNN_FC-tiny-r2-s0")
     assert (record["status"], record["ranks"]) == ("finished", 2)
     assert record["launcher"] == "horovodrun"
     assert (tmp_path / "runs" / "small" / "02_calibration.ipynb").exists()

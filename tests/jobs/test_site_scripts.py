@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from bnnlib.launch import queue as sweep
-from bnnlib.record import run as results
+from bnnlib.record.schema import read_record
 from tests.conftest import Launched
 
 ROOT = Path(__file__).parents[2]
@@ -129,7 +129,7 @@ def all_sites(*names: str):
 
 def check_run(directory: Path, launcher: str) -> dict:
     """A finished run of 2 ranks with its executed notebook; its record."""
-    record = results.read_record(directory)
+    record = read_record(directory)
     assert (record["status"], record["ranks"], record["launcher"]) == ("finished", 2, launcher)
     notebook = json.loads((directory / "train.ipynb").read_text())
     code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
@@ -167,7 +167,7 @@ def test_thetas_sweep_of_node_counts_in_one_job(machine):
     job = machine.run_next()
     assert job["code"] == 0, job["stderr"]
     check_run(machine.root / "runs" / "nodes" / "CNN_FC-n2", "aprun")
-    assert results.read_record(machine.root / "runs" / "nodes" / "CNN_FC-n1")["ranks"] == 1
+    assert read_record(machine.root / "runs" / "nodes" / "CNN_FC-n1")["ranks"] == 1
     assert [line.split(" papermill")[0] for line in sorted(machine.launched())] == [
         f"aprun -n {n} -N 1 -cc depth -d 1 -j 2 -e OMP_NUM_THREADS=1 -e BNN_RANKS={n} "
         "-e BNN_RANKS_PER_NODE=1 -b"
@@ -209,7 +209,7 @@ def test_a_sweep_its_analysis_and_what_it_skips(machine, monkeypatch, capsys):
     machine.change(first, variables=first["variables"] | {"BNN_STOP_MARGIN": "1800"})
     job = machine.run_next()
     assert (job["id"], job["code"]) == (first["id"], 0), job["stderr"]
-    record = results.read_record("runs/small/CNN_FC-tiny-r2-s0")
+    record = read_record("runs/small/CNN_FC-tiny-r2-s0")
     assert record["status"] == "stopped"
     successor = machine.jobs()[-1]
     assert successor["variables"]["RESUBMITS"] == "19"

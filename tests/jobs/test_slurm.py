@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from bnnlib.record import run as results
+from bnnlib.record.logs import read_steps
+from bnnlib.record.schema import read_record
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
@@ -93,7 +94,7 @@ def slurm(tmp_path_factory) -> Iterator[Slurm]:
 
 def check_run(directory: Path, job: str) -> None:
     """A finished run of 2 ranks under srun, with its executed notebook."""
-    record = results.read_record(directory)
+    record = read_record(directory)
     assert (record["status"], record["ranks"], record["launcher"]) == ("finished", 2, "slurm")
     assert record["job_id"] == job
     notebook = json.loads((directory / "train.ipynb").read_text())
@@ -147,7 +148,7 @@ def test_a_sweep_whose_run_outlives_its_walltime(slurm):
     slurm.until("the walltime", lambda: slurm.ended(first))
     assert slurm.job(first)["JobState"] == "COMPLETED"
     assert slurm.job(first)["ExitCode"] == "0:0"  # so that what depends on it is not lost
-    record = results.read_record(directory)
+    record = read_record(directory)
     assert (record["status"], record["job_id"]) == ("stopped", first)
     successor = (directory / "job").read_text().strip()
     assert successor != first
@@ -157,7 +158,7 @@ def test_a_sweep_whose_run_outlives_its_walltime(slurm):
     slurm.run("scontrol", "update", "PartitionName=test", "State=UP")
     slurm.until("the successor", lambda: slurm.ended(successor))
     check_run(directory, successor)
-    assert results.read_steps(directory)[-1].epoch == pytest.approx(300)
+    assert read_steps(directory)[-1].epoch == pytest.approx(300)
 
     notebook = slurm.root / "runs" / "sweep" / "02_calibration.ipynb"
     slurm.until("the analysis", lambda: slurm.queue() == "")

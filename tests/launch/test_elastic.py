@@ -10,7 +10,8 @@ import pytest
 from bnnlib.errors import ExperimentError
 from bnnlib.launch import elastic
 from bnnlib.launch.elastic import Before
-from bnnlib.record import run as results
+from bnnlib.record.logs import read_steps
+from bnnlib.record.schema import read_record
 from tests.end_to_end.test_end_to_end import TINY
 
 
@@ -36,7 +37,7 @@ def test_a_killed_rank_does_not_end_the_run_and_the_record_says_so(launch, tmp_p
     assert "killed" in done.stdout.splitlines()
     assert done.returncode == 0, done.stdout + done.stderr
 
-    record = results.read_record(run)
+    record = read_record(run)
     assert (record["status"], record["ranks"], record["error"]) == ("finished", 1, None)
     assert [event["event"] for event in record["history"]] == [
         *("ranks lost", "ranks changed", "continued"),
@@ -50,7 +51,7 @@ def test_a_killed_rank_does_not_end_the_run_and_the_record_says_so(launch, tmp_p
     found = re.fullmatch(r"from step (\d+)", continued)
     assert found is not None
     assert 20 <= int(found[1]) < steps
-    lines = [line.step for line in results.read_steps(run)]
+    lines = [line.step for line in read_steps(run)]
     assert lines == sorted(set(lines))
     assert lines[-1] == steps
     assert (run / "predictions.npz").exists()

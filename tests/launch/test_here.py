@@ -4,10 +4,12 @@ import sys
 
 import pytest
 
+from bnnlib.analysis import runs as run_tables
 from bnnlib.errors import ExperimentError
-from bnnlib.inference import step_clock as profile
 from bnnlib.launch import here as plans
-from bnnlib.record import run as results
+from bnnlib.record import profile
+from bnnlib.record.logs import read_accuracy
+from bnnlib.record.profile import read_profile
 
 PLAN = """
 - group: weak
@@ -92,14 +94,14 @@ def test_two_ranks_run_a_plan_with_its_profiles_and_pass_over_what_is_finished(l
     )
     done = launch(*command, timeout=180)
     assert done.returncode == 0, done.stderr
-    table = results.load(tmp_path / "runs" / "g").set_index(["model", "compression"])
+    table = run_tables.load(tmp_path / "runs" / "g").set_index(["model", "compression"])
     assert set(table.status) == {"finished"}
     assert set(table.ranks) == {2}
     assert (table.cores >= 1).all()
     assert (table.step_ms_p10 <= table.step_ms_p50).all()
     assert (table.step_ms_p50 <= table.step_ms_p90).all()
     for (model, compression), run in table.iterrows():
-        found = results.read_profile(run.path)
+        found = read_profile(run.path)
         # 256 images, 32 a step, twice; each step on both ranks, its parts filling it.
         assert found.step.tolist() == [step for step in range(1, 17) for _ in range(2)]
         parts = found[[f"{part}_ms" for part in profile.PARTS]]
@@ -107,11 +109,11 @@ def test_two_ranks_run_a_plan_with_its_profiles_and_pass_over_what_is_finished(l
         assert parts.sum(axis=1).to_numpy() == pytest.approx(found.ms.to_numpy(), rel=1e-3)
         assert (found.allreduce_ms > 0).all()
         assert set(found.bytes) == {found.bytes[0]}
-        lines = results.read_accuracy(run.path)
+        lines = read_accuracy(run.path)
         assert [(line.step, line.epoch) for line in lines] == [(8, 1.0), (16, 2.0)]
         assert all(0 <= line.accuracy <= 1 for line in lines)
         if compression == "fp16":
-            whole = results.read_profile(table.loc[(model, "none")].path)
+            whole = read_profile(table.loc[(model, "none")].path)
             assert 2 * found.bytes[0] == whole.bytes[0]
     # Sixteen steps with gradients of 11 bits: another network, but not by much.
     nlls = table.train_nll.unstack()

@@ -9,7 +9,7 @@ import yaml
 from bnnlib import experiment
 from bnnlib.errors import ExperimentError, RecordError
 from bnnlib.launch import queue as sweep
-from bnnlib.record.run import KEYS, SCHEMA
+from bnnlib.record.schema import KEYS, SCHEMA
 
 ROOT = Path(__file__).parents[2]
 SMALL = {"ranks": [1, 2], "vary": {"model": ["CNN_FC", "BNN_FC_flip"], "seed": [3]}}

@@ -15,10 +15,13 @@ from bnnlib.experiment import Experiment
 from bnnlib.inference import prediction
 from bnnlib.inference import trainer as training
 from bnnlib.inference.distributed import Ranks
+from bnnlib.inference.restore import restore
 from bnnlib.metrics import judge
 from bnnlib.networks import networks as models
 from bnnlib.networks import posterior
-from bnnlib.record import run as results
+from bnnlib.record.logs import read_posterior
+from bnnlib.record.predictions import read_predictions
+from bnnlib.record.run import Run
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +107,7 @@ def start(tiny, directory, **parameters):
     experiment = Experiment(**{**given, "run_dir": str(directory), **parameters})
     network = build(experiment.model, tiny)
     trainer = training.Trainer(experiment, tiny, network, Ranks())
-    return results.Run.open(experiment, Ranks(), PROVENANCE), trainer
+    return Run.open(experiment, Ranks(), PROVENANCE), trainer
 
 
 def finish(run, trainer, tiny):
@@ -118,7 +121,7 @@ def test_a_run_logs_the_initial_posterior_and_every_epochs(tiny, tmp_path):
     run, trainer = start(tiny, tmp_path, epochs=2)
     initial = posterior.logs(trainer.network, 0, 0.0)
     finish(run, trainer, tiny)
-    lines = results.read_posterior(tmp_path)
+    lines = read_posterior(tmp_path)
     assert [line.epoch for line in lines] == [0.0, 1.0, 2.0]
     assert [line.step for line in lines] == [n * trainer.steps_per_epoch for n in (0, 1, 2)]
     assert lines[0] == initial[0]
@@ -129,7 +132,7 @@ def test_a_run_logs_the_initial_posterior_and_every_epochs(tiny, tmp_path):
 def test_a_deterministic_run_has_no_such_file(tiny, tmp_path):
     finish(*start(tiny, tmp_path, model="CNN_FC", epochs=1), tiny)
     assert not (tmp_path / "posterior.jsonl").exists()
-    assert results.read_posterior(tmp_path) == []
+    assert read_posterior(tmp_path) == []
 
 
 def test_a_resumed_run_has_every_epoch_once(tiny, tmp_path):
@@ -145,20 +148,20 @@ def test_a_resumed_run_has_every_epoch_once(tiny, tmp_path):
         file.write(json.dumps(late)[:-9])  # and while the next line was written
     run.fail({"rank": 0, "type": "Stopped", "message": ""})
     finish(*start(tiny, tmp_path / "cut", epochs=3), tiny)
-    cut = results.read_posterior(tmp_path / "cut")
+    cut = read_posterior(tmp_path / "cut")
     assert [line.epoch for line in cut] == [0, 1, 2, 3]
-    assert cut == results.read_posterior(tmp_path / "whole")
+    assert cut == read_posterior(tmp_path / "whole")
 
 
 def test_restore_gives_the_trained_network(tiny, tmp_path):
     run, trainer = start(tiny, tmp_path, epochs=1, seed=5)
     finish(run, trainer, tiny)
-    experiment, dataset, network = results.restore(tmp_path)
+    experiment, dataset, network = restore(tmp_path)
     assert experiment.seed == 5
     assert dataset.name == "tiny"
     for name, value in trainer.network.weights().items():
         assert np.array_equal(network.weights()[name], value)
-    recorded = results.read_predictions(tmp_path)[0].mean_probs
+    recorded = read_predictions(tmp_path)[0].mean_probs
     again = prediction.predict(network, dataset, dataset.x_test, 2, 0).mean_probs
     assert np.array_equal(again, recorded)
 
@@ -168,7 +171,7 @@ def test_restore_without_a_checkpoint_says_so(tiny, tmp_path):
     for path in (tmp_path / "checkpoints").iterdir():
         path.unlink()
     with pytest.raises(RecordError, match="no readable checkpoint"):
-        results.restore(tmp_path)
+        restore(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -182,7 +185,7 @@ def test_restore_without_a_checkpoint_says_so(tiny, tmp_path):
 def test_a_damaged_line_is_named(tmp_path, damage):
     (tmp_path / "posterior.jsonl").write_text(damage + "\n")
     with pytest.raises(RecordError, match="line 1: no layer's posterior"):
-        results.read_posterior(tmp_path)
+        read_posterior(tmp_path)
 
 
 def test_tensorflow_draws_no_seed_of_its_own(tiny):

@@ -23,7 +23,8 @@ import numpy as np
 import psutil
 import pytest
 
-from bnnlib.record import run as results
+from bnnlib.record.logs import read_steps
+from bnnlib.record.schema import read_record
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="no playwright: make env")
 
@@ -176,7 +177,7 @@ def wait(page, until: Callable[[], bool], what: str, timeout: float = 300) -> No
 
 
 def status(directory: Path) -> str:
-    return results.read_record(directory)["status"]
+    return read_record(directory)["status"]
 
 
 def is_through(page) -> bool:
@@ -185,7 +186,7 @@ def is_through(page) -> bool:
 
 
 def steps_done(directory: Path) -> int:
-    lines = results.read_steps(directory) if (directory / "steps.jsonl").exists() else []
+    lines = read_steps(directory) if (directory / "steps.jsonl").exists() else []
     return lines[-1].step if lines else 0
 
 
@@ -206,9 +207,9 @@ def watch_and_stop(page, directory: Path, number: int) -> None:
 
 def assert_equal_runs(ours: Path, batch: Path) -> None:
     """The same parameters, curves, predictions and scores, to the last bit."""
-    assert results.read_record(ours)["threads"] == results.read_record(batch)["threads"]
+    assert read_record(ours)["threads"] == read_record(batch)["threads"]
     lines = [
-        [(line.step, line.loss, line.nll, line.kl) for line in results.read_steps(directory)]
+        [(line.step, line.loss, line.nll, line.kl) for line in read_steps(directory)]
         for directory in (ours, batch)
     ]
     assert lines[0] == lines[1]
@@ -218,7 +219,7 @@ def assert_equal_runs(ours: Path, batch: Path) -> None:
     for name in arrays[0].files:
         assert np.array_equal(arrays[0][name], arrays[1][name]), name
     for score in ("accuracy", "nll", "ece", "brier", "kl"):
-        values = [results.read_record(one)["metrics"][score] for one in (ours, batch)]
+        values = [read_record(one)["metrics"][score] for one in (ours, batch)]
         assert values[0] == values[1]
 
 
@@ -238,7 +239,7 @@ def test_a_reader_watches_stops_goes_on_and_gets_the_batch_run(page, launch, tmp
     wait(page, lambda: is_through(page), "last cell")
     assert len(pictures(page)) == 3
     assert 0 < stopped_at < steps_done(first) == STEPS
-    assert results.read_record(second)["continues"]["run"] == str(first)
+    assert read_record(second)["continues"]["run"] == str(first)
 
     # The pictures are in the saved notebook; the button, which does nothing there, is not.
     saved = tmp_path / "lab" / NOTEBOOK

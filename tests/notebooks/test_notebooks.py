@@ -19,7 +19,8 @@ import yaml
 from jupyter_client.manager import start_new_kernel
 
 from bnnlib.experiment import Experiment
-from bnnlib.record import run as results
+from bnnlib.record.logs import read_steps
+from bnnlib.record.schema import read_record
 
 ROOT = Path(__file__).parents[2]
 # Stored notebooks wherever they lie; those below runs/ are executed copies.
@@ -186,7 +187,7 @@ def assert_shows_a_training(nb, ranks: int, steps: int) -> None:
 def test_training_alone_under_a_kernel(executed):
     nb = read(executed["01_train.ipynb"])
     assert_shows_a_training(nb, ranks=1, steps=16)  # 256 images, 32 a step, 2 epochs
-    record = results.read_record(executed["01_train.ipynb"].parent)
+    record = read_record(executed["01_train.ipynb"].parent)
     assert (record["status"], record["ranks"], record["launcher"]) == ("finished", 1, "alone")
 
 
@@ -196,7 +197,7 @@ def test_training_at_two_ranks(study, model):
     nb = read(study.runs / model / "train.ipynb")
     assert not [o for o in outputs(nb) if o.output_type == "error"]
     assert_shows_a_training(nb, ranks=2, steps=8)
-    record = results.read_record(study.runs / model)
+    record = read_record(study.runs / model)
     assert (record["status"], record["ranks"], record["launcher"]) == ("finished", 2, "mpich")
     # The notebook's table is the record's.
     accuracy = f"{record['metrics']['accuracy']:.4f}"
@@ -206,7 +207,7 @@ def test_training_at_two_ranks(study, model):
 @pytest.mark.ranks
 def test_interactive_training_is_the_batch_run_bit_for_bit(study, executed):
     batch, ours = study.runs / "BNN_FC_flip", executed["04_interactive.ipynb"].parent / "first"
-    records = [results.read_record(directory) for directory in (batch, ours)]
+    records = [read_record(directory) for directory in (batch, ours)]
     for record in records:
         assert (record["status"], record["ranks"], record["launcher"]) == ("finished", 2, "mpich")
         del record["parameters"]["run_dir"]
@@ -216,7 +217,7 @@ def test_interactive_training_is_the_batch_run_bit_for_bit(study, executed):
     for key in ("parameters", "threads", "metrics", "evaluation"):
         assert records[0][key] == records[1][key]
     lines = [
-        [(line.step, line.loss, line.nll, line.kl) for line in results.read_steps(directory)]
+        [(line.step, line.loss, line.nll, line.kl) for line in read_steps(directory)]
         for directory in (batch, ours)
     ]
     assert lines[0] == lines[1]
@@ -230,13 +231,13 @@ def test_interactive_training_is_the_batch_run_bit_for_bit(study, executed):
 def test_interactive_training_goes_on_with_another_learning_rate(executed):
     folder = executed["04_interactive.ipynb"].parent
     first, second = folder / "first", folder / "first-then-0.0001"
-    record = results.read_record(second)
+    record = read_record(second)
     assert record["status"] == "finished"
     assert record["continues"] == {"run": str(first), "step": 8}
     assert record["parameters"]["learning_rate"] == 0.0001
     # 8 steps of the first run; 4 more, of which the last closes the epoch.
-    assert [line.step for line in results.read_steps(first)] == [2, 4, 6, 8]
-    assert [line.step for line in results.read_steps(second)] == [10, 12]
+    assert [line.step for line in read_steps(first)] == [2, 4, 6, 8]
+    assert [line.step for line in read_steps(second)] == [10, 12]
     nb = read(executed["04_interactive.ipynb"])
     assert len(of_type(nb, "image/png")) == 3  # two trainings, and draws of four images
     assert any("Training has ended here: 8 steps" in one for one in of_type(nb, "text/markdown"))
@@ -329,13 +330,13 @@ def test_cell_by_cell_with_an_interruption_and_twice(live, tmp_path):
 
     for source in cells[:training]:
         assert live.run(source)[0] == "ok", source
-    assert results.read_record(tmp_path / "run")["status"] == "running"
+    assert read_record(tmp_path / "run")["status"] == "running"
     status, shown, _ = live.run(cells[training], interrupt_at=rf"\b[1-9]\d*/{steps}\b")
     assert status == "error"
     assert "KeyboardInterrupt" in shown
-    record = results.read_record(tmp_path / "run")
+    record = read_record(tmp_path / "run")
     assert (record["status"], record["error"]["type"]) == ("failed", "KeyboardInterrupt")
-    done = len(results.read_steps(tmp_path / "run"))
+    done = len(read_steps(tmp_path / "run"))
     assert 0 < done < steps / 8
 
     # The same cell again goes on from the last checkpoint, not from the start.
@@ -352,10 +353,10 @@ def test_cell_by_cell_with_an_interruption_and_twice(live, tmp_path):
         tables += sum("text/html" in display for display in displays)
     assert images >= 1
     assert tables >= 1
-    record = results.read_record(tmp_path / "run")
+    record = read_record(tmp_path / "run")
     assert (record["status"], record["error"]) == ("finished", None)
     lines = (tmp_path / "run" / "steps.jsonl").read_bytes()
-    assert [line.step for line in results.read_steps(tmp_path / "run")] == list(
+    assert [line.step for line in read_steps(tmp_path / "run")] == list(
         range(8, steps + 1, 8)  # an epoch is 8 steps, and ends a line
     )
 
@@ -364,7 +365,7 @@ def test_cell_by_cell_with_an_interruption_and_twice(live, tmp_path):
         status, shown, _ = live.run(source)
         assert status == "ok", shown
     assert (tmp_path / "run" / "steps.jsonl").read_bytes() == lines
-    again = results.read_record(tmp_path / "run")
+    again = read_record(tmp_path / "run")
     assert again["status"] == "finished"
     for metric in ("accuracy", "nll", "ece", "images_per_second", "train_seconds"):
         assert again["metrics"][metric] == record["metrics"][metric]

@@ -13,7 +13,7 @@ import pytest
 
 from bnnlib.errors import RecordError
 from bnnlib.experiment import Experiment
-from bnnlib.record import checkpoint
+from bnnlib.record import checkpoint, files
 
 
 def state(step: int) -> dict[str, np.ndarray]:
@@ -179,7 +179,7 @@ def test_read_npz_says_what_it_looked_for(tmp_path):
     with pytest.raises(
         RecordError, match=r"missing\.npz: no readable predictions \(.*No such file"
     ):
-        checkpoint.read_npz(tmp_path / "missing.npz", "predictions")
+        files.read_npz(tmp_path / "missing.npz", "predictions")
 
 
 # ---------------------------------------------------------------------------------- failed writes
@@ -215,11 +215,11 @@ def fail_write(monkeypatch):
     def open_full(path, mode="r", **options):
         return FullDisk(Path(path).open(mode, **options), room=100)
 
-    monkeypatch.setattr(checkpoint, "open", open_full, raising=False)
+    monkeypatch.setattr(files, "open", open_full, raising=False)
 
 
 def fail_open(monkeypatch):
-    monkeypatch.setattr(checkpoint, "open", no_space, raising=False)
+    monkeypatch.setattr(files, "open", no_space, raising=False)
 
 
 def fail_fsync(monkeypatch):
@@ -255,7 +255,7 @@ def test_an_error_without_a_system_message_is_told(tmp_path):
         raise OSError("100 requested and 10 written")  # as numpy's tofile does
 
     with pytest.raises(RecordError, match=r"written \(100 requested and 10 written\)"):
-        checkpoint.write_atomically(tmp_path / "a.npz", short)
+        files.write_atomically(tmp_path / "a.npz", short)
     assert names(tmp_path) == []
 
 
@@ -266,7 +266,7 @@ def test_another_error_of_the_writer_is_its_own_and_leaves_nothing(tmp_path):
 
     (tmp_path / "a.json").write_bytes(b"old")
     with pytest.raises(KeyboardInterrupt):
-        checkpoint.write_atomically(tmp_path / "a.json", interrupted)
+        files.write_atomically(tmp_path / "a.json", interrupted)
     assert names(tmp_path) == ["a.json"]
     assert (tmp_path / "a.json").read_bytes() == b"old"
 
@@ -286,7 +286,7 @@ def test_the_file_is_on_the_disk_before_it_takes_its_name(tmp_path, monkeypatch)
     fsync, replace = os.fsync, os.replace
     monkeypatch.setattr(os, "fsync", lambda file: (happened.append("fsync"), fsync(file)))
     monkeypatch.setattr(os, "replace", lambda a, b: (happened.append("replace"), replace(a, b)))
-    checkpoint.write_atomically(tmp_path / "a", lambda file: file.write(b"x"))
+    files.write_atomically(tmp_path / "a", lambda file: file.write(b"x"))
     # The file's content, then its name, then the folder that holds the name.
     assert happened == ["fsync", "replace", "fsync"]
 
@@ -296,14 +296,14 @@ def test_what_a_killed_writer_leaves_is_never_taken_for_a_checkpoint(tmp_path):
     code = """
         import os, signal, sys
         from pathlib import Path
-        from bnnlib.record import checkpoint
+        from bnnlib.record import checkpoint, files
 
         def die(file):
             file.write(b"PK half a checkpoint")
             file.flush()
             os.kill(os.getpid(), signal.SIGKILL)
 
-        checkpoint.write_atomically(Path(sys.argv[1]) / "step-000000002.npz", die)
+        files.write_atomically(Path(sys.argv[1]) / "step-000000002.npz", die)
     """
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(code), str(tmp_path)])
     assert done.returncode == -9

@@ -158,7 +158,7 @@ def test_the_command_without_pythons_own_words(monkeypatch):
 
 
 def test_the_command_of_a_real_process():
-    code = "from bnnlib import provenance; print(provenance.command())"
+    code = "from bnnlib.record import provenance; print(provenance.command())"
     done = subprocess.run([sys.executable, "-c", code, "x"], capture_output=True, text=True)
     name = Path(sys.executable).name
     assert done.stdout.strip() == f"{name} -c '{code}' x"
@@ -172,7 +172,7 @@ def test_the_command_of_a_kernel_is_papermills_and_never_jupyters(tmp_path, prog
     # A real parent of that name starts a process that was started as kernels are.
     child = (
         "import sys; sys.orig_argv = ['python', '-m', 'ipykernel_launcher', '-f', 'c.json'];"
-        "from bnnlib import provenance; print(provenance.command())"
+        "from bnnlib.record import provenance; print(provenance.command())"
     )
     parent = tmp_path / "bin" / program
     parent.parent.mkdir()

@@ -17,6 +17,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bnnlib import data
+from bnnlib.analysis import runs as run_tables
+from bnnlib.analysis.predictions import ensemble_predictions, ensembles
 from bnnlib.errors import ExperimentError, RecordError
 from bnnlib.experiment import Experiment
 from bnnlib.inference import prediction
@@ -25,8 +27,10 @@ from bnnlib.inference.trainer import StepLog, Trainer
 from bnnlib.metrics import DrawsCurve, Evaluation, Prediction, judge
 from bnnlib.networks import networks as models
 from bnnlib.record import checkpoint, provenance, stopping
-from bnnlib.record import run as results
-from bnnlib.record.run import Run
+from bnnlib.record.logs import read_posterior, read_steps, training_metrics
+from bnnlib.record.predictions import read_predictions
+from bnnlib.record.run import _OPEN, Run, record_failure, run_directory
+from bnnlib.record.schema import KEYS, SCHEMA, read_record
 
 ALONE = Ranks(hosts=("here",), threads=1)
 quick = settings(
@@ -46,7 +50,7 @@ def in_tmp_path(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("BNN_RUN_DIR", raising=False)
     yield
-    results._OPEN.clear()
+    _OPEN.clear()
 
 
 def step_log(step: int, **changes: Any) -> StepLog:
@@ -104,7 +108,7 @@ def test_a_run_that_is_interrupted_goes_on_from_its_checkpoint_to_the_same_bits(
     lines = []
     for line in run.follow(trainer):
         lines.append(line)
-        on_disk = results.read_steps("runs/g/a")  # already there for tail -f
+        on_disk = read_steps("runs/g/a")  # already there for tail -f
         assert on_disk == lines
     values = run.finish(judge({"test": predict(trainer)}))
     assert values["steps"] == trainer.num_steps == lines[-1].step
@@ -118,13 +122,13 @@ def test_a_run_that_is_interrupted_goes_on_from_its_checkpoint_to_the_same_bits(
             break
     assert line.step > interrupted.steps_per_epoch
     del run, interrupted
-    results._OPEN.clear()  # the process was killed: nothing closed the record
+    _OPEN.clear()  # the process was killed: nothing closed the record
     assert read("runs/g/b")["status"] == "running"
 
     run = Run.open(stopped, ALONE, provenance.collect())
     again = trainer_of(stopped)
     assert run.resume(again) == again.steps_per_epoch
-    kept = results.read_steps("runs/g/b")
+    kept = read_steps("runs/g/b")
     assert kept == run.lines
     assert kept[-1].step == again.steps_per_epoch  # the line of the lost steps is taken out
     list(run.follow(again))
@@ -133,7 +137,7 @@ def test_a_run_that_is_interrupted_goes_on_from_its_checkpoint_to_the_same_bits(
     assert [line.nll for line in run.lines] == [line.nll for line in lines]
     for name, value in trainer.state().items():
         assert np.array_equal(again.state()[name], value), name
-    first, second = (results.read_predictions(f"runs/g/{run_id}") for run_id in "ab")
+    first, second = (read_predictions(f"runs/g/{run_id}") for run_id in "ab")
     assert np.array_equal(first[0].mean_probs, second[0].mean_probs)
 
     # A finished run that is started again has nothing to train.
@@ -187,7 +191,7 @@ def test_a_run_goes_on_to_the_same_bits_from_the_middle_of_an_epoch(whole_line):
         assert list(first.run()) == []
         run.save(first)
     run._writer.wait()
-    results._OPEN.clear()
+    _OPEN.clear()
     again = trainer_of(experiment)
     run = Run.open(experiment, ALONE, provenance.collect())
     assert run.resume(again) == (11 if whole_line else 12)
@@ -198,7 +202,7 @@ def test_a_run_goes_on_to_the_same_bits_from_the_middle_of_an_epoch(whole_line):
     assert [without_times(line) for line in run.lines] == [
         without_times(line) for line in whole.lines
     ]
-    assert results.read_posterior("runs/g/a") == results.read_posterior("runs/g/b")
+    assert read_posterior("runs/g/a") == read_posterior("runs/g/b")
 
 
 def all_equal(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> bool:
@@ -311,13 +315,13 @@ def test_the_record_is_there_before_training():
         *("versions", "horovod", "job_id", "started", "ended", "command"),
     }
     assert design <= set(record)
-    assert set(results.KEYS) <= set(record)
+    assert set(KEYS) <= set(record)
     assert record["parameters"] == run.experiment.to_dict()
     assert (record["status"], record["metrics"], record["error"]) == ("running", {}, None)
     assert (record["ranks"], record["hosts"], record["threads"]) == (1, ["here"], 1)
     assert record["ended"] is None
     assert pd.Timestamp(record["started"]).tz is not None
-    assert results.read_record(run.directory) == record
+    assert read_record(run.directory) == record
 
 
 def test_the_finished_record_has_metrics_by_hand_and_the_predictions():
@@ -343,16 +347,16 @@ def test_the_finished_record_has_metrics_by_hand_and_the_predictions():
         "test/mean_probs": ("float32", (4, 3)),
         "test/expected_entropy": ("float32", (4,)),
     }
-    found, labels = results.read_predictions(run.directory)
+    found, labels = read_predictions(run.directory)
     assert labels.tolist() == [0, 1, 2, 0]
     assert found.mean_probs.argmax(axis=1).tolist() == [0, 1, 2, 0]
-    assert run not in results._OPEN
+    assert run not in _OPEN
 
 
 def test_a_run_too_short_for_a_measurement_tells_its_speed_all_the_same():
     only = step_log(1, images_per_second=50.0, warmup=True)
-    assert results.training_metrics([only])["images_per_second"] == 50.0
-    assert results.training_metrics([]) == {}
+    assert training_metrics([only])["images_per_second"] == 50.0
+    assert training_metrics([]) == {}
 
 
 def test_a_stopped_run_says_so():
@@ -369,7 +373,7 @@ def test_several_evaluation_sets_are_kept_apart():
     }
     run.finish(judge(both))
     for name, (_, labels) in both.items():
-        assert results.read_predictions(run.directory, name)[1].tolist() == labels.tolist()
+        assert read_predictions(run.directory, name)[1].tolist() == labels.tolist()
 
 
 def test_only_rank_0_writes():
@@ -388,7 +392,7 @@ def test_a_number_that_is_none_is_null_in_the_file():
     assert json.loads(text)["metrics"]["kl"] is None
     assert "NaN" not in text
     assert "Infinity" not in text
-    assert math.isnan(results.load("runs/g").kl.astype(float)[0])
+    assert math.isnan(run_tables.load("runs/g").kl.astype(float)[0])
 
 
 def test_the_record_holds_no_secret_and_no_place_but_the_runs_own(tmp_path, monkeypatch):
@@ -512,10 +516,10 @@ def test_a_damaged_record_is_not_overwritten():
 
 def test_the_place_is_run_dir_else_the_notebooks_folder_else_a_name(monkeypatch):
     given_dir, none = Experiment(run_dir="here"), Experiment(model="CNN_FC")
-    assert results.run_directory(none, 2) == Path("runs/digits/CNN_FC-r2-s0")
+    assert run_directory(none, 2) == Path("runs/digits/CNN_FC-r2-s0")
     monkeypatch.setenv("BNN_RUN_DIR", "/the/notebooks")
-    assert results.run_directory(none, 2) == Path("/the/notebooks")
-    assert results.run_directory(given_dir, 2) == Path("here")
+    assert run_directory(none, 2) == Path("/the/notebooks")
+    assert run_directory(given_dir, 2) == Path("here")
 
 
 # ---------------------------------------------------------------------------------------- resumed
@@ -550,9 +554,9 @@ def test_lines_after_the_checkpoint_are_taken_out():
     again = open_run()
     assert resumed(again) == 6
     assert [line.step for line in again.lines] == [2, 4, 6]
-    assert results.read_steps(run.directory) == again.lines
+    assert read_steps(run.directory) == again.lines
     again.log(step_log(8))
-    assert [line.step for line in results.read_steps(run.directory)] == [2, 4, 6, 8]
+    assert [line.step for line in read_steps(run.directory)] == [2, 4, 6, 8]
 
 
 def test_without_a_checkpoint_no_line_is_kept():
@@ -560,7 +564,7 @@ def test_without_a_checkpoint_no_line_is_kept():
     run.log(step_log(2))
     again = open_run()
     assert resumed(again) == 0
-    assert again.lines == results.read_steps(run.directory) == []
+    assert again.lines == read_steps(run.directory) == []
 
 
 def test_a_checkpoint_of_another_network_is_refused_and_the_lines_stay():
@@ -571,7 +575,7 @@ def test_a_checkpoint_of_another_network_is_refused_and_the_lines_stay():
     again = open_run()
     with pytest.raises(ExperimentError, match="of another network"):
         resumed(again)
-    assert [line.step for line in results.read_steps(run.directory)] == [2]
+    assert [line.step for line in read_steps(run.directory)] == [2]
 
 
 def test_a_full_disk_while_logging_is_told(monkeypatch):
@@ -598,12 +602,12 @@ def test_fail_keeps_the_error_with_its_traceback():
     record = read(run.directory)
     assert (record["status"], record["error"]) == ("failed", ERROR)
     assert record["ended"] is not None
-    assert run not in results._OPEN
+    assert run not in _OPEN
 
 
 def test_a_failure_of_an_open_run_closes_its_record_wherever_it_is():
     run = open_run("runs/g/a")
-    results.record_failure("runs/g/elsewhere", {}, ERROR)
+    record_failure("runs/g/elsewhere", {}, ERROR)
     assert read("runs/g/a")["error"] == ERROR
     assert read("runs/g/a")["parameters"] == run.experiment.to_dict()
     assert not Path("runs/g/elsewhere").exists()
@@ -613,11 +617,11 @@ def test_a_failure_before_the_record_is_recorded_with_the_parameters_as_given():
     import datetime
 
     given_values = {"modle": "x", "epochs": math.nan, "day": datetime.date(2020, 1, 2), 3: [None]}
-    results.record_failure("runs/g/a", given_values, ERROR)
-    record = results.read_record("runs/g/a")
+    record_failure("runs/g/a", given_values, ERROR)
+    record = read_record("runs/g/a")
     assert record["parameters"] == {"modle": "x", "epochs": None, "day": "2020-01-02", "3": [None]}
     assert (record["status"], record["error"], record["ranks"]) == ("failed", ERROR, 2)
-    results.record_failure("runs/g/a", {"epochs": 0}, ERROR)  # the next try is no better
+    record_failure("runs/g/a", {"epochs": 0}, ERROR)  # the next try is no better
     assert read("runs/g/a")["parameters"] == {"epochs": 0}
     assert read(open_run("runs/g/a").directory)["status"] == "running"  # and then a good one
 
@@ -630,9 +634,9 @@ def test_a_failure_of_another_start_leaves_a_trained_run_alone(status):
         run.fail(ERROR)
     elif status != "running":
         run.finish(judge({"test": made_prediction(np.array([0, 1]))}), status=status)
-    results._OPEN.clear()
+    _OPEN.clear()
     before = (run.directory / "run.json").read_bytes()
-    results.record_failure(run.directory, {"batch_size": 0}, ERROR | {"message": "another"})
+    record_failure(run.directory, {"batch_size": 0}, ERROR | {"message": "another"})
     assert (run.directory / "run.json").read_bytes() == before
     open_run()  # so that the right parameters still continue it
 
@@ -664,15 +668,15 @@ def group():
         run = open_run(f"runs/g/{run_id}", **parameters)
         run.log(step_log(4))
         finish(run)
-    results.record_failure("runs/g/c", {"modle": "x"}, ERROR)
+    record_failure("runs/g/c", {"modle": "x"}, ERROR)
     open_run("runs/g/d", seed=3)
-    results._OPEN.clear()
+    _OPEN.clear()
     return Path("runs/g")
 
 
 def test_load_gives_a_row_a_run(group):
-    table = results.load(group)
-    assert tuple(table.columns[: len(results.COLUMNS)]) == results.COLUMNS
+    table = run_tables.load(group)
+    assert tuple(table.columns[: len(run_tables.COLUMNS)]) == run_tables.COLUMNS
     assert table.columns.is_unique
     assert table.run_id.tolist() == ["a", "b", "c", "d"]
     assert table.group.tolist() == ["g"] * 4
@@ -687,7 +691,7 @@ def test_load_gives_a_row_a_run(group):
         assert table[metric].dtype == float
         assert table[metric].isna().tolist() == [False, False, True, True]
     assert table.ranks.tolist() == [1, 1, 2, 1]
-    finished = results.load(group / "a")
+    finished = run_tables.load(group / "a")
     assert len(finished) == 1
     assert finished.ranks.dtype == finished.seed.dtype == finished.steps.dtype == np.int64
     assert finished.group[0] == "g"
@@ -695,7 +699,7 @@ def test_load_gives_a_row_a_run(group):
 
 def test_load_of_several_groups_tells_them_apart(group):
     open_run("runs/h/a", seed=7)
-    table = results.load("runs")
+    table = run_tables.load("runs")
     assert list(zip(table.group, table.run_id, strict=True)) == [
         *(("g", run_id) for run_id in "abcd"),
         ("h", "a"),
@@ -704,15 +708,15 @@ def test_load_of_several_groups_tells_them_apart(group):
 
 def test_load_of_runs_without_any_metric_has_the_columns_all_the_same():
     open_run()
-    table = results.load("runs")
+    table = run_tables.load("runs")
     assert table.accuracy.isna().all()
-    assert table.columns[: len(results.COLUMNS)].tolist() == list(results.COLUMNS)
+    assert table.columns[: len(run_tables.COLUMNS)].tolist() == list(run_tables.COLUMNS)
 
 
 @pytest.mark.parametrize("path", ["missing", "."])
 def test_load_where_no_run_is(path):
     with pytest.raises(RecordError, match=r"no run records \(run\.json\) below; train first"):
-        results.load(path)
+        run_tables.load(path)
 
 
 @pytest.mark.parametrize(
@@ -737,7 +741,7 @@ def test_a_damaged_record_is_named_with_its_key(key, value, message):
     else:
         record[key] = value
     Path("runs/g/a/run.json").write_text(json.dumps(record))
-    for reader in (results.read_record, results.load):
+    for reader in (read_record, run_tables.load):
         with pytest.raises(RecordError) as error:
             reader("runs/g/a")
         assert str(error.value) == f"runs/g/a/run.json: {message}"
@@ -756,13 +760,13 @@ def load_or_refuse(content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
     try:
-        table = results.load("runs")
+        table = run_tables.load("runs")
     except RecordError as refused:
         assert str(path) in str(refused)  # noqa: PT017 - the other outcome is as good
-        assert results.main(["runs"]) == 1
+        assert run_tables.main(["runs"]) == 1
     else:
         assert len(table) == 1
-        assert results.main(["runs"]) == 0
+        assert run_tables.main(["runs"]) == 0
 
 
 @quick
@@ -822,9 +826,9 @@ def test_a_half_written_last_line_is_left_out():
     whole = path.read_bytes()
     for cut in range(1, len(whole) // 2):
         path.write_bytes(whole[:-cut])
-        assert [line.step for line in results.read_steps(run.directory)] == [2]
+        assert [line.step for line in read_steps(run.directory)] == [2]
     path.write_bytes(whole)
-    assert results.read_steps(run.directory) == [step_log(2), step_log(4)]
+    assert read_steps(run.directory) == [step_log(2), step_log(4)]
 
 
 @pytest.mark.parametrize(
@@ -848,27 +852,27 @@ def test_another_line_that_is_no_step_is_an_error(line):
     with (run.directory / "steps.jsonl").open("ab") as file:
         file.write(line + b"\n")
     with pytest.raises(RecordError, match=r"steps\.jsonl"):
-        results.read_steps(run.directory)
+        read_steps(run.directory)
 
 
 def test_without_steps_there_are_no_lines(tmp_path):
-    assert results.read_steps(tmp_path) == []
+    assert read_steps(tmp_path) == []
 
 
 def test_predictions_that_are_not_there():
     run = open_run()
     with pytest.raises(RecordError, match=r"predictions\.npz: no readable predictions \(.*No such"):
-        results.read_predictions(run.directory)
+        read_predictions(run.directory)
     finish(run)
     with pytest.raises(RecordError, match=r"no evaluation set 'rotate-30'; it holds test"):
-        results.read_predictions(run.directory, "rotate-30")
+        read_predictions(run.directory, "rotate-30")
     path = run.directory / "predictions.npz"
     np.savez(path, **{"test/labels": np.zeros(2), "test/mean_probs": np.zeros((2, 3))})
     with pytest.raises(RecordError, match=r"'test' has no expected_entropy"):
-        results.read_predictions(run.directory)
+        read_predictions(run.directory)
     path.write_bytes(b"PK")
     with pytest.raises(RecordError, match="no readable predictions"):
-        results.read_predictions(run.directory)
+        read_predictions(run.directory)
 
 
 # ----------------------------------------------------------------------------------- command line
@@ -876,11 +880,11 @@ def test_predictions_that_are_not_there():
 
 def test_the_command_prints_the_table_and_writes_it(group):
     csv = Path("table.csv")
-    command = [sys.executable, "-m", "bnnlib.record.run", str(group), "--csv", str(csv)]
+    command = [sys.executable, "-m", "bnnlib.analysis.runs", str(group), "--csv", str(csv)]
     done = subprocess.run(command, capture_output=True, text=True, env=os.environ)
     assert done.returncode == 0, done.stderr
     header, *rows, last = done.stdout.splitlines()
-    assert header.split() == list(results.TABLE_COLUMNS)
+    assert header.split() == list(run_tables.TABLE_COLUMNS)
     scores = ["1.0000", "0.2231", "0.0600", "0.2000", "100"]
     assert [row.split() for row in rows] == [
         ["BNN_conv_flip", "tiny", "0", "1", "finished", *scores],
@@ -890,22 +894,22 @@ def test_the_command_prints_the_table_and_writes_it(group):
     ]
     assert last == f"written: {csv}"
     table = pd.read_csv(csv)
-    assert tuple(table.columns[: len(results.COLUMNS)]) == results.COLUMNS
+    assert tuple(table.columns[: len(run_tables.COLUMNS)]) == run_tables.COLUMNS
     pd.testing.assert_frame_equal(
-        table[list(results.COLUMNS)], results.load(group)[list(results.COLUMNS)]
+        table[list(run_tables.COLUMNS)], run_tables.load(group)[list(run_tables.COLUMNS)]
     )
 
 
 def test_the_command_tells_what_is_wrong_and_fails(capsys):
-    assert results.main(["missing"]) == 1
+    assert run_tables.main(["missing"]) == 1
     told = capsys.readouterr()
     assert told.out == ""
-    assert told.err.startswith("python -m bnnlib.record.run: missing: no run records")
+    assert told.err.startswith("python -m bnnlib.analysis.runs: missing: no run records")
 
 
 def test_a_dataset_by_path_is_shown_by_its_name(capsys):
     open_run(dataset="/a/long/way/to/mine.npz")
-    assert results.main(["runs"]) == 0
+    assert run_tables.main(["runs"]) == 0
     told = capsys.readouterr().out
     assert "mine.npz" in told
     assert "/a/long" not in told
@@ -913,7 +917,7 @@ def test_a_dataset_by_path_is_shown_by_its_name(capsys):
 
 def test_a_csv_that_cannot_be_written_is_told(group, capsys):
     Path("file").write_text("")
-    assert results.main([str(group), "--csv", "file/table.csv"]) == 1
+    assert run_tables.main([str(group), "--csv", "file/table.csv"]) == 1
     assert "file/table.csv: could not be written" in capsys.readouterr().err
 
 
@@ -941,7 +945,7 @@ def test_every_set_has_its_row_and_its_predictions():
     found = judged_by_hand()
     values = run.finish(found)
     record = read(run.directory)
-    assert record["schema"] == results.SCHEMA == 2
+    assert record["schema"] == SCHEMA == 2
     assert record["evaluation"] == found.rows
     assert [row["set"] for row in record["evaluation"]] == ["test", "holdout", "rotate-30", "mine"]
     # Right three times of four at (0.8, 0.1, 0.1): softened to 0.75, 8^(1/T) = 6.
@@ -951,7 +955,7 @@ def test_every_set_has_its_row_and_its_predictions():
     arrays = np.load(run.directory / "predictions.npz")
     labelled = {f"{name}/labels" for name in ("test", "holdout", "rotate-30")}
     assert {name for name in arrays.files if name.endswith("labels")} == labelled
-    found_outside, labels = results.read_predictions(run.directory, "mine")
+    found_outside, labels = read_predictions(run.directory, "mine")
     assert labels is None
     assert found_outside.mean_probs.tolist() == found.predictions["mine"][0].mean_probs.tolist()
 
@@ -970,19 +974,19 @@ def test_a_draws_curve_is_kept_with_its_set():
     assert arrays["test/ladder_mean_probs"].shape == (2, 4, 3)
     assert arrays["test/ladder_expected_entropy"].shape == (2, 4)
     assert not any(name.startswith("rotate-30/ladder") for name in arrays.files)
-    kept = results.read_predictions(run.directory)[0].draws_curve
+    kept = read_predictions(run.directory)[0].draws_curve
     assert kept is not None
     for field in dataclasses.fields(DrawsCurve):
         np.testing.assert_array_equal(getattr(kept, field.name), getattr(curve, field.name))
-    assert results.read_predictions(run.directory, "rotate-30")[0].draws_curve is None
+    assert read_predictions(run.directory, "rotate-30")[0].draws_curve is None
 
 
 def test_load_evaluation_gives_a_row_a_run_and_set():
     for run_id, seed in [("a", 0), ("b", 1)]:
         open_run(f"runs/g/{run_id}", seed=seed).finish(judged_by_hand())
     open_run("runs/g/c", seed=2)  # still running
-    table = results.load_evaluation("runs/g")
-    assert tuple(table.columns[:12]) == results.EVALUATION_COLUMNS
+    table = run_tables.load_evaluation("runs/g")
+    assert tuple(table.columns[:12]) == run_tables.EVALUATION_COLUMNS
     assert table.columns.is_unique
     assert table.run_id.tolist() == ["a"] * 4 + ["b"] * 4
     assert table.seed.tolist() == [0] * 4 + [1] * 4
@@ -1008,18 +1012,18 @@ def test_load_evaluation_gives_a_row_a_run_and_set():
 
 def test_load_evaluation_without_any_row_has_the_columns_all_the_same():
     open_run()
-    table = results.load_evaluation("runs")
+    table = run_tables.load_evaluation("runs")
     assert len(table) == 0
-    assert tuple(table.columns) == results.EVALUATION_COLUMNS
+    assert tuple(table.columns) == run_tables.EVALUATION_COLUMNS
 
 
 def test_the_table_of_runs_has_the_temperature_as_a_number():
     open_run("runs/g/a").finish(judge({"test": made_prediction(LABELS)}))
-    table = results.load("runs")
-    assert all(table[name].dtype == float for name in results.SCALED_COLUMNS)
+    table = run_tables.load("runs")
+    assert all(table[name].dtype == float for name in run_tables.SCALED_COLUMNS)
     assert table.temperature.isna().all()
     open_run("runs/g/b", seed=1).finish(judged_by_hand())
-    assert results.load("runs").temperature.isna().tolist() == [True, False]
+    assert run_tables.load("runs").temperature.isna().tolist() == [True, False]
 
 
 def test_a_record_of_the_first_schema_is_read_and_continued():
@@ -1031,9 +1035,9 @@ def test_a_record_of_the_first_schema_is_read_and_continued():
     for name in ("holdout", "dropout", "eval_sets", "ood_sets"):
         del old["parameters"][name]
     (run.directory / "run.json").write_text(json.dumps(old))
-    assert results.read_record(run.directory)["evaluation"] == []
-    assert len(results.load_evaluation("runs")) == 0
-    assert results.load("runs").accuracy.tolist() == [1.0]
+    assert read_record(run.directory)["evaluation"] == []
+    assert len(run_tables.load_evaluation("runs")) == 0
+    assert run_tables.load("runs").accuracy.tolist() == [1.0]
     with pytest.raises(RecordError, match=r"holdout \(0\.0 there, 0\.1 now\)\. "):
         open_run(seed=3, holdout=0.1)
     open_run(seed=3)
@@ -1060,7 +1064,7 @@ def test_damaged_evaluation_rows_are_named(rows, message):
     record = read(open_run().directory) | {"evaluation": rows}
     Path("runs/g/a/run.json").write_text(json.dumps(record))
     with pytest.raises(RecordError) as error:
-        results.load_evaluation("runs/g")
+        run_tables.load_evaluation("runs/g")
     assert str(error.value) == f"runs/g/a/run.json: {message}"
 
 
@@ -1071,7 +1075,7 @@ def test_arbitrary_evaluation_rows_are_loaded_or_refused(value):
     content = json.dumps(FINISHED | {"evaluation": rows})
     load_or_refuse(content.encode())
     try:
-        table = results.load_evaluation("runs")
+        table = run_tables.load_evaluation("runs")
     except RecordError:
         assert not isinstance(value, int | float) or isinstance(value, bool)
     else:
@@ -1100,13 +1104,13 @@ def member(run_id: str, seed: int, first: list[float], labels: Any = (0, 1), **p
 def test_an_ensemble_by_hand():
     member("a", 0, [0.9, 0.6])
     member("b", 1, [0.5, 0.2])
-    found, labels = results.ensemble_predictions(["runs/g/a", "runs/g/b"])
+    found, labels = ensemble_predictions(["runs/g/a", "runs/g/b"])
     np.testing.assert_allclose(found.mean_probs, [[0.7, 0.3], [0.4, 0.6]], rtol=1e-6)
     np.testing.assert_allclose(found.expected_entropy, [0.15, 0.15], rtol=1e-6)
     assert labels.tolist() == [0, 1]
-    assert results.ensemble_predictions(["runs/g/a", "runs/g/b"], "mine")[1] is None
+    assert ensemble_predictions(["runs/g/a", "runs/g/b"], "mine")[1] is None
 
-    table = results.ensembles(results.load("runs"))
+    table = ensembles(run_tables.load("runs"))
     assert table["set"].tolist() == ["test", "holdout", "mine"]  # what both members have
     assert set(table.model) == {"BNN_conv_flip ensemble(2)"}
     assert set(table.run_id) == {"a+b"}
@@ -1117,7 +1121,7 @@ def test_an_ensemble_by_hand():
     entropy = [-sum(p * math.log(p) for p in row) for row in ([0.7, 0.3], [0.4, 0.6])]
     assert test.epistemic == pytest.approx(np.mean(entropy) - 0.15, rel=1e-5)
     assert math.isfinite(test.nll_scaled)
-    alone = results.load_evaluation("runs")
+    alone = run_tables.load_evaluation("runs")
     assert set(table.columns) == set(alone.columns)
     both = pd.concat([alone, table])
     assert both.groupby("model").size().tolist() == [7, 3]
@@ -1126,7 +1130,7 @@ def test_an_ensemble_by_hand():
 def test_an_ensembles_temperature_is_its_own():
     member("a", 0, [0.9] * 4, labels=[0, 0, 0, 1])
     member("b", 1, [0.7] * 4, labels=[0, 0, 0, 1])
-    table = results.ensembles(results.load("runs")).set_index("set")
+    table = ensembles(run_tables.load("runs")).set_index("set")
     # Together 0.8, right three times of four.
     assert table.nll_scaled["test"] == pytest.approx(
         -0.75 * math.log(0.75) - 0.25 * math.log(0.25), rel=1e-6
@@ -1136,9 +1140,9 @@ def test_an_ensembles_temperature_is_its_own():
 def test_a_model_of_one_run_is_no_ensemble_and_an_unfinished_run_no_member():
     member("a", 0, [0.9, 0.6])
     open_run("runs/g/b", seed=1)
-    table = results.ensembles(results.load("runs"))
+    table = ensembles(run_tables.load("runs"))
     assert len(table) == 0
-    assert tuple(table.columns) == results.EVALUATION_COLUMNS
+    assert tuple(table.columns) == run_tables.EVALUATION_COLUMNS
 
 
 @pytest.mark.parametrize(
@@ -1158,31 +1162,31 @@ def test_runs_that_are_no_ensemble_are_refused(other, message):
     member("a", 0, [0.9, 0.6])
     member(**{"run_id": "b", "first": [0.5, 0.2]} | other)
     with pytest.raises(RecordError, match=message):
-        results.ensembles(results.load("runs"))
+        ensembles(run_tables.load("runs"))
 
 
 def test_what_changes_no_prediction_may_differ():
     member("a", 0, [0.9, 0.6], threads=1, log_every=10)
     member("b", 1, [0.5, 0.2], threads=2, log_every=20, eval_sets=["rotations"])
-    assert len(results.ensembles(results.load("runs"))) == 3
+    assert len(ensembles(run_tables.load("runs"))) == 3
 
 
 def test_variants_of_one_model_are_ensembles_of_their_own():
     for dropout in (0.0, 0.1):
         for seed in (0, 1):
             member(f"d{dropout}s{seed}", seed, [0.9, 0.6], model="CNN_FC", dropout=dropout)
-    runs = results.load("runs")
+    runs = run_tables.load("runs")
     with pytest.raises(RecordError, match=r"differ in dropout \(0\.0, 0\.1\)"):
-        results.ensembles(runs)
-    table = results.ensembles(runs, by=("model", "dropout"))
+        ensembles(runs)
+    table = ensembles(runs, by=("model", "dropout"))
     names = ["CNN_FC ensemble(2)", "CNN_FC dropout(0.1) ensemble(2)"]
     assert table.model.unique().tolist() == names
 
 
 def test_no_members_are_no_ensemble():
     with pytest.raises(RecordError, match="without members"):
-        results.ensemble_predictions([])
+        ensemble_predictions([])
     member("a", 0, [0.9, 0.6])
     member("b", 1, [0.9, 0.6])
     with pytest.raises(RecordError, match="no evaluation set 'rotate-30'"):
-        results.ensemble_predictions(["runs/g/a", "runs/g/b"], "rotate-30")
+        ensemble_predictions(["runs/g/a", "runs/g/b"], "rotate-30")

@@ -41,7 +41,7 @@ def test_a_kernel_that_waits_for_its_reader_has_none(fresh):
 
 def test_the_imports_count_from_the_process_start():
     script = (
-        "import time; time.sleep(0.5); from bnnlib import startup as s; s.begin(); "
+        "import time; time.sleep(0.5); from bnnlib.record import startup as s; s.begin(); "
         "[s.reached(name) for name in s.STAGES]; print(s.seconds()['imports'])"
     )
     started = time.monotonic()

@@ -14,8 +14,9 @@ import nbformat
 import pytest
 
 from bnnlib.errors import ExperimentError
-from bnnlib.record import run as results
 from bnnlib.record import stopping
+from bnnlib.record.logs import read_posterior, read_steps
+from bnnlib.record.schema import read_record
 from tests.end_to_end.test_end_to_end import NOTEBOOK, RANKS, TINY, assert_same_state, train
 
 # --- the environment ------------------------------------------------------------------------------
@@ -112,7 +113,7 @@ def test_nobody_listens_unless_told():
 
 def assert_stopped(directory: Path, reason: str) -> int:
     """Everything is there for the run to go on; returns the step at which it was stopped."""
-    record = results.read_record(directory)
+    record = read_record(directory)
     assert record["status"] == "stopped"
     assert record["error"] is None
     assert record["ended"] is not None
@@ -144,7 +145,7 @@ def test_a_deadline_stops_a_run_that_goes_on_to_the_same_bits(launch, study, tmp
         assert step == {"mpiexec": 1, "horovodrun": 2}[launcher]
     done = train(launch, "mpiexec", tmp_path, ("model", "BNN_FC_flip"))
     assert done.returncode == 0, done.stderr
-    record = results.read_record(tmp_path)
+    record = read_record(tmp_path)
     assert record["status"] == "finished"
     assert [event["event"] for event in record["history"]] == [
         *("stopped", "continued", "stopped", "continued"),
@@ -159,12 +160,12 @@ def assert_same_run(one: Path, other: Path) -> None:
     lines, others = (
         [
             (line.step, line.epoch, line.loss, line.nll, line.kl, line.learning_rate)
-            for line in results.read_steps(directory)
+            for line in read_steps(directory)
         ]
         for directory in (one, other)
     )
     assert lines == others
-    assert results.read_posterior(one) == results.read_posterior(other)
+    assert read_posterior(one) == read_posterior(other)
 
 
 @pytest.mark.ranks

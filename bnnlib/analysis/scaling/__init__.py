@@ -29,8 +29,10 @@ import numpy as np
 import pandas as pd
 from scipy import optimize, stats
 
+from bnnlib.analysis import runs as run_tables
 from bnnlib.errors import RecordError
-from bnnlib.record import run as results
+from bnnlib.record.logs import read_accuracy, read_steps
+from bnnlib.record.profile import read_profile
 
 # --- What was measured ---------------------------------------------------------------------------
 
@@ -42,15 +44,15 @@ def timings(path: str | Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The finished runs below a folder whose times are measurements, and those whose are not.
 
     Args:
-        path: as for :func:`bnnlib.record.run.load`.
+        path: as for :func:`bnnlib.analysis.runs.load`.
 
     Returns:
-        Both with the columns of :func:`bnnlib.record.run.load` and ``ranks_a_host``,
+        Both with the columns of :func:`bnnlib.analysis.runs.load` and ``ranks_a_host``,
         ``global_batch`` (images a step of all ranks) and ``why_not``: ranks that share cores (or
         records that do not tell how many there are), and runs that the profile's clock slowed, are
         no measurement of scaling.
     """
-    table = results.load(path)
+    table = run_tables.load(path)
     table = table[table.status == "finished"].copy()
     for name, value in (("accumulate", 1), ("compression", "none"), ("profile", False)):
         # Runs older than the parameter were made with what is its default now.
@@ -159,10 +161,10 @@ def times_to_accuracy(table: pd.DataFrame, target: float) -> pd.DataFrame:
     """
     rows = []
     for run in table.to_dict("records"):
-        reached = results.read_accuracy(run["path"])
+        reached = read_accuracy(run["path"])
         if not reached:
             continue
-        lines = results.read_steps(run["path"])
+        lines = read_steps(run["path"])
         counts = np.diff([0, *(line.step for line in lines)])
         times = np.array([line.seconds for line in lines])
         warm = np.array([line.warmup for line in lines])
@@ -200,13 +202,13 @@ def profiles(path: str | Path) -> pd.DataFrame:
         model, ranks, batch_size, cores_shared (whether ranks shared cores) and the columns of
         :func:`bnnlib.inference.step_clock.summary`; empty without such runs.
     """
-    from bnnlib.inference import step_clock as profile
+    from bnnlib.record import profile
 
     good, rest = timings(path)
     table = pd.concat([good, rest])
     rows = []
     for run in table[table.profile.astype(bool)].to_dict("records"):
-        summary = profile.summary(results.read_profile(run["path"]))
+        summary = profile.summary(read_profile(run["path"]))
         shared = not run["ranks_a_host"] * run["threads"] <= run["cores"]
         whose = {
             "model": run["model"],
@@ -226,9 +228,9 @@ def calibration(path: str | Path) -> pd.DataFrame:
         that of the run of one rank, ``global`` where the batch of all ranks is), noise, seed,
         score, value. A run of one rank stands in both batches and both noises.
     """
-    runs = results.load(path)
+    runs = run_tables.load(path)
     runs = runs[runs.status == "finished"]
-    sets = results.load_evaluation(path).set_index(["run_id", "set"])
+    sets = run_tables.load_evaluation(path).set_index(["run_id", "set"])
     rows = []
     for run in runs.to_dict("records"):
         alone = runs[(runs.model == run["model"]) & (runs.ranks == 1)]

@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 
 from bnnlib.analysis.scaling import ALGORITHMS, Fit, Network, straggler
 from bnnlib.analysis.style import COLOURS, legend, legend_below, line, set_style, subplots
-from bnnlib.inference.step_clock import PARTS
 from bnnlib.names import in_order, twin_of
+from bnnlib.record.profile import PARTS
 
 _NOTHING = "These records hold no runs for this; jobs/local/scaling.sh makes them."
 

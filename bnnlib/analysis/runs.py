@@ -1,0 +1,164 @@
+"""The runs below a folder as tables: one row a run, or a row a run and evaluation set."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from bnnlib import metrics
+from bnnlib.errors import BnnlibError, RecordError
+from bnnlib.record.files import write_atomically
+from bnnlib.record.schema import read_record
+
+# The table's first columns; all others follow in the record's order.
+COLUMNS = (
+    "group",
+    "run_id",
+    "model",
+    "dataset",
+    "seed",
+    "ranks",
+    "status",
+    "accuracy",
+    "nll",
+    "brier",
+    "ece",
+    "images_per_second",
+)
+TABLE_COLUMNS = COLUMNS[2:]
+# The first columns of :func:`load_evaluation`: whose row it is, then of which set.
+EVALUATION_COLUMNS = (
+    "group",
+    "run_id",
+    "path",
+    "model",
+    "dataset",
+    "seed",
+    "ranks",
+    "set",
+    "kind",
+    "num_images",
+    "family",
+    "severity",
+)
+SCALED_COLUMNS = ("temperature", *(f"{name}_scaled" for name in metrics.SCALED))
+
+
+def load(path: str | Path) -> pd.DataFrame:
+    """All runs below a folder, one row each, in order of path.
+
+    Args:
+        path: a group (``runs/digits``), a single run's directory, or a folder of groups.
+
+    Returns:
+        The columns :data:`COLUMNS`, ``path`` and then every other parameter, metric and entry of
+        the record; a metric that a run does not have is NaN.
+
+    Raises:
+        RecordError: no run there, or a damaged record.
+    """
+    found = sorted(Path(path).rglob("run.json"))
+    if not found:
+        raise RecordError(
+            f"{path}: no run records (run.json) below; train first, for example with make study"
+        )
+    table = pd.DataFrame([_row(file.parent) for file in found])
+    table = table.reindex(columns=list(dict.fromkeys([*COLUMNS, *table.columns])))
+    for name in set(SCALED_COLUMNS) & set(table.columns):
+        table[name] = table[name].astype(float)  # null where nothing is held out
+    return table
+
+
+def load_evaluation(path: str | Path) -> pd.DataFrame:
+    """All evaluation sets of all runs below a folder, a row a run and set.
+
+    Args:
+        path: as for :func:`load`.
+
+    Returns:
+        The columns :data:`EVALUATION_COLUMNS` and then the scores of the record's rows
+        (:class:`bnnlib.metrics.Evaluation`), NaN where a set has none. A shift's
+        ``family`` and
+        ``severity`` are the two parts of its name, such as rotate and 30. A run without a finished
+        evaluation has no row.
+
+    Raises:
+        RecordError: no run there, or a damaged record.
+    """
+    runs = load(path)
+    rows = []
+    for run in runs.to_dict("records"):
+        whose = {name: run[name] for name in EVALUATION_COLUMNS[:7]}
+        rows += [whose | row for row in read_record(run["path"])["evaluation"]]
+    return evaluation_table(rows)
+
+
+def evaluation_table(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    """Rows of a run or ensemble and set as :func:`load_evaluation` gives them."""
+    for row in rows:
+        if row["kind"] == "shift":
+            row["family"], _, severity = row["set"].rpartition("-")
+            row["severity"] = float(severity) if severity.isdecimal() else math.nan
+    scores = dict.fromkeys(key for row in rows for key in row if key not in EVALUATION_COLUMNS)
+    table = pd.DataFrame(rows, columns=[*EVALUATION_COLUMNS, *scores])
+    numbers = ["severity", *scores]
+    return table.astype(dict.fromkeys(numbers, float))
+
+
+def _row(directory: Path) -> dict[str, Any]:
+    record = read_record(directory)
+    place = directory.resolve()
+    row: dict[str, Any] = {"group": place.parent.name, "run_id": place.name, "path": str(directory)}
+    row |= record["parameters"] | record["metrics"]
+    keys = ("ranks", "threads", "cores", "status", "commit", "clean")
+    row |= {key: record[key] for key in keys}
+    row |= {"num_hosts": len(record["hosts"]), "command": record["command"]}
+    return row | {"started": record["started"], "ended": record["ended"]}
+
+
+def print_table(path: str | Path, csv: str | Path | None = None) -> None:
+    """Prints the main columns of a group's table, a row a run.
+
+    Args:
+        path: as for :func:`load`.
+        csv: where the whole table is written; nowhere if not given.
+
+    Raises:
+        RecordError: no run there, a damaged record, or `csv` cannot be written.
+    """
+    table = load(path)
+    shown = table[list(TABLE_COLUMNS)].copy()
+    shown["dataset"] = shown["dataset"].map(lambda name: Path(str(name)).name, na_action="ignore")
+    digits = {"accuracy": 4, "nll": 4, "brier": 4, "ece": 4, "images_per_second": 0}
+    formats: dict[str, Any] = {n: f"{{:.{places}f}}".format for n, places in digits.items()}
+    # Beside a run whose parameters were refused, the others' whole numbers are floats.
+    formats["seed"] = lambda seed: f"{seed:.0f}" if isinstance(seed, float) else str(seed)
+    print(shown.to_string(index=False, formatters=formats, na_rep="-"))
+    if csv:
+        write_atomically(Path(csv), lambda file: file.write(table.to_csv(index=False).encode()))
+        print(f"written: {csv}")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """``python -m bnnlib.analysis.runs runs/<group> [--csv FILE]``: prints a group's table."""
+    parser = argparse.ArgumentParser(
+        prog="python -m bnnlib.analysis.runs", description=main.__doc__
+    )
+    parser.add_argument("runs", help="a group of runs, such as runs/digits")
+    parser.add_argument("--csv", metavar="FILE", help="write the whole table there")
+    arguments = parser.parse_args(argv)
+    try:
+        print_table(arguments.runs, arguments.csv)
+    except BnnlibError as error:
+        print(f"{parser.prog}: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,34 @@
+"""The network of a run that is on the disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from bnnlib import data
+from bnnlib.data import Dataset
+from bnnlib.errors import RecordError
+from bnnlib.experiment import Experiment
+from bnnlib.networks import networks
+from bnnlib.networks.networks import Network
+from bnnlib.record import checkpoint
+from bnnlib.record.schema import read_record
+
+
+def restore(directory: str | Path) -> tuple[Experiment, Dataset, Network]:
+    """A run's network as its last checkpoint has it, with the data set it was trained on.
+
+    Raises:
+        RecordError: there is no record, or no readable checkpoint.
+        DataError: the data set is not on this machine.
+        ExperimentError: the checkpoint is not of the network that the record describes.
+    """
+    experiment = Experiment.from_mapping(read_record(directory)["parameters"])
+    state = checkpoint.latest(Path(directory) / "checkpoints")
+    if state is None:
+        raise RecordError(
+            f"{directory}: no readable checkpoint; the network is made by training it again"
+        )
+    dataset = data.load(experiment.dataset, experiment.subtract_mean, experiment.holdout)
+    network = networks.build_for(experiment, dataset)
+    network.load_weights({n: value for n, value in state.items() if n.startswith("layer")})
+    return experiment, dataset, network

@@ -1,0 +1,190 @@
+"""The files that grow while a run trains, a JSON object a line, to be followed by ``tail -f``."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from bnnlib.errors import RecordError
+from bnnlib.record.schema import is_number, plain
+
+Line = TypeVar("Line")
+# The quantiles that are kept: the extremes, what lies outside 98 % and 90 %, and the quartiles.
+LEVELS = (0.0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class StepLog:
+    """One line of ``steps.jsonl``: means over the steps since the line before.
+
+    Attributes:
+        step: steps done.
+        epoch: passes over the training set done.
+        loss: nll + the weighted kl / N, nats an image.
+        nll: mean negative log-likelihood over the global batches, nats an image.
+        kl: KL(q||p) in nats.
+        learning_rate: at the last step.
+        images_per_second: of all ranks together.
+        seconds: time that these steps took.
+        warmup: whether the graph's first run is among them, so that the time is no measurement.
+    """
+
+    step: int
+    epoch: float
+    loss: float
+    nll: float
+    kl: float
+    learning_rate: float
+    images_per_second: float
+    seconds: float
+    warmup: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerLog:
+    """One line of ``posterior.jsonl``: a Bayesian layer's kernel after some training.
+
+    Attributes:
+        step: steps done.
+        epoch: passes over the training set done; 0 for the initial posterior.
+        layer: its name, such as ``layer0_convolution``.
+        entries: number of kernel entries.
+        mean: quantiles of the entries' posterior means at :data:`LEVELS`.
+        stddev: quantiles of their posterior standard deviations.
+        snr: quantiles of their signal-to-noise ratios abs(mean)/stddev (Blundell et al. 2015,
+            section 5.1, by which weights are pruned).
+    """
+
+    step: int
+    epoch: float
+    layer: str
+    entries: int
+    mean: list[float]
+    stddev: list[float]
+    snr: list[float]
+
+
+@dataclasses.dataclass(frozen=True)
+class AccuracyLog:
+    """One line of ``accuracy.jsonl``.
+
+    Attributes:
+        step: steps done.
+        epoch: passes over the training set done.
+        accuracy: on the test set, of the network whose weights are the posterior's means.
+    """
+
+    step: int
+    epoch: float
+    accuracy: float
+
+
+def read_steps(directory: str | Path) -> list[StepLog]:
+    """The lines of a run's ``steps.jsonl``; an unfinished last line is left out.
+
+    Raises:
+        RecordError: another line is no step, or the file cannot be read.
+    """
+
+    def step(values: dict[str, Any]) -> StepLog:
+        if not all(isinstance(value, int | float) for value in values.values()):
+            raise ValueError("expected numbers only")
+        return StepLog(**values)
+
+    return _read_lines(Path(directory) / "steps.jsonl", "step", step)
+
+
+def read_posterior(directory: str | Path) -> list[LayerLog]:
+    """The lines of a run's ``posterior.jsonl``; an unfinished last line is left out.
+
+    Returns:
+        In order of training; empty for a deterministic network, and for a run older than this file.
+
+    Raises:
+        RecordError: another line is no layer's posterior, or the file cannot be read.
+    """
+
+    def layer(values: dict[str, Any]) -> LayerLog:
+        line = LayerLog(**values)
+        quantiles = [*line.mean, *line.stddev, *line.snr]
+        numbers = [line.step, line.epoch, line.entries, *quantiles]
+        if len(quantiles) != 3 * len(LEVELS) or not all(map(is_number, numbers)):
+            raise ValueError(f"expected {len(LEVELS)} quantiles of each quantity")
+        return line
+
+    return _read_lines(Path(directory) / "posterior.jsonl", "layer's posterior", layer)
+
+
+def read_accuracy(directory: str | Path) -> list[AccuracyLog]:
+    """The lines of a run's ``accuracy.jsonl``; none if the run was not asked for them.
+
+    Raises:
+        RecordError: a line but the last, which may be unfinished, is none.
+    """
+    path = Path(directory) / "accuracy.jsonl"
+    if not path.exists():
+        return []
+    return _read_lines(path, "accuracy", lambda values: AccuracyLog(**values))
+
+
+def _read_lines(path: Path, what: str, parse: Callable[[dict[str, Any]], Line]) -> list[Line]:
+    """The lines of a file that grows; its last may be cut off by the end of the process."""
+    if not path.exists():
+        return []
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise RecordError(f"{path}: no readable {path.stem} ({error})") from error
+    lines = []
+    for number, line in enumerate(text[: text.rfind("\n") + 1].splitlines(), start=1):
+        try:
+            lines.append(parse(json.loads(line)))
+        except (AttributeError, RecursionError, TypeError, ValueError) as error:
+            raise RecordError(f"{path}, line {number}: no {what} ({error})") from error
+    return lines
+
+
+def json_line(line: StepLog | LayerLog | AccuracyLog) -> str:
+    """A line of one of these files, with its end."""
+    return json.dumps(plain(dataclasses.asdict(line)), allow_nan=False) + "\n"
+
+
+def training_metrics(lines: list[StepLog]) -> dict[str, Any]:
+    """Speed and last losses of a run's lines; lines with the graph's first run are no measurement.
+
+    Returns:
+        ``images_per_second`` of all ranks together, over the measured lines (over all where a run
+        is too short to have others), ``step_ms_p10``, ``step_ms_p50`` and ``step_ms_p90``, the
+        quantiles over those lines of a step's milliseconds, each line with the weight of its steps,
+        ``train_seconds`` over all lines, ``steps``, ``train_nll`` (nats an image) and ``kl`` (nats)
+        at the end; empty for no lines.
+    """
+    if not lines:
+        return {}
+    measured = [line for line in lines if not line.warmup] or lines
+    seconds = sum(line.seconds for line in measured)
+    images = sum(line.images_per_second * line.seconds for line in measured)
+    return {
+        "images_per_second": images / seconds,
+        **_step_quantiles(lines),
+        "train_seconds": sum(line.seconds for line in lines),
+        "steps": lines[-1].step,
+        "train_nll": lines[-1].nll,
+        "kl": lines[-1].kl,
+    }
+
+
+def _step_quantiles(lines: list[StepLog]) -> dict[str, float]:
+    ends = [line.step for line in lines]
+    steps = np.diff(ends, prepend=0)
+    pairs = [(n, line) for n, line in zip(steps, lines, strict=True) if n > 0]
+    measured = [(n, line) for n, line in pairs if not line.warmup] or pairs
+    times = np.repeat(
+        [1e3 * line.seconds / n for n, line in measured], [int(n) for n, _ in measured]
+    )
+    return {f"step_ms_p{q}": float(np.percentile(times, q)) for q in (10, 50, 90)}
