@@ -65,9 +65,7 @@ class Experiment:
             parameter, the value and what was expected.
     """
 
-    model: str = _parameter(
-        "BNN_conv_flip", "network, a name in bnnlib.networks.networks.BUILDERS", _NAME
-    )
+    model: str = _parameter("BNN_conv_flip", "network, a name in bnnlib.names.MODELS", _NAME)
     dataset: str = _parameter(
         "digits", "digits | mnist | cifar10 | tiny | tiny_cifar10 | path of an .npz", _NAME
     )

@@ -1,7 +1,7 @@
 """The names of the study's networks, their order in every table and figure, and their twins.
 
-What builds them is :data:`bnnlib.networks.networks.BUILDERS`, which needs TensorFlow; analysis
-needs the names alone. A test holds the two equal.
+What builds them is :func:`bnnlib.networks.build`, which needs TensorFlow; analysis needs the names
+alone.
 """
 
 from __future__ import annotations

@@ -26,8 +26,7 @@ from bnnlib.data import Dataset
 from bnnlib.errors import DataError, RecordError
 from bnnlib.experiment import Experiment
 from bnnlib.names import in_order, twin_of
-from bnnlib.networks import posterior
-from bnnlib.networks.networks import Network
+from bnnlib.networks import Network, posterior
 from bnnlib.networks.posterior import LayerLog
 from bnnlib.record.predictions import read_predictions
 

@@ -20,8 +20,7 @@ from bnnlib.inference import prediction
 from bnnlib.inference.distributed import Ranks
 from bnnlib.inference.prediction import Predictor
 from bnnlib.metrics import HOLDOUT, TEST, Evaluation, Labels, Prediction, judge
-from bnnlib.networks.layers import Reparameterization
-from bnnlib.networks.networks import Network, to_inputs
+from bnnlib.networks import Network, Reparameterization, to_inputs
 from bnnlib.record import watchdog as stall
 
 

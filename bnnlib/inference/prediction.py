@@ -17,8 +17,7 @@ from bnnlib.data import Dataset
 from bnnlib.inference import distributed
 from bnnlib.inference.distributed import Ranks
 from bnnlib.metrics import DrawsCurve, Prediction
-from bnnlib.networks.layers import PREDICTION, Tensor, plain, stream_key
-from bnnlib.networks.networks import Network, Windows, to_inputs
+from bnnlib.networks import PREDICTION, Network, Tensor, Windows, plain, stream_key, to_inputs
 
 # Images of up to 32 x 32 pixels, fewer of larger ones: the memory of a block is bounded.
 BLOCK = 500

@@ -8,8 +8,7 @@ from bnnlib import data
 from bnnlib.data import Dataset
 from bnnlib.errors import RecordError
 from bnnlib.experiment import Experiment
-from bnnlib.networks import networks
-from bnnlib.networks.networks import Network
+from bnnlib.networks import Network, networks
 from bnnlib.record import checkpoint
 from bnnlib.record.schema import read_record
 

@@ -27,8 +27,7 @@ from bnnlib.experiment import Experiment
 from bnnlib.inference import distributed
 from bnnlib.inference.distributed import Ranks
 from bnnlib.inference.step_clock import StepClock
-from bnnlib.networks.layers import TRAINING, Tensor, plain, stream_key
-from bnnlib.networks.networks import Network, to_inputs
+from bnnlib.networks import TRAINING, Network, Tensor, plain, stream_key, to_inputs
 from bnnlib.record import startup
 from bnnlib.record.logs import StepLog
 from bnnlib.record.profile import STAMPS

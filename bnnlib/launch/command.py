@@ -119,10 +119,9 @@ def train_one(
     """
     from tqdm import tqdm
 
-    from bnnlib import data
+    from bnnlib import data, networks
     from bnnlib.inference import distributed, evaluation
     from bnnlib.inference import trainer as training
-    from bnnlib.networks import networks as models
     from bnnlib.record.run import Run
 
     ranks = distributed.init(experiment.threads, experiment.inter_threads)
@@ -132,9 +131,9 @@ def train_one(
     )
     # Before training, so that a mistyped name is not told after it.
     sets = distributed.on_first_local_rank(lambda: evaluation.sets(experiment, dataset), ranks)
-    network = models.build_for(experiment, dataset)
+    network = networks.build_for(experiment, dataset)
     if verbose and ranks.rank == 0:
-        print(*models.summary(network), sep="\n")
+        print(*networks.summary(network), sep="\n")
     trainer = training.Trainer(experiment, dataset, network, ranks)
     run.resume(trainer)
     with tqdm(

@@ -1,25 +1,29 @@
-"""Bayesian layers: Flipout and reparameterization on TFP distributions, with stateless seeds.
+"""Bayesian layers: Flipout and reparameterization, and their deterministic twin.
 
-A layer is called as ``layer(inputs, seed)`` with a seed tensor of shape ``(2,)``: two calls with
-one seed give the same output, whatever was called between, which makes a resumed run repeat an
-uninterrupted one bit by bit and lets ranks draw different noise from one program.
+A layer is called as ``layer(inputs, seed)`` with a seed tensor of :mod:`bnnlib.networks.seeds`: two
+calls with one seed give the same output.
 """
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-tfd = tfp.distributions
+from bnnlib.networks.fast_ops import normal_kl, softplus
+from bnnlib.networks.seeds import (
+    KERNEL,
+    SIGN_IN,
+    SIGN_OUT,
+    Tensor,
+    random_signs,
+    standard_normal,
+    substream,
+)
 
-Tensor = Any  # tf.Tensor; TensorFlow ships no types that mypy can use
-# For functions without a loop or a branch over tensors: to rewrite them was most of a trace (of
-# BNN_conv_flip's step 5 s of 6).
-plain = tf.autograph.experimental.do_not_convert
+tfd = tfp.distributions
 
 # TFP's defaults of its variational layers (default_mean_field_normal_fn), as the seed study used.
 POSTERIOR_MEAN_STDDEV = 0.1
@@ -27,128 +31,6 @@ POSTERIOR_RHO_MEAN = -3.0
 POSTERIOR_RHO_STDDEV = 0.1
 # Added to softplus(rho), as TFP does, so that log(scale) stays finite.
 SCALE_FLOOR = float(np.finfo(np.float32).eps)
-
-# What a layer draws of one seed; added to the seed's first number so that no two draws coincide.
-KERNEL, SIGN_IN, SIGN_OUT = 0, 1, 2
-DRAWS_PER_LAYER = 3
-# Row b: the eight signs of the bits of byte b.
-SIGNS_OF_BYTE = 1.0 - 2.0 * np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).astype(
-    np.float32
-)
-# A dropout mask in the place of a kernel's noise: no network has both.
-MASK = KERNEL
-
-
-def substream(seed: Tensor, index: int) -> Tensor:
-    """The `index`-th seed derived from `seed` ``(2,)``, for one use of it."""
-    return seed + tf.constant([index, 0], dtype=seed.dtype)
-
-
-def random_signs(shape: Any, seed: Tensor) -> Tensor:
-    """Independent +1 and -1 with probability 1/2 each, float32 of `shape`.
-
-    A sign costs one random bit: random bytes look their eight signs up (drawing an integer a sign
-    took a fifth of `BNN_FC_flip`'s step).
-    """
-    count = tf.reduce_prod(tf.stack(shape))
-    words = tf.random.stateless_uniform([(count + 31) // 32], seed, None, None, tf.int32)
-    octets = tf.cast(tf.reshape(tf.bitcast(words, tf.uint8), [-1]), tf.int32)
-    signs = tf.reshape(tf.gather(tf.constant(SIGNS_OF_BYTE), octets), [-1])
-    return tf.reshape(signs[:count], shape)
-
-
-def standard_normal(shape: tuple[int, ...], seed: Tensor) -> Tensor:
-    """Independent draws of N(0, 1), float32 of `shape`, by Box and Muller's transform (1958).
-
-    TensorFlow's own draws use it too, one number at a time; here logarithm, sine and cosine are of
-    whole arrays, which takes half as long.
-    """
-    count = math.prod(shape)
-    uniform = tf.random.stateless_uniform([2, (count + 1) // 2], seed)
-    radius = tf.sqrt(-2.0 * tf.math.log(1.0 - uniform[0]))  # of (0, 1]: the logarithm is finite
-    angle = 2.0 * math.pi * uniform[1]
-    pairs = tf.concat([radius * tf.cos(angle), radius * tf.sin(angle)], 0)
-    return tf.reshape(pairs[:count], shape)
-
-
-@tf.custom_gradient
-def softplus(x: Tensor) -> tuple[Tensor, Any]:
-    """log(1 + exp(x)); one exponential serves value and gradient, exp(x) / (1 + exp(x))."""
-    power = tf.exp(tf.minimum(x, 20.0))  # above 20 the function is x in float32
-
-    def gradient(upstream: Tensor) -> Tensor:
-        return upstream * (power / (1.0 + power))
-
-    return tf.maximum(tf.math.log1p(power), x), gradient
-
-
-def normal_kl(mean: Tensor, stddev: Tensor, prior_stddev: float) -> Tensor:
-    """KL(N(mean, stddev^2) || N(0, prior_stddev^2)) in nats, summed over entries; closed form.
-
-    As ``tfp.distributions.kl_divergence`` (a test holds values and gradients equal), in a third of
-    the passes over the entries. Kingma and Welling 2014, appendix B, for prior_stddev = 1.
-    """
-
-    @tf.custom_gradient
-    def divergence(mean: Tensor, stddev: Tensor) -> tuple[Tensor, Any]:
-        precision = 1.0 / prior_stddev**2
-        squares = (tf.square(mean) + tf.square(stddev)) * (0.5 * precision)
-        entropies = tf.math.log(stddev) + (0.5 - math.log(prior_stddev))
-
-        def gradient(upstream: Tensor) -> tuple[Tensor, Tensor]:
-            scale = upstream * precision
-            return scale * mean, scale * stddev - upstream / stddev
-
-        return tf.reduce_sum(squares - entropies), gradient
-
-    return divergence(mean, stddev)
-
-
-def max_pool(x: Tensor) -> Tensor:
-    """The maximum of each 2x2 block of ``(batch, height, width, channels)``, SAME padding.
-
-    TensorFlow's CPU gradient of max-pooling searches each block's maximum again, one number at a
-    time (two thirds of `CNN_conv`'s step). Comparing with the maximum instead, in whole arrays,
-    takes half as long. Entries that tie share the gradient evenly, a subgradient like TensorFlow's
-    own, which gives all of it to the first.
-    """
-    height, width, channels = x.shape[1:]
-    if height % 2 or width % 2:
-        return tf.nn.max_pool2d(x, ksize=2, strides=2, padding="SAME")
-
-    @tf.custom_gradient
-    def compared(x: Tensor) -> tuple[Tensor, Any]:
-        pooled = tf.nn.max_pool2d(x, ksize=2, strides=2, padding="SAME")
-
-        def gradient(upstream: Tensor) -> Tensor:
-            blocks = tf.reshape(x, [-1, height // 2, 2, width // 2, 2, channels])
-            largest = tf.cast(tf.equal(blocks, pooled[:, :, None, :, None, :]), x.dtype)
-            ties = 4.0 * tf.nn.avg_pool2d(tf.reshape(largest, tf.shape(x)), 2, 2, padding="SAME")
-            shared = (upstream / ties)[:, :, None, :, None, :]
-            return tf.reshape(largest * shared, tf.shape(x))
-
-        return pooled, gradient
-
-    return compared(x)
-
-
-@tf.custom_gradient
-def largest_of_four(a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> tuple[Tensor, Any]:
-    """The entrywise maximum of four tensors: 2x2 max-pooling where the four places lie apart.
-
-    The gradient goes to the first of equals, as in TensorFlow's max-pooling.
-    """
-    ab, cd = tf.maximum(a, b), tf.maximum(c, d)
-
-    def gradient(upstream: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        # Products with 0 and 1: TensorFlow's `where` takes four times as long.
-        to_ab = upstream * tf.cast(ab >= cd, upstream.dtype)
-        to_cd = upstream - to_ab
-        to_a = to_ab * tf.cast(a >= b, upstream.dtype)
-        to_c = to_cd * tf.cast(c >= d, upstream.dtype)
-        return to_a, to_ab - to_a, to_c, to_cd - to_c
-
-    return tf.maximum(ab, cd), gradient
 
 
 def dropout(x: Tensor, rate: float, seed: Tensor) -> Tensor:
@@ -319,22 +201,3 @@ class Flipout(Reparameterization):
             random_signs([batch, *inner, self.kernel_shape[-2]], substream(seed, SIGN_IN)),
             random_signs([batch, *inner, self.kernel_shape[-1]], substream(seed, SIGN_OUT)),
         )
-
-
-# What a stream of weight noise is for; a number of the seed, so that no two purposes share noise.
-INITIAL, TRAINING, PREDICTION = 0, 1, 2
-
-
-def stream_key(seed: int, purpose: int, rank: int = 0) -> int:
-    """The first number of the seed tensors of one stream of noise; the second counts draws.
-
-    Args:
-        seed: the run's seed.
-        purpose: :data:`INITIAL`, :data:`TRAINING` or :data:`PREDICTION`.
-        rank: whose noise; the streams of different ranks are independent.
-
-    Returns:
-        An integer below 2^62, so that :func:`substream` cannot overflow an int64.
-    """
-    state = np.random.SeedSequence([seed, purpose, rank]).generate_state(1, np.uint64)
-    return int(state[0] >> np.uint64(2))

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -18,19 +17,22 @@ import tensorflow as tf
 from bnnlib.data import Dataset
 from bnnlib.errors import ExperimentError
 from bnnlib.experiment import Experiment, unknown_name
-from bnnlib.networks.layers import (
+from bnnlib.names import MODELS, twin_of
+from bnnlib.networks.fast_ops import max_pool, plain
+from bnnlib.networks.layers import Deterministic, Flipout, Layer, Reparameterization, dropout
+from bnnlib.networks.patches import (
+    Windows,
+    can_unfold,
+    convolution_of_windows,
+    patches_of,
+    pooled_convolution,
+    windows_of,
+)
+from bnnlib.networks.seeds import (
     DRAWS_PER_LAYER,
     INITIAL,
     MASK,
-    Deterministic,
-    Flipout,
-    Layer,
-    Reparameterization,
     Tensor,
-    dropout,
-    largest_of_four,
-    max_pool,
-    plain,
     stream_key,
     substream,
 )
@@ -40,8 +42,6 @@ CONVOLUTION_SIZE = 5
 DENSE_UNITS = 64
 VGG_BLOCKS = (32, 64, 128)
 VGG_DENSE_UNITS = 128
-# Numbers in a patch, up to which patches take about as much memory as what is made of them.
-LARGEST_PATCH = 128
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,24 +52,6 @@ class Stage:
     outputs: int
     size: int = 0  # of a convolution's square kernel, pixels
     pool: bool = False
-
-
-class Windows(NamedTuple):
-    """A block of images as a pooled first convolution sees them (:meth:`Network.windows`).
-
-    Attributes:
-        first, second, third, fourth: ``(rows, patch)``, the patches at the four places of each 2x2
-            block that pooling takes the maximum of; equal uniform windows share a row.
-        row_of: int32 ``(batch * height / 2 * width / 2,)``.
-        side: height and width of the pooled output.
-    """
-
-    first: Tensor
-    second: Tensor
-    third: Tensor
-    fourth: Tensor
-    row_of: Tensor
-    side: tuple[int, int]
 
 
 class Network(tf.Module):
@@ -115,8 +97,9 @@ class Network(tf.Module):
             layer, s = next(self._seeded(seed))
             kernel = layer.batch_kernel(tf.shape(images)[0], s, stddevs[0])
             side = (images.shape[1] // 2, images.shape[2] // 2)
-            operations[0] = functools.partial(_pooled_convolution, kernel=kernel, side=side)
-            return self._forward(self.unfold(images), operations, seed, pooled=True)
+            operations[0] = functools.partial(pooled_convolution, kernel=kernel, side=side)
+            patches = patches_of(images, self.stages[0].size)
+            return self._forward(patches, operations, seed, pooled=True)
         return self._forward(images, operations, seed)
 
     def stddevs(self) -> list[Tensor | None]:
@@ -128,64 +111,18 @@ class Network(tf.Module):
         return [layer.sample(s) for layer, s in self._seeded(seed)]
 
     def unfolds(self, images: Tensor) -> bool:
-        """Whether the first layer is a pooled convolution whose patches :meth:`unfold` makes."""
+        """Whether the first layer is a pooled convolution that works on the images' patches."""
         stage = self.stages[0]
-        height, width, channels = images.shape[1:]
-        fits = stage.size**2 * channels <= LARGEST_PATCH
-        return stage.pool and height % 2 == 0 and width % 2 == 0 and fits
+        return stage.pool and can_unfold(tuple(images.shape[1:]), stage.size)
 
-    def unfold(self, images: Tensor) -> Tensor:
-        """The input patches of a pooled first convolution, which :meth:`unfolds`.
-
-        The convolution then is a matrix product and a maximum, and each image can have a kernel of
-        its own, which halves Flipout's multiplications. `make bench` measures it; TensorFlow's
-        convolution of one channel takes twice as long.
-
-        Args:
-            images: float32 ``(batch, height, width, channels)``.
-
-        Returns:
-            float32 ``(batch, 4, height / 2 * width / 2, patch)``, second the place in the 2x2 block
-            that pooling takes the maximum of.
-        """
-        size = self.stages[0].size
-        places = _patch_places(*images.shape[1:], size)
-        return tf.reshape(_pixels(images, size, places), [-1, *places.shape[:2], places[0, 0].size])
-
-    @plain
     def windows(self, images: Tensor) -> Windows:
-        """What :meth:`unfold` gives, each uniform window once: for many draws of :meth:`predict`.
-
-        A window is what one place of the pooled output sees, one pixel larger than a patch. Half of
-        MNIST's are blank.
+        """The images taken apart once, for many draws of :meth:`predict`.
 
         Args:
-            images: as for :meth:`unfold`.
+            images: float32 ``(batch, height, width, channels)``, which the network
+                :meth:`unfolds`.
         """
-        size = self.stages[0].size
-        height, width, channels = images.shape[1:]
-        side = size + 1
-        numbers = side**2 * channels
-        places = _window_places(height, width, channels, size)
-        every = tf.reshape(_pixels(images, size, places), [-1, numbers])
-        is_uniform = tf.reduce_min(every, axis=1) == tf.reduce_max(every, axis=1)
-        uniform, others = tf.where(is_uniform)[:, 0], tf.where(~is_uniform)[:, 0]
-        values, which = tf.unique(tf.gather(every[:, 0], uniform))
-        count = tf.shape(values)[0]
-        rows = tf.concat(
-            [tf.tile(values[:, tf.newaxis], [1, numbers]), tf.gather(every, others)], axis=0
-        )
-        rows = tf.reshape(rows, [-1, side, side, channels])
-        first, second, third, fourth = (
-            tf.reshape(rows[:, down : down + size, right : right + size], [-1, size**2 * channels])
-            for down in (0, 1)
-            for right in (0, 1)
-        )
-        row_of = tf.dynamic_stitch(
-            [tf.cast(uniform, tf.int32), tf.cast(others, tf.int32)],
-            [which, count + tf.range(tf.shape(others)[0])],
-        )
-        return Windows(first, second, third, fourth, row_of, (height // 2, width // 2))
+        return windows_of(images, self.stages[0].size)
 
     def predict(
         self,
@@ -208,7 +145,7 @@ class Network(tf.Module):
             for layer, kernel in zip(self.layers, kernels, strict=True)
         ]
         if isinstance(images, Windows):
-            operations[0] = functools.partial(_convolution_of_windows, kernel=kernels[0])
+            operations[0] = functools.partial(convolution_of_windows, kernel=kernels[0])
             return self._forward(images, operations, mask_seed, pooled=True)
         return self._forward(images, operations, mask_seed)
 
@@ -279,67 +216,7 @@ class Network(tf.Module):
         return x
 
 
-def _pooled_convolution(patches: Tensor, kernel: Tensor, side: tuple[int, int]) -> Tensor:
-    """Convolution and 2x2 max-pooling of what :meth:`Network.unfold` gives.
-
-    Args:
-        patches: ``(batch, 4, height / 2 * width / 2, patch)``.
-        kernel: ``(size, size, channels, outputs)``, or one for each image.
-        side: height and width of the pooled output.
-
-    Returns:
-        ``(batch, height / 2, width / 2, outputs)``, before bias.
-    """
-    patch, outputs = patches.shape[-1], kernel.shape[-1]
-    # A product an image, also where all share a kernel: what it makes stays in the cache.
-    matrix = tf.reshape(kernel, [-1, patch, outputs])
-    matrix = tf.broadcast_to(matrix, [tf.shape(patches)[0], patch, outputs])
-    four = [tf.matmul(place, matrix) for place in tf.unstack(patches, axis=1)]
-    return tf.reshape(largest_of_four(*four), [-1, *side, outputs])
-
-
-def _convolution_of_windows(windows: Windows, kernel: Tensor) -> Tensor:
-    """As :func:`_pooled_convolution`, of what :meth:`Network.windows` gives, one kernel for all."""
-    *four, row_of, side = windows
-    matrix = tf.reshape(kernel, [-1, kernel.shape[-1]])
-    rows = largest_of_four(*(tf.matmul(place, matrix) for place in four))
-    return tf.reshape(tf.gather(rows, row_of), [-1, *side, kernel.shape[-1]])
-
-
-def _pixels(images: Tensor, size: int, places: np.ndarray) -> Tensor:
-    """Of each padded image the numbers at `places`: ``(batch, places.size)``, in their order."""
-    before, after = (size - 1) // 2, size // 2  # SAME padding
-    padded = tf.pad(images, [[0, 0], [before, after], [before, after], [0, 0]])
-    # Pixels first: a pixel of all images is one piece of memory to copy.
-    pixels = tf.transpose(tf.reshape(padded, [-1, math.prod(padded.shape[1:])]))
-    return tf.transpose(tf.gather(pixels, places.ravel()))
-
-
-@functools.lru_cache(maxsize=8)
-def _window_places(height: int, width: int, channels: int, size: int) -> np.ndarray:
-    """Places in a flat padded image: ``(windows, size + 1, size + 1, channels)``, int32."""
-    below, right, down, along, channel = np.ogrid[
-        0:height:2, 0:width:2, 0 : size + 1, 0 : size + 1, 0:channels
-    ]
-    places = ((below + down) * (width + size - 1) + right + along) * channels + channel
-    return places.reshape(-1, size + 1, size + 1, channels).astype(np.int32)
-
-
-@functools.lru_cache(maxsize=8)
-def _patch_places(height: int, width: int, channels: int, size: int) -> np.ndarray:
-    """The same of all patches: ``(4, windows, size, size, channels)``, int32."""
-    windows = _window_places(height, width, channels, size)
-    return np.stack([windows[:, a : a + size, b : b + size] for a in (0, 1) for b in (0, 1)])
-
-
-Builder = Callable[..., Network]
-
-
-def _one_layer(kind: str) -> Callable[[int], list[Stage]]:
-    first = {
-        "conv": Stage("convolution", CONVOLUTION_FILTERS, CONVOLUTION_SIZE, pool=True),
-        "FC": Stage("dense", DENSE_UNITS),
-    }[kind]
+def _one_layer(first: Stage) -> Callable[[int], list[Stage]]:
     return lambda num_classes: [first, Stage("dense", num_classes)]
 
 
@@ -352,44 +229,71 @@ def _vgg(num_classes: int) -> list[Stage]:
     return [*convolutions, Stage("dense", VGG_DENSE_UNITS), Stage("dense", num_classes)]
 
 
-def _builder(
-    name: str,
-    stages_of: Callable[[int], list[Stage]],
-    bayesian: type[Reparameterization] | None,
-    default_layers: str = "first",
-) -> Builder:
-    def build(
-        image_shape: tuple[int, int, int],
-        num_classes: int,
-        prior_stddev: float = 1.0,
-        bayesian_layers: str = "auto",
-        seed: int = 0,
-        dropout: float = 0.0,
-    ) -> Network:
-        if dropout > 0 and bayesian is not None:
-            raise ExperimentError(
-                f"dropout = {dropout}: {name} has a posterior over its weights already; dropout is "
-                f"for its deterministic twin, {name.rpartition('_')[0].replace('BNN', 'CNN')}"
-            )
-        which = default_layers if bayesian_layers == "auto" else bayesian_layers
-        if which not in ("first", "all"):
-            raise ExperimentError(
-                f"bayesian_layers = {bayesian_layers!r}: expected auto, first or all"
-            )
-        stages = stages_of(num_classes)
-        layers: list[Layer] = []
-        for index, (stage, kernel_shape) in enumerate(_kernel_shapes(stages, image_shape)):
-            # Seeds from the run's seed alone: every rank builds bitwise the same network.
-            key = tf.constant([stream_key(seed, INITIAL), index], tf.int64)
-            label = f"layer{index}_{stage.kind}"
-            if bayesian is None or (which == "first" and index > 0):
-                layers.append(Deterministic(label, kernel_shape, key))
-            else:
-                layers.append(bayesian(label, kernel_shape, key, prior_stddev))
-        return Network(name, stages, layers, dropout)
+# What the parts of a network's name mean: the stages for a number of classes, and the Bayesian
+# layers' estimator, which a deterministic network's name lacks.
+ARCHITECTURES: dict[str, Callable[[int], list[Stage]]] = {
+    "conv": _one_layer(Stage("convolution", CONVOLUTION_FILTERS, CONVOLUTION_SIZE, pool=True)),
+    "FC": _one_layer(Stage("dense", DENSE_UNITS)),
+    "VGG": _vgg,
+}
+ESTIMATORS: dict[str, type[Reparameterization]] = {
+    "flip": Flipout,
+    "nonflip": Reparameterization,
+}
 
-    build.__doc__ = f"Builds {name}; see :func:`build`."
-    return build
+
+def build(
+    name: str,
+    image_shape: tuple[int, int, int],
+    num_classes: int,
+    prior_stddev: float = 1.0,
+    bayesian_layers: str = "auto",
+    seed: int = 0,
+    dropout: float = 0.0,
+) -> Network:
+    """The network `name` with its initial weights.
+
+    Args:
+        name: one of :data:`bnnlib.names.MODELS`.
+        image_shape: ``(height, width, channels)``.
+        num_classes: number of logits.
+        prior_stddev: standard deviation of the normal prior on each kernel entry.
+        bayesian_layers: ``first`` or ``all``; ``auto`` is ``all`` for the VGG networks, else
+            ``first``. Without effect on the deterministic twins.
+        seed: of the initial weights; the same seed gives bitwise the same weights.
+        dropout: rate before each dense layer after the first layer; deterministic networks only.
+
+    Returns:
+        The network.
+
+    Raises:
+        ExperimentError: no such network, a bad `bayesian_layers`, or dropout in a Bayesian one.
+    """
+    if name not in MODELS:
+        raise ExperimentError(unknown_name(name, list(MODELS), "model"))
+    _, architecture, *estimator = name.split("_")
+    if dropout > 0 and estimator:
+        raise ExperimentError(
+            f"dropout = {dropout}: {name} has a posterior over its weights already; dropout is "
+            f"for its deterministic twin, {twin_of(name)}"
+        )
+    which = bayesian_layers
+    if which == "auto":
+        which = "all" if architecture == "VGG" else "first"
+    if which not in ("first", "all"):
+        raise ExperimentError(f"bayesian_layers = {bayesian_layers!r}: expected auto, first or all")
+    stages = ARCHITECTURES[architecture](num_classes)
+    layers: list[Layer] = []
+    for index, (stage, kernel_shape) in enumerate(_kernel_shapes(stages, image_shape)):
+        # Seeds from the run's seed alone: every rank builds bitwise the same network.
+        key = tf.constant([stream_key(seed, INITIAL), index], tf.int64)
+        label = f"layer{index}_{stage.kind}"
+        if estimator and (which == "all" or index == 0):
+            bayesian = ESTIMATORS[estimator[0]]
+            layers.append(bayesian(label, kernel_shape, key, prior_stddev))
+        else:
+            layers.append(Deterministic(label, kernel_shape, key))
+    return Network(name, stages, layers, dropout)
 
 
 def _kernel_shapes(
@@ -407,52 +311,6 @@ def _kernel_shapes(
             height = width = 1
         channels = stage.outputs
     return shapes
-
-
-BUILDERS: dict[str, Builder] = {
-    "BNN_conv_flip": _builder("BNN_conv_flip", _one_layer("conv"), Flipout),
-    "BNN_conv_nonflip": _builder("BNN_conv_nonflip", _one_layer("conv"), Reparameterization),
-    "BNN_FC_flip": _builder("BNN_FC_flip", _one_layer("FC"), Flipout),
-    "BNN_FC_nonflip": _builder("BNN_FC_nonflip", _one_layer("FC"), Reparameterization),
-    "CNN_conv": _builder("CNN_conv", _one_layer("conv"), None),
-    "CNN_FC": _builder("CNN_FC", _one_layer("FC"), None),
-    "BNN_VGG_flip": _builder("BNN_VGG_flip", _vgg, Flipout, "all"),
-    "BNN_VGG_nonflip": _builder("BNN_VGG_nonflip", _vgg, Reparameterization, "all"),
-    "CNN_VGG": _builder("CNN_VGG", _vgg, None),
-}
-SIX = ("BNN_conv_flip", "BNN_conv_nonflip", "BNN_FC_flip", "BNN_FC_nonflip", "CNN_conv", "CNN_FC")
-
-
-def build(
-    name: str,
-    image_shape: tuple[int, int, int],
-    num_classes: int,
-    prior_stddev: float = 1.0,
-    bayesian_layers: str = "auto",
-    seed: int = 0,
-    dropout: float = 0.0,
-) -> Network:
-    """The network `name` with its initial weights.
-
-    Args:
-        name: a key of :data:`BUILDERS`.
-        image_shape: ``(height, width, channels)``.
-        num_classes: number of logits.
-        prior_stddev: standard deviation of the normal prior on each kernel entry.
-        bayesian_layers: ``first`` or ``all``; ``auto`` is ``all`` for the VGG networks, else
-            ``first``. Without effect on the deterministic twins.
-        seed: of the initial weights; the same seed gives bitwise the same weights.
-        dropout: rate before each dense layer after the first layer; deterministic networks only.
-
-    Returns:
-        The network.
-
-    Raises:
-        ExperimentError: no such network, a bad `bayesian_layers`, or dropout in a Bayesian one.
-    """
-    if name not in BUILDERS:
-        raise ExperimentError(unknown_name(name, list(BUILDERS), "model"))
-    return BUILDERS[name](image_shape, num_classes, prior_stddev, bayesian_layers, seed, dropout)
 
 
 def build_for(experiment: Experiment, dataset: Dataset) -> Network:

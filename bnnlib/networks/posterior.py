@@ -13,8 +13,9 @@ import numpy as np
 import tensorflow as tf
 
 from bnnlib.data import Dataset
-from bnnlib.networks.layers import PREDICTION, Reparameterization, stream_key
+from bnnlib.networks.layers import Reparameterization
 from bnnlib.networks.networks import Network, to_inputs
+from bnnlib.networks.seeds import PREDICTION, stream_key
 from bnnlib.record.logs import LEVELS, LayerLog
 
 

@@ -101,11 +101,11 @@ def images_of(dataset: str, train: int):
 
 def own(model: str, dataset: str, threads: int, way: str):
     """This library: a function that takes steps, and one that predicts."""
+    from bnnlib import networks
     from bnnlib.data import Dataset, epoch_batches
     from bnnlib.experiment import Experiment
     from bnnlib.inference import distributed, prediction
     from bnnlib.inference import trainer as training
-    from bnnlib.networks import networks as models
 
     ranks = distributed.init(threads)
     (x, y), (x_test, y_test) = images_of(dataset, NUM_IMAGES[dataset])
@@ -113,7 +113,7 @@ def own(model: str, dataset: str, threads: int, way: str):
         name=dataset, x_train=x, y_train=y, x_test=x_test, y_test=y_test, num_classes=10,
         scale=1 / 255, mean_image=None,
     )  # fmt: skip
-    network = models.build(model, data.image_shape, 10)
+    network = networks.build(model, data.image_shape, 10)
     trainer = training.Trainer(Experiment(model=model, dataset=dataset), data, network, ranks)
     batches = epoch_batches(len(x), BATCH, 1, 0, 0, 0)
 

@@ -207,18 +207,17 @@ def work(folder: Path, pair: str, place: int, core: str) -> None:
     os.sched_setaffinity(0, {cores[place % len(cores)]})
     import numpy as np
 
-    from bnnlib import data
+    from bnnlib import data, networks
     from bnnlib.experiment import Experiment
     from bnnlib.inference import distributed
     from bnnlib.inference.trainer import Trainer
-    from bnnlib.networks import networks as models
 
     ranks = distributed.init(threads=1)
     runs = []
     for model, dataset_name, batch in json.loads((folder / "cases.json").read_text()):
         dataset = data.load(dataset_name)
         experiment = Experiment(model=model, dataset=dataset_name, batch_size=batch, threads=1)
-        network = models.build(model, dataset.image_shape, dataset.num_classes)
+        network = networks.build(model, dataset.image_shape, dataset.num_classes)
         trainer = Trainer(experiment, dataset, network, ranks)
         rng = np.random.default_rng(place)
 

@@ -12,7 +12,7 @@ import pytest
 
 from bnnlib.analysis import gallery, style
 from bnnlib.errors import RecordError
-from bnnlib.networks import networks as models
+from bnnlib.names import MODELS
 
 
 @pytest.fixture(autouse=True)
@@ -49,7 +49,7 @@ def figure_of(table):
 
 
 def test_every_model_of_the_study_has_a_colour_and_a_marker_of_its_own():
-    assert set(style.PALETTE) == set(style.MARKERS) == set(models.BUILDERS)
+    assert set(style.PALETTE) == set(style.MARKERS) == set(MODELS)
     assert len({rgb(colour) for colour in style.PALETTE.values()}) == len(style.PALETTE)
     assert len(set(style.MARKERS.values())) == len(style.MARKERS)
 

@@ -6,13 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bnnlib import data, metrics
+from bnnlib import data, metrics, networks
 from bnnlib.analysis import runs as run_tables
 from bnnlib.analysis import tables
 from bnnlib.errors import MetricsError, RecordError
 from bnnlib.experiment import Experiment
 from bnnlib.metrics import Prediction
-from bnnlib.networks import networks as models
 from bnnlib.networks import posterior
 from bnnlib.record import files, schema
 from bnnlib.record.schema import SCHEMA
@@ -433,7 +432,7 @@ def test_posterior_over_training_is_tidy():
 
 
 def test_signal_to_noise_by_hand():
-    network = models.build("BNN_FC_flip", (2, 2, 1), 3)
+    network = networks.build("BNN_FC_flip", (2, 2, 1), 3)
     layer = network.layers[0]
     layer.mean.assign(np.linspace(-1, 1, 256, dtype=np.float32).reshape(4, 64))
     layer.rho.assign(np.full((4, 64), np.log(np.expm1(0.5)), np.float32))
@@ -441,7 +440,7 @@ def test_signal_to_noise_by_hand():
     assert set(table.layer) == {"layer0_dense"}
     # abs(mean) is even on 0 to 1, and the standard deviation 0.5.
     assert table.snr.to_numpy() == pytest.approx(2 * table.share.to_numpy(), abs=0.02)
-    assert tables.signal_to_noise(models.build("CNN_FC", (2, 2, 1), 3)).empty
+    assert tables.signal_to_noise(networks.build("CNN_FC", (2, 2, 1), 3)).empty
 
 
 def test_examples_are_the_clear_the_ambiguous_the_rotated_and_another(monkeypatch):

@@ -12,13 +12,12 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from bnnlib import data, metrics
+from bnnlib import data, metrics, networks
 from bnnlib.errors import DataError, MetricsError
 from bnnlib.experiment import Experiment
 from bnnlib.inference import evaluation
 from bnnlib.inference.prediction import predict
 from bnnlib.metrics import Prediction
-from bnnlib.networks import networks as models
 
 BIN = Path(sys.executable).parent
 RUNNER = Path(__file__).parents[1] / "ranks" / "evaluations.py"
@@ -113,7 +112,7 @@ def test_a_users_own_set_has_its_files_name(dataset, tmp_path):
 def test_a_trained_network_is_predicted_on_every_set_and_scored_by_metrics(dataset):
     experiment = experiment_of(eval_sets=["rotate-30"], ood_sets=["uniform_noise"], test_draws=12)
     experiment = dataclasses.replace(experiment, dropout=0.2, seed=5)
-    network = models.build("CNN_FC", dataset.image_shape, 10, dropout=0.2)
+    network = networks.build("CNN_FC", dataset.image_shape, 10, dropout=0.2)
     sets = evaluation.sets(experiment, dataset)
     told = []
     found = evaluation.evaluate(

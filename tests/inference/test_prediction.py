@@ -8,11 +8,10 @@ import scipy.special
 import scipy.stats
 import tensorflow as tf
 
-from bnnlib import data
+from bnnlib import data, networks
 from bnnlib.inference import prediction
 from bnnlib.inference.prediction import predict
-from bnnlib.networks import networks as models
-from bnnlib.networks.layers import PREDICTION, stream_key
+from bnnlib.networks import PREDICTION, stream_key
 
 DRAWS = 5
 
@@ -24,7 +23,8 @@ def dataset():
 
 def network_of(name, dataset, scale=-1.0, dropout=0.0):
     """A network of wide posteriors, whose draws disagree."""
-    network = models.build(name, dataset.image_shape, dataset.num_classes, seed=1, dropout=dropout)
+    shape, classes = dataset.image_shape, dataset.num_classes
+    network = networks.build(name, shape, classes, seed=1, dropout=dropout)
     for layer in network.layers:
         if layer.bayesian:
             layer.rho.assign(tf.fill(layer.rho.shape, scale))
@@ -65,9 +65,9 @@ def test_prediction_is_the_mean_over_draws(name, subtract_mean):
 
 @pytest.mark.parametrize("num_draws", [1, 30])
 def test_a_deterministic_network_is_one_softmax(dataset, num_draws):
-    network = models.build("CNN_FC", dataset.image_shape, 10)
+    network = networks.build("CNN_FC", dataset.image_shape, 10)
     found = predict(network, dataset, dataset.x_test, num_draws, seed=0)
-    logits = network(models.to_inputs(dataset.x_test, dataset), tf.constant([0, 0], tf.int64))
+    logits = network(networks.to_inputs(dataset.x_test, dataset), tf.constant([0, 0], tf.int64))
     np.testing.assert_allclose(found.mean_probs, scipy.special.softmax(logits, -1), atol=1e-6)
     # Nothing is uncertain about the weights.
     entropy = scipy.stats.entropy(found.mean_probs, axis=-1)
@@ -75,7 +75,7 @@ def test_a_deterministic_network_is_one_softmax(dataset, num_draws):
 
 
 def test_a_deterministic_network_is_the_same_whatever_the_draws(dataset):
-    network = models.build("CNN_FC", dataset.image_shape, 10)
+    network = networks.build("CNN_FC", dataset.image_shape, 10)
     one, many = (predict(network, dataset, dataset.x_test, n, seed=0) for n in (1, 1000))
     np.testing.assert_array_equal(one.mean_probs, many.mean_probs)
     np.testing.assert_array_equal(one.expected_entropy, many.expected_entropy)
@@ -126,7 +126,7 @@ def test_a_posterior_without_width_has_no_uncertainty_of_weights(dataset):
 
 def test_certain_predictions_have_no_entropy(dataset):
     # Logits so far apart that a probability underflows to 0: 0 log 0 must be 0.
-    network = models.build("CNN_FC", dataset.image_shape, 10)
+    network = networks.build("CNN_FC", dataset.image_shape, 10)
     network.layers[1].kernel.assign(tf.zeros([64, 10]))
     network.layers[1].bias.assign([1e4] + [0.0] * 9)
     found = predict(network, dataset, dataset.x_test, 1, seed=0)
@@ -200,7 +200,7 @@ def test_a_point_of_the_draws_curve_is_a_prediction_with_so_many_draws(
 
 
 def test_without_draws_a_draws_curve_has_one_point(dataset):
-    network = models.build("CNN_FC", dataset.image_shape, 10)
+    network = networks.build("CNN_FC", dataset.image_shape, 10)
     curve = prediction.Predictor(network, dataset, 30, seed=0)(
         dataset.x_test, draws_curve=True
     ).draws_curve
@@ -259,10 +259,10 @@ def test_large_images_come_in_smaller_blocks():
     images = np.zeros((4, 64, 96, 1), np.uint8)
     labels = np.zeros(4, np.int64)
     large = data.Dataset("large", images, labels, images, labels, 10, scale=1 / 255)
-    network = models.build("CNN_FC", large.image_shape, 10)
+    network = networks.build("CNN_FC", large.image_shape, 10)
     assert prediction.Predictor(network, large, 1, seed=0)._block == 83  # 500 / 6
     small = data.load("tiny")
-    network = models.build("CNN_FC", small.image_shape, 10)
+    network = networks.build("CNN_FC", small.image_shape, 10)
     assert prediction.Predictor(network, small, 1, seed=0)._block == prediction.BLOCK
 
 

@@ -13,15 +13,14 @@ import pytest
 import tensorflow as tf
 import tf_keras
 
-from bnnlib import data
+from bnnlib import data, networks
 from bnnlib.data import Dataset, epoch_batches
 from bnnlib.errors import RecordError
 from bnnlib.experiment import Experiment
 from bnnlib.inference.distributed import Ranks
 from bnnlib.inference.trainer import DivergedError, Trainer, objective
-from bnnlib.networks import networks as models
-from bnnlib.networks.layers import Deterministic, Flipout, Reparameterization
-from bnnlib.networks.networks import Network, Stage
+from bnnlib.names import MODELS
+from bnnlib.networks import Deterministic, Flipout, Network, Reparameterization, Stage
 
 NUM_TRAIN, SHAPE, CLASSES = 24, (4, 4, 1), 3
 NO_WIDTH = -200.0  # of rho: a standard deviation of 2^-23, so that a draw is the mean
@@ -49,7 +48,7 @@ def trainer_of(dataset, rank=0, size=1, network=None, **parameters):
         "learning_rate_scaling": "none",
     } | parameters
     experiment = Experiment(**chosen)
-    network = network or models.build(
+    network = network or networks.build(
         experiment.model,
         dataset.image_shape,
         dataset.num_classes,
@@ -65,7 +64,7 @@ def all_equal(one, other):
 
 
 def inputs_of(dataset, batch):
-    images = models.to_inputs(tf.gather(dataset.x_train, batch), dataset)
+    images = networks.to_inputs(tf.gather(dataset.x_train, batch), dataset)
     return images, tf.constant(dataset.y_train[batch].astype(np.int32))
 
 
@@ -105,7 +104,7 @@ def test_objective_by_hand():
 
 
 def test_several_draws_are_averaged(dataset):
-    network = models.build("BNN_FC_flip", SHAPE, CLASSES)
+    network = networks.build("BNN_FC_flip", SHAPE, CLASSES)
     images, labels = inputs_of(dataset, np.arange(8))
     seeds = [tf.constant([4, draw], tf.int64) for draw in range(3)]
     single = [objective(network, images, labels, [seed], 1.0, NUM_TRAIN) for seed in seeds]
@@ -185,7 +184,7 @@ def shards(ranks, global_batch=8):
 @pytest.mark.parametrize("ranks", [2, 4])
 @pytest.mark.parametrize("model", ["CNN_FC", "BNN_FC_flip", "BNN_FC_nonflip"])
 def test_without_noise_the_ranks_averaged_gradient_is_the_global_batchs(dataset, model, ranks):
-    network = models.build(model, SHAPE, CLASSES, prior_stddev=0.1)
+    network = networks.build(model, SHAPE, CLASSES, prior_stddev=0.1)
     for layer in network.layers:
         if layer.bayesian:
             layer.rho.assign(tf.fill(layer.rho.shape, NO_WIDTH))
@@ -207,7 +206,7 @@ def test_without_noise_the_ranks_averaged_gradient_is_the_global_batchs(dataset,
 
 @pytest.mark.parametrize("model", ["CNN_FC", "BNN_FC_nonflip"])
 def test_accumulated_batches_give_the_gradient_of_one_larger_batch(dataset, model):
-    network = models.build(model, SHAPE, CLASSES, prior_stddev=0.1)
+    network = networks.build(model, SHAPE, CLASSES, prior_stddev=0.1)
     for layer in network.layers:
         if layer.bayesian:
             layer.rho.assign(tf.fill(layer.rho.shape, NO_WIDTH))
@@ -303,7 +302,7 @@ def standardized_difference(one, other):
 
 @pytest.mark.parametrize("model", ["BNN_FC_flip", "BNN_FC_nonflip"])
 def test_the_expected_gradient_is_the_same_for_1_2_and_4_ranks(dataset, model):
-    network = models.build(model, SHAPE, CLASSES, bayesian_layers="all", seed=3)
+    network = networks.build(model, SHAPE, CLASSES, bayesian_layers="all", seed=3)
     for layer in network.layers:  # noise that matters: standard deviations near 0.3
         layer.rho.assign(tf.fill(layer.rho.shape, -1.0))
     estimates = {ranks: averaged_gradients(network, dataset, ranks) for ranks in (1, 2, 4)}
@@ -542,7 +541,7 @@ def test_a_resumed_run_gives_bitwise_the_weights_of_an_uninterrupted_one(
         dataset,
         **common,
         log_every=log_every,
-        network=models.build(model, SHAPE, CLASSES, seed=99),
+        network=networks.build(model, SHAPE, CLASSES, seed=99),
     )
     second.restore(state)
     assert all_equal(second.state(), state)
@@ -571,7 +570,9 @@ def test_a_run_that_is_cut_anywhere_ends_with_the_same_bits_and_lines(dataset, m
         assert trainer.stopped
         cuts.append(trainer.step)
         state = trainer.state()
-        trainer = trainer_of(dataset, **common, network=models.build(model, SHAPE, CLASSES, seed=9))
+        trainer = trainer_of(
+            dataset, **common, network=networks.build(model, SHAPE, CLASSES, seed=9)
+        )
         trainer.restore(state)
         if trainer.step == 8:
             lines += [without_times(line) for line in trainer.run()]  # and the rest at once
@@ -691,7 +692,7 @@ def test_divergence_that_a_fused_relu_hides_from_the_loss(dataset):
 # --- it learns ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("model", models.SIX)
+@pytest.mark.parametrize("model", MODELS[:6])
 def test_the_loss_falls(model):
     tiny = data.load("tiny")
     trainer = trainer_of(

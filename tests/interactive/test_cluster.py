@@ -25,14 +25,14 @@ PROMISED = 60
 TRAINING = """
 from bnnlib import data
 from bnnlib.inference import distributed
-from bnnlib.networks import networks as models
+from bnnlib import networks
 from bnnlib.inference import trainer as training
 from bnnlib.experiment import Experiment
 
 experiment = Experiment(model="CNN_FC", dataset="tiny", batch_size=32, steps=10**9, log_every=10)
 ranks = distributed.init(1)
 dataset = data.load("tiny")
-network = models.build("CNN_FC", dataset.image_shape, dataset.num_classes)
+network = networks.build("CNN_FC", dataset.image_shape, dataset.num_classes)
 trainer = training.Trainer(experiment, dataset, network, ranks)
 """
 

@@ -13,8 +13,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 import tf_keras
 
-from bnnlib.networks import layers
-from bnnlib.networks.layers import Deterministic, Flipout, Reparameterization
+from bnnlib.networks import Deterministic, Flipout, Reparameterization, layers, seeds
 
 DENSE, CONVOLUTION = (6, 4), (3, 3, 2, 4)
 DRAWS = 3000
@@ -204,11 +203,11 @@ def test_flipout_is_a_kernel_of_its_own_for_every_example(kernel_shape):
     layer, inputs = make(Flipout, kernel_shape), inputs_of(kernel_shape)
     perturbation = layer.sample(seed()) - layer.mean
     inner = [1] * (len(kernel_shape) - 2)
-    signs_in = layers.random_signs(
-        [3, *inner, kernel_shape[-2]], layers.substream(seed(), layers.SIGN_IN)
+    signs_in = seeds.random_signs(
+        [3, *inner, kernel_shape[-2]], seeds.substream(seed(), seeds.SIGN_IN)
     )
-    signs_out = layers.random_signs(
-        [3, *inner, kernel_shape[-1]], layers.substream(seed(), layers.SIGN_OUT)
+    signs_out = seeds.random_signs(
+        [3, *inner, kernel_shape[-1]], seeds.substream(seed(), seeds.SIGN_OUT)
     )
     by_example = [
         layer.apply(
@@ -229,85 +228,11 @@ def test_the_kernels_of_a_batch_are_those_of_the_call(kind, kernel_shape):
     layer, inputs = make(kind, kernel_shape), inputs_of(kernel_shape)
     kernel = layer.batch_kernel(3, seed())
     shared = kind is Reparameterization
-    assert kernel.shape == kernel_shape if shared else (3, *kernel_shape)
+    assert kernel.shape == (kernel_shape if shared else (3, *kernel_shape))
     outputs = [
         layer.apply(inputs[n : n + 1], kernel if shared else kernel[n]) for n in range(len(inputs))
     ]
     np.testing.assert_allclose(layer(inputs, seed()), tf.concat(outputs, 0), atol=1e-5)
-
-
-# --- the arithmetic beneath -----------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("prior_stddev", [0.1, 1.0, 3.0])
-def test_kl_and_its_gradients_are_tfps(prior_stddev):
-    rng = np.random.default_rng(0)
-    mean = tf.constant(rng.normal(size=(40, 5)), tf.float32)
-    stddev = tf.constant(np.exp(rng.normal(-2, 2, size=(40, 5))), tf.float32)
-    found = []
-    for kl in (
-        lambda: layers.normal_kl(mean, stddev, prior_stddev),
-        lambda: tf.reduce_sum(
-            tfp.distributions.kl_divergence(
-                tfp.distributions.Normal(mean, stddev), tfp.distributions.Normal(0.0, prior_stddev)
-            )
-        ),
-    ):
-        with tf.GradientTape() as tape:
-            tape.watch([mean, stddev])
-            value = 3.0 * kl()
-        found.append([value, *tape.gradient(value, [mean, stddev])])
-    for own, theirs in zip(*found, strict=True):
-        np.testing.assert_allclose(own, theirs, rtol=1e-4, atol=1e-4)
-
-
-def test_softplus_and_its_gradient_are_tensorflows():
-    x = tf.constant([-200.0, -90.0, -20.0, -3.0, 0.0, 3.0, 15.9, 19.9, 20.1, 90.0, 1e6])
-    found = []
-    for function in (layers.softplus, tf.math.softplus):
-        with tf.GradientTape() as tape:
-            tape.watch(x)
-            value = function(x)
-        found.append([value, tape.gradient(value, x)])
-    for own, theirs in zip(*found, strict=True):
-        np.testing.assert_allclose(own, theirs, rtol=1e-6)
-
-
-@pytest.mark.parametrize("shape", [(50_001,), (5, 5, 1, 64)])
-def test_draws_are_standard_normal(shape):
-    draws = np.concatenate(
-        [layers.standard_normal(shape, seed(8, n)).numpy().ravel() for n in range(20)]
-    )
-    assert draws.dtype == np.float32
-    assert np.isfinite(draws).all()
-    assert scipy.stats.kstest(draws, "norm").pvalue > 1e-3
-    # The transform makes them in pairs, the one's sine and the other's cosine.
-    first, second = draws[: len(draws) // 2], draws[-(len(draws) // 2) :]
-    for one, other in ((first, second), (first**2, second**2)):
-        assert abs(np.corrcoef(one, other)[0, 1]) < ERRORS / np.sqrt(len(first))
-
-
-def test_the_largest_of_four_passes_its_gradient_to_the_first_of_equals():
-    four = [
-        tf.constant(x) for x in ([1.0, 0, 5, 2], [1.0, 3, 5, 2], [0.0, 3, 5, 4], [1.0, 1, 5, 4])
-    ]
-    with tf.GradientTape() as tape:
-        tape.watch(four)
-        largest = layers.largest_of_four(*four)
-        value = tf.reduce_sum(largest * [1.0, 2, 3, 4])
-    np.testing.assert_array_equal(largest, [1, 3, 5, 4])
-    np.testing.assert_array_equal(
-        tape.gradient(value, four),
-        [[1, 0, 3, 0], [0, 2, 0, 0], [0, 0, 0, 4], [0, 0, 0, 0]],
-    )
-
-
-def test_signs_are_fair_and_independent():
-    signs = layers.random_signs([20000, 3], seed()).numpy()
-    assert set(np.unique(signs)) == {-1.0, 1.0}
-    error = ERRORS / np.sqrt(20000)
-    assert np.abs(signs.mean(axis=0)).max() < error
-    assert np.abs(signs.T @ signs / 20000 - np.eye(3)).max() < error
 
 
 # --- seeds ----------------------------------------------------------------------------------------
@@ -324,57 +249,6 @@ def test_one_seed_gives_one_output_bit_by_bit(kind, kernel_shape):
     np.testing.assert_array_equal(layer(inputs, seed(3, 4)), first)
     np.testing.assert_array_equal(make(kind, kernel_shape)(inputs, seed(3, 4)), first)
     assert (layer(inputs, seed(3, 5)).numpy() != first).all()
-
-
-def test_noise_differs_by_run_purpose_rank_step_and_layer():
-    layer = make(Flipout, (100, 100))
-
-    def noise(run=0, purpose=layers.TRAINING, rank=0, step=0, place=0):
-        at = seed(layers.stream_key(run, purpose, rank), step)
-        draw = layer.sample(layers.substream(at, place * layers.DRAWS_PER_LAYER))
-        return ((draw - layer.mean) / layer.posterior.stddev()).numpy().ravel()
-
-    variants = [
-        noise(),
-        noise(run=1),
-        noise(purpose=layers.PREDICTION),
-        noise(purpose=layers.INITIAL),
-        noise(rank=1),
-        noise(rank=2),
-        noise(step=1),
-        noise(place=1),
-        noise(place=2),
-    ]
-    correlations = np.corrcoef(variants) - np.eye(len(variants))
-    assert np.abs(correlations).max() < ERRORS / np.sqrt(100 * 100)
-    for variant in variants:
-        assert scipy.stats.kstest(variant, "norm").pvalue > 1e-4
-    np.testing.assert_array_equal(noise(rank=1), variants[4])
-
-
-def test_a_layers_kernel_and_signs_use_seeds_that_no_other_layer_has():
-    uses = (layers.KERNEL, layers.SIGN_IN, layers.SIGN_OUT)
-    seeds = [
-        tuple(layers.substream(seed(100, 3), place * layers.DRAWS_PER_LAYER + use).numpy())
-        for place in range(8)
-        for use in uses
-    ]
-    assert len(set(seeds)) == 8 * len(uses)
-    assert {second for _, second in seeds} == {3}
-
-
-def test_stream_keys_are_all_different_and_leave_room():
-    keys = [
-        layers.stream_key(run, purpose, rank)
-        for run in (0, 1, 2, 2**31 - 1)
-        for purpose in (layers.INITIAL, layers.TRAINING, layers.PREDICTION)
-        for rank in range(100)
-    ]
-    assert len(set(keys)) == len(keys)
-    assert min(keys) >= 0
-    assert max(keys) < 2**62
-    # Written down, so that a run of today can be repeated by the library of tomorrow.
-    assert layers.stream_key(0, layers.TRAINING, 1) == 777099559203371091
 
 
 # --- initial values -------------------------------------------------------------------------------

@@ -7,17 +7,12 @@ import pytest
 import tensorflow as tf
 import tf_keras
 
-from bnnlib import data, names
+from bnnlib import data, networks
 from bnnlib.errors import ExperimentError
-from bnnlib.networks import layers
-from bnnlib.networks import networks as models
-from bnnlib.networks.layers import (
-    DRAWS_PER_LAYER,
-    Deterministic,
-    Flipout,
-    Reparameterization,
-    dropout,
-)
+from bnnlib.names import MODELS
+from bnnlib.networks import Deterministic, Flipout, Reparameterization
+from bnnlib.networks.layers import dropout
+from bnnlib.networks.seeds import DRAWS_PER_LAYER
 
 GREY, COLOUR = (28, 28, 1), (32, 32, 3)
 SEED = tf.constant([5, 6], tf.int64)
@@ -38,14 +33,14 @@ def set_biases(network):
 
 
 def kinds(name, image_shape=GREY, **options):
-    return [type(layer) for layer in models.build(name, image_shape, 10, **options).layers]
+    return [type(layer) for layer in networks.build(name, image_shape, 10, **options).layers]
 
 
 @pytest.mark.parametrize("bayesian_layers", ["auto", "first", "all"])
 @pytest.mark.parametrize("image_shape", [GREY, COLOUR])
-@pytest.mark.parametrize("name", models.BUILDERS)
+@pytest.mark.parametrize("name", MODELS)
 def test_every_model_has_the_layers_that_its_name_says(name, image_shape, bayesian_layers):
-    network = models.build(name, image_shape, 7, bayesian_layers=bayesian_layers)
+    network = networks.build(name, image_shape, 7, bayesian_layers=bayesian_layers)
     family, structure, *estimator = name.split("_")
     posterior = {"flip": Flipout, "nonflip": Reparameterization}.get("".join(estimator))
     assert (posterior is None) == (family == "CNN")
@@ -70,12 +65,6 @@ def test_every_model_has_the_layers_that_its_name_says(name, image_shape, bayesi
     assert (kl > 0) == network.is_bayesian
 
 
-def test_the_six_are_the_studys():
-    assert list(models.BUILDERS) == list(names.MODELS)  # what analysis knows without TensorFlow
-    assert set(models.SIX) < set(models.BUILDERS)
-    assert [name for name in models.BUILDERS if "VGG" not in name] == list(models.SIX)
-
-
 # Biases count once, posterior kernels twice (mean and rho).
 COUNTS = {
     # 5x5 kernels, 64 filters; pooled to 14x14 or 16x16; dense to ten classes.
@@ -98,8 +87,8 @@ COUNTS = {
 
 @pytest.mark.parametrize(("name", "image_shape"), COUNTS)
 def test_parameter_counts_by_hand(name, image_shape):
-    network = models.build(name, image_shape, 10)
-    rows = models.summary(network)
+    network = networks.build(name, image_shape, 10)
+    rows = networks.summary(network)
     assert [row["parameters"] for row in rows] == COUNTS[name, image_shape]
     assert sum(weight.size for weight in network.weights().values()) == sum(
         COUNTS[name, image_shape]
@@ -108,7 +97,7 @@ def test_parameter_counts_by_hand(name, image_shape):
 
 
 def test_summary_by_hand():
-    assert models.summary(models.build("BNN_conv_flip", GREY, 10)) == [
+    assert networks.summary(networks.build("BNN_conv_flip", GREY, 10)) == [
         {
             "layer": "layer0_convolution",
             "type": "Flipout",
@@ -125,7 +114,7 @@ def test_summary_by_hand():
 
 
 def test_prior_stddev_reaches_every_posterior():
-    network = models.build("BNN_VGG_flip", GREY, 10, prior_stddev=0.25)
+    network = networks.build("BNN_VGG_flip", GREY, 10, prior_stddev=0.25)
     assert {float(layer.prior.scale) for layer in network.layers} == {0.25}
 
 
@@ -133,11 +122,11 @@ def test_unknown_names_are_refused():
     with pytest.raises(
         ExperimentError, match=r"^BNN_conv_flop: no such model; did you mean BNN_conv_flip\?"
     ):
-        models.build("BNN_conv_flop", GREY, 10)
+        networks.build("BNN_conv_flop", GREY, 10)
     with pytest.raises(ExperimentError, match=r"^lenet: no such model; Known: BNN_conv_flip, "):
-        models.build("lenet", GREY, 10)
+        networks.build("lenet", GREY, 10)
     with pytest.raises(ExperimentError, match="'last': expected auto, first or all"):
-        models.build("BNN_FC_flip", GREY, 10, bayesian_layers="last")
+        networks.build("BNN_FC_flip", GREY, 10, bayesian_layers="last")
 
 
 # --- what is computed -----------------------------------------------------------------------------
@@ -172,7 +161,7 @@ def keras_twin(name, image_shape):
 @pytest.mark.parametrize("image_shape", [GREY, COLOUR, (7, 9, 2)])
 @pytest.mark.parametrize("name", ["CNN_conv", "CNN_FC", "CNN_VGG"])
 def test_pooling_before_bias_and_relu_is_the_usual_network(name, image_shape):
-    network, twin = models.build(name, image_shape, 10), keras_twin(name, image_shape)
+    network, twin = networks.build(name, image_shape, 10), keras_twin(name, image_shape)
     set_biases(network)
     twin.set_weights([w for layer in network.layers for w in (layer.kernel, layer.bias)])
     images = images_of(image_shape)
@@ -198,7 +187,7 @@ def test_pooling_before_bias_and_relu_is_the_usual_network(name, image_shape):
 
 @pytest.mark.parametrize("name", ["BNN_conv_nonflip", "BNN_FC_nonflip"])
 def test_a_training_draw_of_reparameterization_is_a_prediction_with_that_draw(name):
-    network = models.build(name, GREY, 10, bayesian_layers="all")
+    network = networks.build(name, GREY, 10, bayesian_layers="all")
     set_biases(network)
     images = images_of(GREY)
     np.testing.assert_allclose(
@@ -208,7 +197,7 @@ def test_a_training_draw_of_reparameterization_is_a_prediction_with_that_draw(na
 
 @pytest.mark.parametrize("name", ["BNN_conv_flip", "BNN_conv_nonflip", "BNN_FC_flip"])
 def test_logits_follow_from_the_seed_alone(name):
-    network, images = models.build(name, GREY, 10), images_of(GREY)
+    network, images = networks.build(name, GREY, 10), images_of(GREY)
     first = network(images, SEED).numpy()
     other = network(images, SEED + 1).numpy()
     assert (other != first).all()
@@ -217,7 +206,7 @@ def test_logits_follow_from_the_seed_alone(name):
 
 def test_layers_draw_different_noise_of_one_seed():
     # Two layers of one shape, 64 x 64: with the same noise their draws would be equal.
-    network = models.build("BNN_FC_flip", (8, 8, 1), 64, bayesian_layers="all")
+    network = networks.build("BNN_FC_flip", (8, 8, 1), 64, bayesian_layers="all")
     draws = [
         ((draw - layer.mean) / layer.posterior.stddev()).numpy().ravel()
         for layer, draw in zip(network.layers, network.sample(SEED), strict=True)
@@ -228,7 +217,7 @@ def test_layers_draw_different_noise_of_one_seed():
 
 
 def test_an_images_prediction_does_not_depend_on_its_batch():
-    network, images = models.build("BNN_conv_flip", GREY, 10), images_of(GREY)
+    network, images = networks.build("BNN_conv_flip", GREY, 10), images_of(GREY)
     kernels = network.sample(SEED)
     alone = tf.concat([network.predict(images[n : n + 1], kernels) for n in range(4)], 0)
     np.testing.assert_allclose(network.predict(images, kernels), alone, rtol=1e-4, atol=1e-6)
@@ -237,22 +226,22 @@ def test_an_images_prediction_does_not_depend_on_its_batch():
 # --- weights --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", models.BUILDERS)
+@pytest.mark.parametrize("name", MODELS)
 def test_initial_weights_follow_from_the_seed(name):
-    one, same, other = (models.build(name, GREY, 10, seed=seed).weights() for seed in (3, 3, 4))
+    one, same, other = (networks.build(name, GREY, 10, seed=seed).weights() for seed in (3, 3, 4))
     for key, value in one.items():
         np.testing.assert_array_equal(same[key], value)
         if not key.endswith("bias"):
             assert (other[key] != value).mean() > 0.99
 
 
-@pytest.mark.parametrize("name", models.BUILDERS)
+@pytest.mark.parametrize("name", MODELS)
 def test_weights_are_all_that_a_network_is(name):
-    network = models.build(name, GREY, 10, seed=1)
+    network = networks.build(name, GREY, 10, seed=1)
     set_biases(network)
     weights = network.weights()
     assert len(weights) == len(network.trainable_variables)
-    other = models.build(name, GREY, 10, seed=2)
+    other = networks.build(name, GREY, 10, seed=2)
     images = images_of(GREY)
     assert (other(images, SEED).numpy() != network(images, SEED).numpy()).all()
     other.load_weights(weights)
@@ -263,14 +252,14 @@ def test_weights_are_all_that_a_network_is(name):
 
 
 def test_weights_have_the_names_of_their_layers():
-    assert set(models.build("BNN_FC_flip", GREY, 10).weights()) == {
+    assert set(networks.build("BNN_FC_flip", GREY, 10).weights()) == {
         *("layer0/mean", "layer0/rho", "layer0/bias"),
         *("layer1/kernel", "layer1/bias"),
     }
 
 
 def test_weights_are_copies():
-    network = models.build("CNN_FC", GREY, 10)
+    network = networks.build("CNN_FC", GREY, 10)
     before = network.weights()
     kept = before["layer1/bias"].copy()
     network.layers[1].bias.assign_add(tf.ones(10))
@@ -286,9 +275,9 @@ def test_weights_are_copies():
     ],
 )
 def test_another_networks_weights_are_refused_and_nothing_is_set(name, image_shape, message):
-    network = models.build("BNN_FC_flip", GREY, 10)
+    network = networks.build("BNN_FC_flip", GREY, 10)
     before = network.weights()
-    wrong = models.build(name, image_shape, 10, seed=9).weights()
+    wrong = networks.build(name, image_shape, 10, seed=9).weights()
     with pytest.raises(ExperimentError, match=message):
         network.load_weights(wrong)
     for key, value in network.weights().items():
@@ -296,7 +285,7 @@ def test_another_networks_weights_are_refused_and_nothing_is_set(name, image_sha
 
 
 def test_weights_with_one_wrong_shape_set_nothing():
-    network = models.build("CNN_FC", GREY, 10)
+    network = networks.build("CNN_FC", GREY, 10)
     before = network.weights()
     wrong = {key: value + 1 for key, value in before.items()}
     wrong["layer1/kernel"] = np.zeros((64, 9), np.float32)
@@ -313,25 +302,25 @@ def test_inputs_are_scaled_and_centred():
     dataset = data.load("tiny")
     images = np.zeros((2, *GREY), np.uint8)
     images[1] = 51
-    inputs = models.to_inputs(tf.constant(images), dataset).numpy()
+    inputs = networks.to_inputs(tf.constant(images), dataset).numpy()
     assert inputs.dtype == np.float32
     np.testing.assert_allclose(inputs[0], 0.0)
     np.testing.assert_allclose(inputs[1], 0.2, rtol=1e-6)
 
     mean_image = np.linspace(0, 1, 784, dtype=np.float32).reshape(GREY)
     centred = dataclasses.replace(dataset, mean_image=mean_image)
-    inputs = models.to_inputs(tf.constant(images), centred).numpy()
+    inputs = networks.to_inputs(tf.constant(images), centred).numpy()
     np.testing.assert_allclose(inputs, [0.0 - mean_image, 0.2 - mean_image], atol=1e-7)
 
     floating = dataclasses.replace(dataset, scale=1.0)
     values = np.full((1, *GREY), 3.5, np.float64)
-    np.testing.assert_array_equal(models.to_inputs(values, floating), values.astype(np.float32))
+    np.testing.assert_array_equal(networks.to_inputs(values, floating), values.astype(np.float32))
 
 
 @pytest.mark.parametrize("name", ["tiny", "tiny_cifar10"])
 def test_a_data_sets_own_mean_image_centres_its_inputs(name):
     dataset = data.load(name, subtract_mean=True)
-    inputs = models.to_inputs(dataset.x_train, dataset).numpy()
+    inputs = networks.to_inputs(dataset.x_train, dataset).numpy()
     assert np.abs(inputs.mean(axis=0)).max() < 1e-5
     assert inputs.std() > 0.1
 
@@ -340,7 +329,7 @@ def test_a_data_sets_own_mean_image_centres_its_inputs(name):
 
 
 def test_dropout_in_a_dense_network_by_hand():
-    network = models.build("CNN_FC", GREY, 10, dropout=0.4)
+    network = networks.build("CNN_FC", GREY, 10, dropout=0.4)
     set_biases(network)
     images = images_of(GREY)
     first, last = network.layers
@@ -356,8 +345,8 @@ def test_dropout_in_a_dense_network_by_hand():
 @pytest.mark.parametrize("name", ["CNN_conv", "CNN_FC"])
 def test_the_mean_over_masks_is_the_network_without_dropout(name):
     """Its last layer is linear, and no other has dropout before it."""
-    network = models.build(name, GREY, 10, seed=3, dropout=0.5)
-    plain = models.build(name, GREY, 10, seed=3)
+    network = networks.build(name, GREY, 10, seed=3, dropout=0.5)
+    plain = networks.build(name, GREY, 10, seed=3)
     set_biases(network)
     set_biases(plain)
     image = images_of(GREY, batch=1)
@@ -374,75 +363,24 @@ def test_every_later_dense_layer_has_masks_of_its_own(monkeypatch):
         seen.append((tuple(x.shape), rate, tuple(seed.numpy())))
         return x
 
-    monkeypatch.setattr(models, "dropout", spy)
-    network = models.build("CNN_VGG", COLOUR, 10, dropout=0.2)
+    monkeypatch.setattr(networks.networks, "dropout", spy)
+    network = networks.build("CNN_VGG", COLOUR, 10, dropout=0.2)
     network(images_of(COLOUR), SEED)
     assert [(shape, rate) for shape, rate, _ in seen] == [((4, 2048), 0.2), ((4, 128), 0.2)]
     assert len({seed for *_, seed in seen}) == 2
 
 
 def test_dropout_makes_a_deterministic_network_stochastic_and_keeps_its_weights():
-    plain, dropped = (models.build("CNN_conv", GREY, 10, seed=3, dropout=d) for d in (0.0, 0.1))
+    plain, dropped = (networks.build("CNN_conv", GREY, 10, seed=3, dropout=d) for d in (0.0, 0.1))
     assert (plain.is_bayesian, plain.is_stochastic) == (False, False)
     assert (dropped.is_bayesian, dropped.is_stochastic) == (False, True)
-    bayesian = models.build("BNN_conv_flip", GREY, 10)
+    bayesian = networks.build("BNN_conv_flip", GREY, 10)
     assert (bayesian.is_bayesian, bayesian.is_stochastic) == (True, True)
     for name, value in plain.weights().items():
         np.testing.assert_array_equal(dropped.weights()[name], value)
 
 
-@pytest.mark.parametrize("name", [name for name in models.BUILDERS if name.startswith("BNN")])
+@pytest.mark.parametrize("name", [name for name in MODELS if name.startswith("BNN")])
 def test_dropout_is_refused_for_bayesian_networks(name):
     with pytest.raises(ExperimentError, match=r"dropout = 0\.1: .* twin, CNN_(conv|FC|VGG)$"):
-        models.build(name, GREY, 10, dropout=0.1)
-
-
-# --- unfolded images ------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("image_shape", [GREY, COLOUR, (8, 6, 2), (7, 9, 2), (8, 8, 6)])
-@pytest.mark.parametrize("name", ["BNN_conv_flip", "CNN_conv", "BNN_FC_flip", "CNN_VGG"])
-def test_which_networks_unfold_images(name, image_shape):
-    network = models.build(name, image_shape, 10)
-    # By convolution and pooling only, of even sizes, and where patches are not too many.
-    fits = image_shape in (GREY, COLOUR, (8, 6, 2))
-    assert network.unfolds(tf.zeros([1, *image_shape])) == (fits and "conv" in name)
-
-
-@pytest.mark.parametrize("image_shape", [GREY, COLOUR, (8, 6, 2)])
-def test_windows_have_the_logits_of_their_images(image_shape):
-    network = models.build("BNN_conv_flip", image_shape, 10)
-    set_biases(network)
-    images = images_of(image_shape)
-    images[0] = 0.0  # blank
-    images[1] = 0.25  # uniform within, not at the padded edge
-    images[2, : image_shape[0] // 2] = 0.25
-    kernels = network.sample(SEED)
-    windows = network.windows(tf.constant(images))
-    expected = network.predict(images, kernels)
-    np.testing.assert_allclose(network.predict(windows, kernels), expected, atol=2e-5)
-    assert windows.first.shape[0] < windows.row_of.shape[0] == len(images) * np.prod(windows.side)
-
-
-@pytest.mark.parametrize("name", ["BNN_conv_flip", "BNN_conv_nonflip", "CNN_conv"])
-@pytest.mark.parametrize("image_shape", [GREY, COLOUR])
-def test_unfolded_training_is_the_layers_convolution_and_pooling(name, image_shape):
-    network = models.build(name, image_shape, 10)
-    set_biases(network)
-    images = tf.constant(images_of(image_shape))
-    first, last = network.layers
-
-    def by_layers():
-        pooled = layers.max_pool(first(images, SEED)) + first.bias
-        flat = tf.reshape(tf.nn.relu(pooled), [len(images), -1])
-        return tf.matmul(flat, last.kernel) + last.bias
-
-    found = []
-    for logits_of in (lambda: network(images, SEED), by_layers):
-        with tf.GradientTape() as tape:
-            logits = logits_of()
-            loss = tf.reduce_sum(tf.square(logits))
-        found.append([logits, *tape.gradient(loss, first.trainable_variables)])
-    for unfolded, plain in zip(*found, strict=True):
-        scale = np.abs(plain).max()
-        np.testing.assert_allclose(unfolded / scale, plain / scale, atol=2e-5)
+        networks.build(name, GREY, 10, dropout=0.1)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from bnnlib import data
+from bnnlib import data, networks
 from bnnlib.errors import RecordError
 from bnnlib.experiment import Experiment
 from bnnlib.inference import prediction
@@ -17,7 +17,6 @@ from bnnlib.inference import trainer as training
 from bnnlib.inference.distributed import Ranks
 from bnnlib.inference.restore import restore
 from bnnlib.metrics import judge
-from bnnlib.networks import networks as models
 from bnnlib.networks import posterior
 from bnnlib.record.logs import read_posterior
 from bnnlib.record.predictions import read_predictions
@@ -32,7 +31,7 @@ def tiny():
 
 def build(name, dataset, layers="auto", seed=0, dropout=0.0):
     shape, classes = dataset.image_shape, dataset.num_classes
-    return models.build(name, shape, classes, 1.0, layers, seed, dropout)
+    return networks.build(name, shape, classes, 1.0, layers, seed, dropout)
 
 
 def softplus_inverse(value):

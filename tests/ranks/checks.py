@@ -14,12 +14,11 @@ from pathlib import Path
 import numpy as np
 
 import bnnlib  # noqa: F401  chooses Keras 2, before TensorFlow is imported
-from bnnlib import data, launcher
+from bnnlib import data, launcher, networks
 from bnnlib.errors import BnnlibError, ExperimentError
 from bnnlib.experiment import Experiment
 from bnnlib.inference import distributed, prediction
 from bnnlib.inference.trainer import DivergedError, Trainer
-from bnnlib.networks import networks as models
 
 # isort: split
 import tensorflow as tf
@@ -128,7 +127,7 @@ def trainer_of(dataset, ranks, network_seed=0, network=None, **parameters):
     experiment = Experiment(
         **{"batch_size": 8, "steps": 9, "log_every": 2, "model": "BNN_FC_flip"} | parameters
     )
-    network = network or models.build(
+    network = network or networks.build(
         experiment.model,
         dataset.image_shape,
         dataset.num_classes,
@@ -141,12 +140,12 @@ def trainer_of(dataset, ranks, network_seed=0, network=None, **parameters):
 def check_training(ranks, noise):
     dataset = data.load("tiny")
     # Every rank builds another network; the trainer makes them rank 0's.
-    built = models.build("BNN_FC_flip", dataset.image_shape, 10, seed=ranks.rank)
+    built = networks.build("BNN_FC_flip", dataset.image_shape, 10, seed=ranks.rank)
     result = {"built": digest_of(built.weights())}
     trainer = trainer_of(dataset, ranks, network=built, noise=noise)
     result["initial"] = digest_of(built.weights())
     result["is_rank_0s"] = result["initial"] == digest_of(
-        models.build("BNN_FC_flip", dataset.image_shape, 10, seed=0).weights()
+        networks.build("BNN_FC_flip", dataset.image_shape, 10, seed=0).weights()
     )
     key = trainer.noise_key
     result["noise"] = digest(*built.sample(tf.constant([key, 0], tf.int64)))
@@ -179,7 +178,7 @@ def train_without_noise(ranks, folder):
     """A network without noise, trained on the same global batches whatever the number of ranks."""
     dataset = data.load("tiny")
     # A narrow prior, so that a KL scaled by the number of ranks would show.
-    network = models.build("BNN_FC_flip", dataset.image_shape, 10, prior_stddev=0.1, seed=3)
+    network = networks.build("BNN_FC_flip", dataset.image_shape, 10, prior_stddev=0.1, seed=3)
     network.layers[0].rho.assign(tf.fill(network.layers[0].rho.shape, NO_WIDTH))
     trainer = trainer_of(
         dataset,
@@ -216,7 +215,7 @@ def check_divergence(ranks):
 def check_prediction(ranks):
     prediction.BLOCK = 10  # 64 images: seven blocks, not the same number on every rank
     dataset = data.load("tiny")
-    network = models.build("BNN_conv_flip", dataset.image_shape, 10, seed=1)
+    network = networks.build("BNN_conv_flip", dataset.image_shape, 10, seed=1)
     found = prediction.predict(network, dataset, dataset.x_test, 4, 3, ranks)
     few = prediction.predict(network, dataset, dataset.x_test[:5], 4, 3, ranks)
     return {

@@ -12,11 +12,10 @@ from pathlib import Path
 import numpy as np
 
 import bnnlib  # noqa: F401  chooses Keras 2, before TensorFlow is imported
-from bnnlib import data
+from bnnlib import data, networks
 from bnnlib.experiment import Experiment
 from bnnlib.inference import distributed, evaluation, prediction
 from bnnlib.inference.distributed import Ranks
-from bnnlib.networks import networks as models
 
 # isort: split
 import tensorflow as tf
@@ -25,7 +24,7 @@ NETWORKS = {"BNN_FC_flip": 0.0, "CNN_conv": 0.3}  # with their dropout
 
 
 def network_of(name, dropout, dataset):
-    network = models.build(name, dataset.image_shape, 10, seed=1, dropout=dropout)
+    network = networks.build(name, dataset.image_shape, 10, seed=1, dropout=dropout)
     for layer in network.layers:
         if layer.bayesian:
             layer.rho.assign(tf.fill(layer.rho.shape, -1.0))  # draws that disagree

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bnnlib import data
+from bnnlib import data, networks
 from bnnlib.analysis import runs as run_tables
 from bnnlib.analysis.predictions import ensemble_predictions, ensembles
 from bnnlib.errors import ExperimentError, RecordError
@@ -25,7 +25,6 @@ from bnnlib.inference import prediction
 from bnnlib.inference.distributed import Ranks
 from bnnlib.inference.trainer import StepLog, Trainer
 from bnnlib.metrics import DrawsCurve, Evaluation, Prediction, judge
-from bnnlib.networks import networks as models
 from bnnlib.record import checkpoint, provenance, stopping
 from bnnlib.record.logs import read_posterior, read_steps, training_metrics
 from bnnlib.record.predictions import read_predictions
@@ -93,7 +92,7 @@ def finish(run: Run) -> dict[str, Any]:
 
 def trainer_of(experiment: Experiment) -> Trainer:
     dataset = data.load(experiment.dataset)
-    return Trainer(experiment, dataset, models.build_for(experiment, dataset), ALONE)
+    return Trainer(experiment, dataset, networks.build_for(experiment, dataset), ALONE)
 
 
 def test_a_run_that_is_interrupted_goes_on_from_its_checkpoint_to_the_same_bits():

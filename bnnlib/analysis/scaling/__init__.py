@@ -471,11 +471,10 @@ def gradient_bytes(model: str, dataset: str = "tiny", compression: str = "none")
         dataset: that gives the images' shape; ``tiny`` has MNIST's, ``tiny_cifar10`` CIFAR-10's.
         compression: as in an experiment.
     """
-    from bnnlib import data
-    from bnnlib.networks import networks as models
+    from bnnlib import data, networks
 
     shape = data.load(dataset)
-    network = models.build(model, shape.image_shape, shape.num_classes)
+    network = networks.build(model, shape.image_shape, shape.num_classes)
     entries = sum(int(np.prod(variable.shape)) for variable in network.trainable_variables)
     return (2 if compression == "fp16" else 4) * (entries + 2)  # the nll and the stop ride along
 

@@ -1,0 +1,70 @@
+"""Networks that take images apart against the same networks on whole images."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from bnnlib import networks
+from bnnlib.networks import fast_ops
+
+GREY, COLOUR = (28, 28, 1), (32, 32, 3)
+SEED = tf.constant([5, 6], tf.int64)
+
+
+def images_of(shape, batch=4):
+    return np.random.default_rng(2).uniform(size=(batch, *shape)).astype(np.float32)
+
+
+def set_biases(network):
+    """Biases of both signs, without which the order of pooling, bias and ReLU hardly shows."""
+    rng = np.random.default_rng(4)
+    for layer in network.layers:
+        layer.bias.assign(rng.normal(0.0, 0.5, size=layer.bias.shape))
+
+
+@pytest.mark.parametrize("image_shape", [GREY, COLOUR, (8, 6, 2), (7, 9, 2), (8, 8, 6)])
+@pytest.mark.parametrize("name", ["BNN_conv_flip", "CNN_conv", "BNN_FC_flip", "CNN_VGG"])
+def test_which_networks_unfold_images(name, image_shape):
+    network = networks.build(name, image_shape, 10)
+    # By convolution and pooling only, of even sizes, and where patches are not too many.
+    fits = image_shape in (GREY, COLOUR, (8, 6, 2))
+    assert network.unfolds(tf.zeros([1, *image_shape])) == (fits and "conv" in name)
+
+
+@pytest.mark.parametrize("image_shape", [GREY, COLOUR, (8, 6, 2)])
+def test_windows_have_the_logits_of_their_images(image_shape):
+    network = networks.build("BNN_conv_flip", image_shape, 10)
+    set_biases(network)
+    images = images_of(image_shape)
+    images[0] = 0.0  # blank
+    images[1] = 0.25  # uniform within, not at the padded edge
+    images[2, : image_shape[0] // 2] = 0.25
+    kernels = network.sample(SEED)
+    windows = network.windows(tf.constant(images))
+    expected = network.predict(images, kernels)
+    np.testing.assert_allclose(network.predict(windows, kernels), expected, atol=2e-5)
+    assert windows.first.shape[0] < windows.row_of.shape[0] == len(images) * np.prod(windows.side)
+
+
+@pytest.mark.parametrize("name", ["BNN_conv_flip", "BNN_conv_nonflip", "CNN_conv"])
+@pytest.mark.parametrize("image_shape", [GREY, COLOUR])
+def test_unfolded_training_is_the_layers_convolution_and_pooling(name, image_shape):
+    network = networks.build(name, image_shape, 10)
+    set_biases(network)
+    images = tf.constant(images_of(image_shape))
+    first, last = network.layers
+
+    def by_layers():
+        pooled = fast_ops.max_pool(first(images, SEED)) + first.bias
+        flat = tf.reshape(tf.nn.relu(pooled), [len(images), -1])
+        return tf.matmul(flat, last.kernel) + last.bias
+
+    found = []
+    for logits_of in (lambda: network(images, SEED), by_layers):
+        with tf.GradientTape() as tape:
+            logits = logits_of()
+            loss = tf.reduce_sum(tf.square(logits))
+        found.append([logits, *tape.gradient(loss, first.trainable_variables)])
+    for unfolded, plain in zip(*found, strict=True):
+        scale = np.abs(plain).max()
+        np.testing.assert_allclose(unfolded / scale, plain / scale, atol=2e-5)
