@@ -26,11 +26,11 @@ test-faults: env ## kill runs of two ranks a hundred times at random, resume eac
 	$(BIN)/python tests/faults/kills.py --kills 100 --seed $(or $(SEED),1)
 
 bench: env ## time a step against TFP's layers, and two ranks against one: figures/bench (half an hour)
-	$(BIN)/python jobs/local/bench.py --out figures/bench
-	$(BIN)/python jobs/local/bench_ops.py --out figures/bench
-	$(BIN)/python jobs/local/startup.py --out figures/bench
-	$(BIN)/python jobs/local/bench_ranks.py --out figures/bench/ranks.csv
-	$(BIN)/python jobs/local/bench_ranks.py --settings --repeats 3 --models CNN_FC BNN_FC_flip CNN_conv \
+	$(BIN)/python -m jobs.bench.steps --out figures/bench
+	$(BIN)/python -m jobs.bench.ops --out figures/bench
+	$(BIN)/python -m jobs.bench.startup --out figures/bench
+	$(BIN)/python -m jobs.bench.ranks --out figures/bench/ranks.csv
+	$(BIN)/python -m jobs.bench.ranks --settings --repeats 3 --models CNN_FC BNN_FC_flip CNN_conv \
 		--batches 64 --out figures/bench/horovod.csv
 
 check: env ## formatter, linter, types, job scripts, and notebooks stored without outputs

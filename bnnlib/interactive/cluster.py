@@ -16,7 +16,6 @@ from __future__ import annotations
 import atexit
 import contextlib
 import dataclasses
-import importlib.metadata
 import importlib.util
 import json
 import logging
@@ -42,6 +41,7 @@ from bnnlib.interactive import engine
 from bnnlib.interactive.reaper import Guard, end
 from bnnlib.launch import sites
 from bnnlib.launch.sites import Site
+from bnnlib.record import provenance
 
 # The repository, whose job scripts hold the launch settings.
 ROOT = Path(__file__).resolve().parents[2]
@@ -453,7 +453,7 @@ def _check_horovod() -> None:
         raise DistributedError("Horovod is not installed: make env builds it")
     record = Path(spec.origin).with_name("metadata.json")
     built_for = json.loads(record.read_text()).get("tensorflow") if record.exists() else None
-    installed = importlib.metadata.version("tensorflow")
+    installed = provenance.version("tensorflow")
     if built_for != installed:
         raise DistributedError(
             f"Horovod was built for TensorFlow {built_for} and {installed} is installed: build it "

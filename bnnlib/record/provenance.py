@@ -6,6 +6,7 @@ before :func:`bnnlib.inference.distributed.init`.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import os
 import platform
@@ -57,7 +58,7 @@ def collect() -> dict[str, Any]:
     return {
         "commit": _git("rev-parse", "HEAD"),
         "clean": None if status is None else status == "",
-        "versions": {name: _version(name) for name in PACKAGES},
+        "versions": {name: version(name) for name in PACKAGES},
         "python": platform.python_version(),
         "platform": platform.platform(),
         "command": command(),
@@ -96,11 +97,16 @@ def command() -> str:
     return shlex.join(words)
 
 
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
+def version(package: str) -> str | None:
+    """The version of an installed package, None where it is not installed.
+
+    The package index calls the build of TensorFlow without CUDA tensorflow-cpu; it counts as
+    TensorFlow.
+    """
+    for name in (package, f"{package}-cpu") if package == "tensorflow" else (package,):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            return importlib.metadata.version(name)
+    return None
 
 
 def _git(*words: str) -> str | None:

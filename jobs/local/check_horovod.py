@@ -4,6 +4,7 @@ Run alone or under mpiexec: `python check_horovod.py RANKS`. The sentence is not
 since TensorFlow writes there, more than anybody reads.
 """
 
+import contextlib
 import importlib.util
 import json
 import os
@@ -16,6 +17,14 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 class Unusable(Exception):
     """Why this Horovod cannot be used, as one sentence."""
+
+
+def _tensorflow_version() -> str:
+    """The installed TensorFlow's version: the index calls the one without CUDA tensorflow-cpu."""
+    for name in ("tensorflow", "tensorflow-cpu"):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            return metadata.version(name)
+    raise Unusable("TensorFlow is not installed.")
 
 
 def check(ranks: int) -> None:
@@ -33,7 +42,7 @@ def check(ranks: int) -> None:
     # Horovod's build writes down what it was compiled against.
     record = Path(spec.origin).with_name("metadata.json")
     built_for = json.loads(record.read_text()).get("tensorflow") if record.exists() else None
-    installed = metadata.version("tensorflow")
+    installed = _tensorflow_version()
     if built_for != installed:
         raise Unusable(
             f"Horovod was built for TensorFlow {built_for}, but {installed} is installed."

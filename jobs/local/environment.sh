@@ -45,13 +45,13 @@ fi
 horovod=$(sed -n 's/^horovod = \["\(.*\)"\]$/\1/p' pyproject.toml) # the one place of its version
 [ -n "$horovod" ] || die 'pyproject.toml has no line horovod = ["horovod==..."]: put it back.'
 locked() { sed -n "s/^\($1==[^ ]*\).*/\1/p" requirements.lock; }
-horovod_from="Python $version $horovod $(locked tensorflow) $(locked mpich) ${horovod_flags[*]}"
+horovod_from="Python $version $horovod $(locked tensorflow-cpu) $(locked mpich) ${horovod_flags[*]}"
 state() { # what was asked for, and what lies there now
   echo "$horovod_from"
   cksum requirements.lock pyproject.toml jobs/local/*.sh jobs/local/*.py
   local site=("$venv"/lib/python3.*/site-packages)
   cksum "${site[0]}"/horovod/metadata.json "${site[0]}"/horovod/tensorflow/*.so
-  ls -d "${site[0]}"/tensorflow-*.dist-info
+  echo "${site[0]}"/tensorflow*.dist-info
 }
 if [ -f "$verified" ] && [ "$(state 2>/dev/null)" = "$(cat "$verified")" ]; then
   say "$venv is up to date."
@@ -81,7 +81,11 @@ PATH=$(cd "$venv" && pwd)/bin:$PATH # mpicxx, cmake and mpiexec of the lock come
 export PATH
 
 if [ "$(cat "$packages" 2>/dev/null)" != "$(cksum requirements.lock)" ]; then
-  say "installing the locked packages (about 2 GB once unpacked)"
+  say "installing the locked packages (about 1.5 GB once unpacked)"
+  # pip would unpack tensorflow-cpu over an older environment's tensorflow, in the same folder.
+  if [ "$(uname -sm)" = "Linux x86_64" ] && pip show --quiet tensorflow 2>/dev/null; then
+    pip uninstall --quiet --yes tensorflow
+  fi
   # --no-deps: the lock is complete.
   pip install --disable-pip-version-check --no-deps --require-hashes -r requirements.lock ||
     die "pip could not install requirements.lock (its reason is above): check the network and" \

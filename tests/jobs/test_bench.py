@@ -4,24 +4,23 @@ import json
 import math
 import sys
 
-import bench
 import pandas as pd
 import pytest
 
-from tests.conftest import ROOT
+from jobs.bench import steps
 
-FOLDER = ROOT / "jobs" / "local"
 BENCH = {"model", "baseline", "threads", "ms_per_step", "ms_min", "ms_max", "speedup"}
 
 
 @pytest.fixture(scope="module")
 def tables(launch, tmp_path_factory):
-    """bench.py and bench_ops.py on one small network of each kind."""
+    """steps.py and ops.py on one small network of each kind."""
     folder = tmp_path_factory.mktemp("bench")
     words = ["--models", "BNN_FC_flip", "CNN_FC", "--threads", "1", "--repeats", "2"]
     words += ["--skip-prediction", "--ways", "bnnlib", "tf_function", "keras_fit", "twin"]
-    for script, more in (("bench.py", words), ("bench_ops.py", ["--models", "BNN_FC_flip"])):
-        done = launch(sys.executable, FOLDER / script, *more, "--out", folder, timeout=300)
+    for script, more in (("steps", words), ("ops", ["--models", "BNN_FC_flip"])):
+        module = f"jobs.bench.{script}"
+        done = launch(sys.executable, "-m", module, *more, "--out", folder, timeout=300)
         assert done.returncode == 0, done.stderr
     return folder
 
@@ -79,11 +78,11 @@ def test_a_table_says_where_it_comes_from(tables, name):
 
 def test_counted_work_is_the_networks():
     # The dense twin: 784 x 64 forward and kernel's gradient, 64 x 10 those and the input's.
-    assert bench.counts("CNN_FC")["gflop"] * 1e9 == 2 * 64 * (2 * 784 * 64 + 3 * 640)
-    assert bench.counts("BNN_FC_flip")["draws"] == 784 * 64
-    assert bench.counts("CNN_conv")["draws"] == 0
+    assert steps.counts("CNN_FC")["gflop"] * 1e9 == 2 * 64 * (2 * 784 * 64 + 3 * 640)
+    assert steps.counts("BNN_FC_flip")["draws"] == 784 * 64
+    assert steps.counts("CNN_conv")["draws"] == 0
     # Flipout doubles the first layer's products, and all of a network whose layers all are its.
-    assert bench.counts("BNN_VGG_flip")["gflop"] == 2 * bench.counts("CNN_VGG")["gflop"]
-    for model in (*bench.MNIST, *bench.VGG):
-        assert all(math.isfinite(value) for value in bench.counts(model).values())
-        assert bench.twin_of(model) in (*bench.MNIST, *bench.VGG)
+    assert steps.counts("BNN_VGG_flip")["gflop"] == 2 * steps.counts("CNN_VGG")["gflop"]
+    for model in (*steps.MNIST, *steps.VGG):
+        assert all(math.isfinite(value) for value in steps.counts(model).values())
+        assert steps.twin_of(model) in (*steps.MNIST, *steps.VGG)

@@ -1,5 +1,6 @@
 """The environment's files agree, and each way in which set-up can fail is told in one sentence."""
 
+import ast
 import os
 import re
 import shutil
@@ -22,14 +23,23 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 # conda-forge's names for the parts that leave out a graphical toolkit.
 CONDA_NAMES = {"matplotlib-base": "matplotlib", "seaborn-base": "seaborn"}
+# What a package is called where it is imported, if otherwise than on the index.
+IMPORTED_AS = {"absl": "absl-py", "IPython": "ipython", "sklearn": "scikit-learn", "yaml": "pyyaml"}
+# The lock has both: one for Linux on x86-64, the other elsewhere.
+TENSORFLOWS = {"tensorflow", "tensorflow-cpu"}
 
 
-def locked(python: str) -> dict[str, str]:
-    """The lock's versions for one Python, by canonical name."""
+def locked(python: str, machine: str = "x86_64") -> dict[str, str]:
+    """The lock's versions for one Python on Linux, by canonical name."""
     found: dict[str, str] = {}
     pattern = re.compile(r"^([\w.-]+)==([^\s;]+)(?: ; ([^\\\n]*?))? \\$", re.MULTILINE)
     for name, version, marker in pattern.findall((ROOT / "requirements.lock").read_text()):
-        target = {"python_version": python, "python_full_version": f"{python}.7"}
+        target = {
+            "python_version": python,
+            "python_full_version": f"{python}.7",
+            "sys_platform": "linux",
+            "platform_machine": machine,
+        }
         if not marker or Marker(marker).evaluate(target):
             found[canonicalize_name(name)] = version
     return found
@@ -53,25 +63,48 @@ def test_conda_and_lock_have_the_same_minor_versions():
     wanted = conda()
     python = wanted.pop("python")
     del wanted["pip"], wanted["horovod"]  # the one is the installer, the other is in no lock
-    lock = locked(python)
+    lock = locked(python) | locked(python, "aarch64")
     assert {n: minor(v) for n, v in wanted.items()} == {n: minor(lock[n]) for n in wanted}
 
 
 def test_conda_has_every_dependency_and_the_same_horovod():
     wanted = conda()
-    missing = {canonicalize_name(Requirement(d).name) for d in PROJECT["dependencies"]} - set(
-        wanted
-    )
-    assert not missing
+    names = {canonicalize_name(Requirement(d).name) for d in PROJECT["dependencies"]}
+    assert not names - set(wanted) - {"tensorflow-cpu"}  # conda-forge calls both tensorflow
     assert f"horovod=={wanted['horovod']}" in EXTRAS["horovod"]
 
 
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
 @pytest.mark.parametrize("python", ["3.11", "3.12"])
-def test_lock_satisfies_pyproject(python):
-    lock = locked(python)
+def test_lock_satisfies_pyproject(python, machine):
+    lock = locked(python, machine)
+    target = {"sys_platform": "linux", "platform_machine": machine}
     for line in PROJECT["dependencies"] + EXTRAS["build"] + EXTRAS["dev"]:
         requirement = Requirement(line)
-        assert requirement.specifier.contains(lock[canonicalize_name(requirement.name)]), line
+        if requirement.marker is None or requirement.marker.evaluate(target):
+            assert requirement.specifier.contains(lock[canonicalize_name(requirement.name)]), line
+
+
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
+def test_lock_has_one_tensorflow_a_machine(machine):
+    # Two of them unpack into one folder, and what is imported is a mixture.
+    wanted = "tensorflow-cpu" if machine == "x86_64" else "tensorflow"
+    assert set(locked("3.11", machine)) & TENSORFLOWS == {wanted}
+
+
+def test_what_is_imported_is_declared():
+    # Only the standard library may be imported without being asked for.
+    modules = set()
+    for file in (ROOT / "bnnlib").rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Import):
+                modules |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                modules.add(node.module.split(".")[0])
+    declared = {canonicalize_name(Requirement(d).name) for d in PROJECT["dependencies"]}
+    imported = {canonicalize_name(IMPORTED_AS.get(m, m)) for m in modules}
+    standard = {canonicalize_name(m) for m in sys.stdlib_module_names} | {"bnnlib", "horovod"}
+    assert imported - standard <= declared
 
 
 def test_horovod_is_not_locked_since_it_is_built_last():
@@ -161,13 +194,13 @@ def fake_horovod(folder: Path, tensorflow: str) -> Path:
 def test_a_horovod_for_another_tensorflow_is_told(tmp_path):
     result = check_horovod(fake_horovod(tmp_path, "2.15.1"))
     assert result.returncode == 1
-    installed = locked("3.11")["tensorflow"]
+    installed = locked("3.11")["tensorflow-cpu"]
     expected = f"Horovod was built for TensorFlow 2.15.1, but {installed} is installed."
     assert result.stdout.strip() == expected
 
 
 def test_a_horovod_that_cannot_be_imported_is_told(tmp_path):
-    packages = fake_horovod(tmp_path, locked("3.11")["tensorflow"])
+    packages = fake_horovod(tmp_path, locked("3.11")["tensorflow-cpu"])
     (packages / "horovod" / "tensorflow.py").write_text("raise ImportError('undefined symbol')")
     result = check_horovod(packages)
     assert result.returncode == 1

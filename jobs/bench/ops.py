@@ -1,9 +1,9 @@
-"""Where a training step's time goes, op by op; `make bench` runs it after bench.py.
+"""Where a training step's time goes, op by op; `make bench` runs it after steps.py.
 
 One pinned core, batch 64, random images of the real sets' shapes. TensorFlow's own profiler notes
 each op of some dozens of steps, and the ops of one kind are added up:
 
-    python jobs/local/bench_ops.py [--models BNN_FC_flip …] [--out figures/bench]
+    python -m jobs.bench.ops [--models BNN_FC_flip …] [--out figures/bench]
 
 writes ops.csv: a row a network and kind of op, with milliseconds and calls a step. The row
 `between ops` is the rest of the profiled steps' own time. Profiling costs an op about a
@@ -15,26 +15,31 @@ from __future__ import annotations
 import argparse
 import collections
 import json
-import os
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 
-import bench
+from jobs.bench import steps
+from jobs.bench.common import (
+    pin,
+    worker_command,
+    worker_environment,
+    write_origin,
+    write_table,
+)
 
 STEPS = {"FC": 300, "conv": 40, "VGG": 4}
 
 
 def profile(model: str) -> dict[str, object]:
     """The kinds of op of one network's step, in this process."""
-    bench.pin(1)
+    pin(1)
     import tensorflow as tf
     from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
     count = STEPS[model.split("_")[1]]
-    step, _ = bench.own(model, bench.dataset_of(model), 1, "bnnlib")
+    step, _ = steps.own(model, steps.dataset_of(model), 1, "bnnlib")
     step(count)  # traced, and its memory found
     step(count)
     with tempfile.TemporaryDirectory() as folder:
@@ -66,32 +71,31 @@ def profile(model: str) -> dict[str, object]:
 def main() -> None:
     """Profiles each network in a process of its own, prints and writes the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--models", nargs="+", default=[*bench.MNIST, *bench.VGG])
+    parser.add_argument("--models", nargs="+", default=[*steps.MNIST, *steps.VGG])
     parser.add_argument("--out", type=Path, help="folder of ops.csv; without: only printed")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.worker:
         print(json.dumps(profile(arguments.worker)))
         return
-    started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     table = []
-    environment = os.environ | {"PYTHONPATH": str(bench.ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
     for model in arguments.models:
-        command = [sys.executable, __file__, "--worker", model]
-        told = subprocess.run(
-            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True
+        done = subprocess.run(
+            worker_command("jobs.bench.ops", model),
+            env=worker_environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            check=True,
         )
-        found = json.loads(told.stdout.splitlines()[-1])
+        found = json.loads(done.stdout.splitlines()[-1])
         print(f"{model}: {found['ms_per_step']:.2f} ms a step while profiled")
         for row in found["rows"]:
             table.append({"model": model} | row)
             if row["ms_per_step"] >= 0.02 * found["ms_per_step"]:
                 print(f"    {row['ms_per_step']:8.3f} ms  {row['calls_per_step']:>5}  {row['op']}")
     if arguments.out:
-        arguments.out.mkdir(parents=True, exist_ok=True)
-        bench.write(arguments.out / "ops.csv", table)
-        origin = {"started": started} | bench.origin()
-        (arguments.out / "ops.json").write_text(json.dumps(origin, indent=2) + "\n")
+        write_table(arguments.out / "ops.csv", table)
+        write_origin(arguments.out / "ops.json")
 
 
 if __name__ == "__main__":

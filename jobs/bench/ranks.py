@@ -1,7 +1,6 @@
 """What a second rank costs: two ranks that average gradients against two processes that do not.
 
-``python jobs/local/bench_ranks.py`` starts two pairs of processes, each process pinned to a core
-of its
+``python -m jobs.bench.ranks`` starts two pairs of processes, each process pinned to a core of its
 own with one thread: two ranks of a launcher, and two that know nothing of each other. Both members
 of a pair run at once, so that both share memory and caches alike; the difference is communication.
 The pairs take turns, model by model and repeat by repeat, and the pair whose turn it is not is
@@ -14,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import datetime
 import json
 import os
 import signal
@@ -30,8 +28,7 @@ from typing import Any
 import pandas as pd
 
 from bnnlib.errors import DistributedError
-from bnnlib.record import provenance
-from bnnlib.record.files import write_atomically
+from jobs.bench.common import worker_command, worker_environment, write_origin, write_table
 
 # Model, data set of its images' shape, images a rank a step.
 CASES = (
@@ -103,8 +100,9 @@ def measure(
     with tempfile.TemporaryDirectory() as place_of_files:
         folder = Path(place_of_files)
         (folder / "cases.json").write_text(json.dumps(list(cases)))
-        worker = [sys.executable, __file__, "--worker", place_of_files]
-        single = {k: v for k, v in os.environ.items() if not k.startswith(("HOROVOD_", "PMI_"))}
+        worker = worker_command("jobs.bench.ranks", place_of_files)
+        several = worker_environment()
+        single = {k: v for k, v in several.items() if not k.startswith(("HOROVOD_", "PMI_"))}
         # Of each pair, the commands that start it, with their environments.
         commands = {
             "alone": [
@@ -115,7 +113,7 @@ def measure(
         for number, setting in enumerate(settings):
             words = [*setting.launcher, *worker, f"ranks{number}", "-1"]
             words.append(",".join(map(str, cores[:RANKS])))
-            commands[f"ranks{number}"] = [(words, dict(os.environ) | dict(setting.environment))]
+            commands[f"ranks{number}"] = [(words, several | dict(setting.environment))]
         pairs: dict[str, list[subprocess.Popen[bytes]]] = {}
         rows = []
         try:
@@ -168,7 +166,6 @@ def measure(
 
 
 def _start(words: list[str], environment: dict[str, str], folder: Path) -> subprocess.Popen[bytes]:
-    environment["TF_CPP_MIN_LOG_LEVEL"] = "2"
     log = (folder / f"log-{len(list(folder.glob('log-*')))}").open("wb")
     return subprocess.Popen(words, env=environment, stdout=log, stderr=subprocess.STDOUT)
 
@@ -254,12 +251,14 @@ def main(argv: list[str] | None = None) -> int:
         words = sys.argv[sys.argv.index("--worker") + 1 :]
         work(Path(words[0]), words[1], int(words[2]), words[3])
         return 0
-    parser = argparse.ArgumentParser(prog="python jobs/local/bench_ranks.py", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m jobs.bench.ranks", description=__doc__)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--models", nargs="+", help="some of the cases' models")
     parser.add_argument("--batches", nargs="+", type=int, help="some of the cases' batches")
     parser.add_argument("--settings", action="store_true", help="Horovod's settings, one at a time")
-    parser.add_argument("--out", help="csv file; its origin is written beside it as json")
+    parser.add_argument(
+        "--out", type=Path, help="csv file; its origin is written beside it as json"
+    )
     arguments = parser.parse_args(argv)
     cases = [
         case
@@ -271,17 +270,11 @@ def main(argv: list[str] | None = None) -> int:
     table = measure(cases, arguments.repeats, settings)
     print(table.to_string(index=False, float_format="{:.3f}".format))
     if arguments.out:
-        path = Path(arguments.out)
-        text = table.to_csv(index=False, float_format="%.4f")
-        write_atomically(path, lambda file: file.write(text.encode()))
-        origin = provenance.collect()
-        origin |= {
-            "hardware": provenance.hardware(),
-            "horovod_environment": {k: v for k, v in os.environ.items() if k.startswith("HOROVOD")},
-            "measured": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        }
-        text = json.dumps(origin, indent=2) + "\n"
-        write_atomically(path.with_suffix(".json"), lambda file: file.write(text.encode()))
+        write_table(arguments.out, table.round(4).to_dict("records"))
+        write_origin(
+            arguments.out.with_suffix(".json"),
+            horovod_environment={k: v for k, v in os.environ.items() if k.startswith("HOROVOD")},
+        )
     return 0
 
 

@@ -13,7 +13,7 @@ machine meets all of them; a figure is the median over the turns. The rates of t
 product, copy, normal draws) are measured in turns with them and give the floor of a step: its
 multiplications, its passes over activations and weights, its draws.
 
-    python jobs/local/bench.py [--repeats 5] [--models BNN_FC_flip …] [--out figures/bench]
+    python -m jobs.bench.steps [--repeats 5] [--models BNN_FC_flip …] [--out figures/bench]
 
 writes bench.csv (a row a network, way and number of threads), floor.csv, prediction.csv (30 draws
 over 10,000 images), memory.csv (peak of a rank) and bench.json, their origin.
@@ -22,7 +22,6 @@ over 10,000 images), memory.csv (peak of a rank) and bench.json, their origin.
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import os
 import resource
@@ -32,7 +31,15 @@ import sys
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+from jobs.bench.common import (
+    pin,
+    spread,
+    worker_command,
+    worker_environment,
+    write_origin,
+    write_table,
+)
+
 BATCH = 64
 MNIST = ("BNN_conv_flip", "BNN_conv_nonflip", "BNN_FC_flip", "BNN_FC_nonflip", "CNN_conv", "CNN_FC")
 VGG = ("BNN_VGG_flip", "CNN_VGG")
@@ -73,11 +80,6 @@ def worker(model: str, way: str, threads: int) -> None:
         print(json.dumps(found | {"peak_mib": peak}), flush=True)
 
 
-def pin(threads: int) -> None:
-    """Keeps this process on its first cores, one a thread."""
-    os.sched_setaffinity(0, set(sorted(os.sched_getaffinity(0))[:threads]))
-
-
 def dataset_of(model: str) -> str:
     """Of whose shapes a network's images are."""
     return "cifar10" if "VGG" in model else "mnist"
@@ -104,8 +106,9 @@ def own(model: str, dataset: str, threads: int, way: str):
     from bnnlib import networks
     from bnnlib.data import Dataset, epoch_batches
     from bnnlib.experiment import Experiment
-    from bnnlib.inference import distributed, prediction
-    from bnnlib.inference import trainer as training
+    from bnnlib.inference import distributed
+    from bnnlib.inference.prediction import Predictor
+    from bnnlib.inference.trainer import Trainer
 
     ranks = distributed.init(threads)
     (x, y), (x_test, y_test) = images_of(dataset, NUM_IMAGES[dataset])
@@ -114,13 +117,13 @@ def own(model: str, dataset: str, threads: int, way: str):
         scale=1 / 255, mean_image=None,
     )  # fmt: skip
     network = networks.build(model, data.image_shape, 10)
-    trainer = training.Trainer(Experiment(model=model, dataset=dataset), data, network, ranks)
+    trainer = Trainer(Experiment(model=model, dataset=dataset), data, network, ranks)
     batches = epoch_batches(len(x), BATCH, 1, 0, 0, 0)
 
     def step(count: int) -> None:
         trainer.train(batches[:count])
 
-    predictor = prediction.Predictor(network, data, 30, 0)
+    predictor = Predictor(network, data, 30, 0)
     return step, lambda: predictor(x_test)
 
 
@@ -294,12 +297,10 @@ class Process:
 
     def __init__(self, *words: object) -> None:
         self.words = " ".join(map(str, words))
-        environment = {k: v for k, v in os.environ.items() if k != "TF_ENABLE_ONEDNN_OPTS"}
-        environment |= {"TF_CPP_MIN_LOG_LEVEL": "3", "OPENBLAS_NUM_THREADS": "1"}
-        environment["PYTHONPATH"] = str(ROOT)
-        command = [sys.executable, __file__, "--worker", *map(str, words)]
+        environment = worker_environment() | {"OPENBLAS_NUM_THREADS": "1"}
+        environment.pop("TF_ENABLE_ONEDNN_OPTS", None)
         self.process = subprocess.Popen(
-            command,
+            worker_command("jobs.bench.steps", *words),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -330,11 +331,6 @@ class Process:
         self.process.wait()
 
 
-def spread(values: list[float]) -> tuple[float, float, float]:
-    """Median, least and largest."""
-    return statistics.median(values), min(values), max(values)
-
-
 def main() -> None:
     """Asks the workers in turn, prints and writes the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -351,7 +347,6 @@ def main() -> None:
     if arguments.worker:
         model, way, threads = arguments.worker
         return worker(model, way, int(threads))
-    started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     gauge = Process("rates")
     gauged: list[dict[str, float]] = []
     rows, floors, predictions, memory, costs = [], [], [], [], []
@@ -417,21 +412,23 @@ def main() -> None:
                 process.close()
     gauge.close()
     if arguments.out:
-        arguments.out.mkdir(parents=True, exist_ok=True)
         tables = {
             "bench": rows, "floor": floors, "prediction": predictions, "memory": memory,
             "twin": costs,
         }  # fmt: skip
         for name, table in tables.items():
             if table:
-                write(arguments.out / f"{name}.csv", table)
+                write_table(arguments.out / f"{name}.csv", table)
         rates_found = {
             key: dict(zip(("median", "min", "max"), spread([g[key] for g in gauged]), strict=True))
             for key in gauged[0]
         }
-        said = {"started": started, "repeats": arguments.repeats, "batch_size": BATCH}
-        said |= {"rates": rates_found} | origin()
-        (arguments.out / "bench.json").write_text(json.dumps(said, indent=2) + "\n")
+        write_origin(
+            arguments.out / "bench.json",
+            repeats=arguments.repeats,
+            batch_size=BATCH,
+            rates=rates_found,
+        )
 
 
 def floor(model: str, here: list[dict[str, float]], measured: float) -> dict[str, object]:
@@ -459,25 +456,6 @@ def over_twin(model: str, threads: int, times: dict[str, list[float]]) -> dict[s
     median, least, most = (round(value, 3) for value in spread(ratios))
     ratio = {"ms_over_twin": median, "ratio_min": least, "ratio_max": most}
     return {"model": model, "threads": threads, **ratio}
-
-
-def origin() -> dict[str, object]:
-    """Commit, versions, hardware and command: what a figure is worth nothing without."""
-    sys.path.insert(0, str(ROOT))  # this checkout's commit, whatever .venv has installed
-    from bnnlib.record import (
-        provenance,
-    )  # only here: the workers' environment must not hold its choices
-
-    found = provenance.collect() | {"hardware": provenance.hardware()}
-    return found | {"load_at_end": os.getloadavg()[0]}
-
-
-def write(path: Path, table: list[dict[str, object]]) -> None:
-    """Writes rows with the same keys as csv."""
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(table[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(table)
 
 
 if __name__ == "__main__":

@@ -2,15 +2,13 @@
 
 Each way is launched several times in turn, with the files in the page cache as on a second launch:
 
-    program     mpiexec -n 2 python tests/faults/train.py …, bnnlib.launch.command without a
-    notebook
+    program     mpiexec -n 2 python tests/faults/train.py …, bnnlib.launch.command without notebook
     notebook    mpiexec -n 2 papermill notebooks/01_train.ipynb … --engine spmd
 
 The stages are those of the run's record (`bnnlib.record.startup`); `total` is from the launch to
-the line
-of the first step, so it also holds the launcher's own time and that step.
+the line of the first step, so it also holds the launcher's own time and that step.
 
-    python jobs/local/startup.py [--repeats 3] [--model BNN_conv_flip] [--out figures/bench]
+    python -m jobs.bench.startup [--repeats 3] [--model BNN_conv_flip] [--out figures/bench]
 
 writes startup.csv and startup.json, its origin.
 """
@@ -20,14 +18,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+from jobs.bench.common import ROOT, spread, worker_environment, write_origin, write_table
+
 BIN = Path(sys.executable).parent
 RANKS = "2"
 TIMEOUT = 300.0
@@ -46,12 +44,11 @@ def launch(way: str, model: str, dataset: str, folder: Path) -> dict[str, float]
             *(f"rank0:{run}/train.ipynb", "--engine", "spmd", "-f", str(parameters)),
         ],
     }[way]
-    environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "2", "PYTHONPATH": str(ROOT)}
     started = time.monotonic()
     with (folder / "log").open("w") as log:
         process = subprocess.Popen(
             [str(BIN / "mpiexec"), "-n", RANKS, *words],
-            env=environment,
+            env=worker_environment(),
             cwd=ROOT,
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -74,13 +71,8 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--model", default="BNN_conv_flip")
     parser.add_argument("--dataset", default="mnist" if os.environ.get("BNN_DATA") else "digits")
-    parser.add_argument("--out", help="folder of startup.csv and startup.json")
+    parser.add_argument("--out", type=Path, help="folder of startup.csv and startup.json")
     arguments = parser.parse_args()
-    sys.path.insert(0, str(ROOT))
-    import pandas as pd
-
-    from bnnlib.record import provenance
-
     found: dict[tuple[str, str], list[float]] = {}
     for repeat in range(arguments.repeats + 1):  # the first fills the page cache
         for way in ("program", "notebook"):
@@ -89,26 +81,20 @@ def main() -> None:
             print(way, {k: round(v, 2) for k, v in stages.items()}, file=sys.stderr, flush=True)
             for stage, seconds in stages.items() if repeat else ():
                 found.setdefault((way, stage), []).append(seconds)
-    table = pd.DataFrame(
-        [
-            {
-                "way": way,
-                "stage": stage,
-                "seconds": statistics.median(seconds),
-                "seconds_min": min(seconds),
-                "seconds_max": max(seconds),
-            }
-            for (way, stage), seconds in found.items()
-        ]
-    )
-    print(table.to_string(index=False, float_format="{:.2f}".format))
+    rows = []
+    for (way, stage), times in found.items():
+        median, least, most = (round(value, 3) for value in spread(times))
+        row = {"way": way, "stage": stage, "seconds": median}
+        rows.append(row | {"seconds_min": least, "seconds_max": most})
+        print(f"{way:10}{stage:20}{median:7.2f} s ({least:.2f} to {most:.2f})")
     if arguments.out:
-        origin = provenance.collect() | {"hardware": provenance.hardware()}
-        origin |= {"model": arguments.model, "dataset": arguments.dataset, "ranks": int(RANKS)}
-        path = Path(arguments.out)
-        path.mkdir(parents=True, exist_ok=True)
-        table.to_csv(path / "startup.csv", index=False, float_format="%.3f")
-        (path / "startup.json").write_text(json.dumps(origin, indent=2) + "\n")
+        write_table(arguments.out / "startup.csv", rows)
+        write_origin(
+            arguments.out / "startup.json",
+            model=arguments.model,
+            dataset=arguments.dataset,
+            ranks=int(RANKS),
+        )
 
 
 if __name__ == "__main__":
