@@ -15,11 +15,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import dataclasses
-import importlib.util
-import json
-import logging
-import os
 import re
 import shutil
 import socket
@@ -28,24 +23,16 @@ import tempfile
 import time
 from collections.abc import Callable, Generator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import ipyparallel
 import psutil
-from ipyparallel.cluster.launcher import MPIEngineSetLauncher
-from traitlets.config import Config
 
-from bnnlib import launcher
-from bnnlib.errors import RANK_LOST, DistributedError
-from bnnlib.interactive import engine
+from bnnlib.errors import DistributedError
+from bnnlib.interactive import engine, preparation
+from bnnlib.interactive.cells import OnError, RanksMagic, Work, shell
 from bnnlib.interactive.reaper import Guard, end
-from bnnlib.launch import sites
 from bnnlib.launch.sites import Site
-from bnnlib.record import provenance
-
-# The repository, whose job scripts hold the launch settings.
-ROOT = Path(__file__).resolve().parents[2]
-LOCAL = "local"
 
 # Seconds to start in; a first import from a cluster's file system takes its time.
 START_TIMEOUT = 55.0
@@ -55,81 +42,6 @@ WAIT_FOR_CELL = 8.0
 LOOK_EVERY = 0.1
 # Lines of the launcher's output in an error.
 MAX_LINES = 15
-
-OnError = Literal["close", "keep"]
-
-
-def site(name: str, ranks: int | None = None) -> Site:
-    """The launch settings of a site for engines.
-
-    Args:
-        name: one of :func:`bnnlib.launch.sites.names`.
-        ranks: how many; None for what the site has in this job (its nodes times ``PPN``).
-
-    Raises:
-        SiteError: there is no such site, or its settings cannot be read.
-        DistributedError: the machine is none of its compute nodes.
-    """
-    # A notebook's engines are MPI's, whatever the jobs of this shell are started with.
-    found = sites.load(name, ROOT, ranks or 0, LAUNCHER="mpiexec")
-    if name != LOCAL and launcher.job_id() is None:
-        raise DistributedError(
-            f"site {name!r}: this process runs in no job, and its engines start inside one: submit "
-            f"jobs/{name}/jupyter.sh and open the JupyterLab that it starts, or use site 'local'"
-        )
-    # The scripts run from the repository; the engines, where the notebook's kernel does.
-    inside = [str(ROOT / word) if (ROOT / word).is_file() else word for word in found.launch]
-    return dataclasses.replace(found, launch=tuple(inside))
-
-
-class _Engines(MPIEngineSetLauncher):
-    """ipyparallel's launcher, with the site's words as they are and the library's own engine."""
-
-    @property
-    def program(self) -> list[str]:
-        return list(self.engine_cmd)
-
-    def find_args(self) -> list[str]:
-        return [*self.mpi_cmd, *self.program, *self.program_args]
-
-    def _log_output(self, stop_data: Any = None) -> None:
-        """Leaves the output where it is: :class:`Cluster` shows what matters of it."""
-
-
-class Work:
-    """A cell on its way on all ranks.
-
-    Attributes:
-        results: one ipyparallel result a rank, in order of rank.
-    """
-
-    def __init__(self, results: list[Any]) -> None:
-        self.results = results
-        self._shown = {"stdout": 0, "stderr": 0, "outputs": 0}
-
-    def show(self) -> None:
-        """Shows what rank 0 has printed and displayed since the last call."""
-        for name in ("stdout", "stderr"):
-            text = getattr(self.results[0], name)[self._shown[name] :]
-            self._shown[name] += len(text)
-            print(text, end="", file=getattr(sys, name), flush=True)
-        for output in self.results[0].outputs[self._shown["outputs"] :]:
-            self._shown["outputs"] += 1
-            if _shell() is not None:
-                _shell().display_pub.publish(output["data"], output.get("metadata"))
-
-    def done(self) -> bool:
-        """Whether every rank is through, with success or without."""
-        return all(result.ready() for result in self.results)
-
-    def errors(self) -> list[tuple[int, BaseException]]:
-        """Rank and error of those that have failed so far, causes before consequences."""
-        found = []
-        for rank, result in enumerate(self.results):
-            if result.ready() and not result.successful():
-                error = result.exception()
-                found.append((rank, getattr(error, "elist", [error])[0]))
-        return sorted(found, key=lambda one: RANK_LOST.search(str(one[1])) is not None)
 
 
 class Cluster:
@@ -152,29 +64,31 @@ class Cluster:
         self.closed = False
         self._work = Work([])
         self._death = ""
+        self._magic: RanksMagic | None = None
         # On a cluster the folder must be seen from all nodes; where runs are recorded is.
-        shared = None if settings.name == LOCAL else Path("runs")
+        shared = None if settings.name == preparation.LOCAL else Path("runs")
         if shared is not None:
             shared.mkdir(exist_ok=True)
         self._folder = Path(tempfile.mkdtemp(prefix=".cluster-", dir=shared)).absolute()
         self._guard = Guard(self._folder)
         atexit.register(self.close)
         self._cluster = ipyparallel.Cluster(
-            engines=_Engines,
+            engines=preparation.Engines,
             profile_dir=str(self._folder),
-            config=_config(settings),
+            config=preparation.config(settings),
             load_profile=False,  # the user's own settings are for their own clusters
-            controller_ip="127.0.0.1" if settings.name == LOCAL else "*",
+            controller_ip="127.0.0.1" if settings.name == preparation.LOCAL else "*",
             delay=0,
-            log=_quiet(),
+            log=preparation.quiet_log(),
         )
         try:
             self._start(time.monotonic() + timeout, timeout)
         except BaseException:
             self.close()
             raise
-        if _shell() is not None:
-            _use(self)
+        if (ipython := shell()) is not None:
+            self._magic = RanksMagic.of(ipython)
+            self._magic.clusters.append(self)
 
     def __len__(self) -> int:
         return self.site.ranks
@@ -298,7 +212,8 @@ class Cluster:
             with contextlib.suppress(Exception):  # its processes are gone: it only tidies up
                 self._cluster.stop_cluster_sync()
             shutil.rmtree(self._folder, ignore_errors=True)
-            _unuse(self)
+            if self._magic is not None and self in self._magic.clusters:
+                self._magic.clusters.remove(self)
 
     # ------------------------------------------------------------------------------------ start
 
@@ -397,7 +312,7 @@ class Cluster:
 
 
 def start(
-    site_name: str = LOCAL,
+    site_name: str = preparation.LOCAL,
     engines: int | None = 2,
     timeout: float = START_TIMEOUT,
     on_error: OnError = "close",
@@ -418,76 +333,9 @@ def start(
     """
     if engines is not None and (isinstance(engines, bool) or engines < 1):
         raise DistributedError(f"engines = {engines}: expected 1 or more, one is one MPI rank")
-    settings = site(site_name, engines)
-    _check_launcher(settings)
-    _check_cores(settings)
-    _check_horovod()
+    settings = preparation.site(site_name, engines)
+    preparation.check(settings)
     return Cluster(settings, timeout, on_error)
-
-
-def _check_launcher(settings: Site) -> None:
-    if shutil.which(settings.launch[0], path=_path()) is None:
-        raise DistributedError(
-            f"{settings.launch[0]}: no such program on PATH, and site {settings.name!r} starts its "
-            "engines with it: "
-            + (
-                "install MPI, for example with make env"
-                if settings.name == LOCAL
-                else f"run this inside a job of {settings.name}"
-            )
-        )
-
-
-def _check_cores(settings: Site) -> None:
-    cores = len(os.sched_getaffinity(0))
-    if settings.name == LOCAL and settings.ranks > cores:
-        raise DistributedError(
-            f"engines = {settings.ranks}: this machine has {cores} core(s) for this process, and "
-            f"ranks that share a core wait for each other busily; use {cores} or fewer"
-        )
-
-
-def _check_horovod() -> None:
-    spec = importlib.util.find_spec("horovod")
-    if spec is None or spec.origin is None:
-        raise DistributedError("Horovod is not installed: make env builds it")
-    record = Path(spec.origin).with_name("metadata.json")
-    built_for = json.loads(record.read_text()).get("tensorflow") if record.exists() else None
-    installed = provenance.version("tensorflow")
-    if built_for != installed:
-        raise DistributedError(
-            f"Horovod was built for TensorFlow {built_for} and {installed} is installed: build it "
-            "again, with make env"
-        )
-
-
-def _path() -> str:
-    """PATH, behind this Python's own folder: a JupyterLab may run without its environment."""
-    return os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-
-
-def _config(settings: Site) -> Config:
-    program = shutil.which(settings.launch[0], path=_path()) or settings.launch[0]
-    config = Config()
-    config.MPILauncher.mpi_cmd = [program, *settings.launch[1:]]
-    config.EngineLauncher.engine_cmd = [sys.executable, "-m", "bnnlib.interactive.engine"]
-    # The engines import this library, from wherever the kernel has it.
-    places = [
-        str(Path(__file__).resolve().parents[2]),
-        *filter(None, [os.environ.get("PYTHONPATH")]),
-    ]
-    config.BaseLauncher.environment = {
-        "PATH": _path(),
-        "PYTHONPATH": os.pathsep.join(places),
-    }
-    return config
-
-
-def _quiet() -> logging.Logger:
-    """A logger for ipyparallel's news; what goes wrong is raised here with its reason."""
-    log = logging.getLogger("bnnlib.interactive.cluster.ipyparallel")
-    log.setLevel(logging.CRITICAL)
-    return log
 
 
 def _alive(pids: list[int]) -> list[psutil.Process]:
@@ -503,52 +351,3 @@ def _alive(pids: list[int]) -> list[psutil.Process]:
 
 def _is_here(host: str) -> bool:
     return host == socket.gethostname()
-
-
-# ------------------------------------------------------------------------------------ notebooks
-
-
-_USED: list[Cluster] = []  # the notebook's clusters; the last one runs its cells
-
-
-def _shell() -> Any:
-    ipython = sys.modules.get("IPython")
-    return ipython.get_ipython() if ipython is not None else None
-
-
-def _use(cluster: Cluster) -> None:
-    """Makes a cluster the one of ``%%ranks``, and ends it when a cell fails."""
-    shell = _shell()
-    if not _USED:
-        shell.register_magic_function(_ranks, "cell", "ranks")
-        shell.events.register("post_run_cell", _after_cell)
-    _USED.append(cluster)
-
-
-def _unuse(cluster: Cluster) -> None:
-    if cluster in _USED:
-        _USED.remove(cluster)
-
-
-def _after_cell(result: Any) -> None:
-    if result.success:
-        return
-    for cluster in [one for one in _USED if one.on_error == "close"]:
-        cluster.close()
-        print("the cell failed, and its cluster is closed: no engine runs", file=sys.stderr)
-
-
-def _ranks(line: str, cell: str) -> None:
-    """``%%ranks``: runs the cell on every rank and shows what rank 0 shows.
-
-    ``%%ranks --no-wait`` leaves the waiting to :meth:`Cluster.wait`.
-    """
-    if not _USED:
-        raise DistributedError(
-            "%%ranks: no cluster runs, start one with bnnlib.interactive.cluster.start"
-        )
-    if line.strip() not in ("", "--no-wait"):
-        raise DistributedError(f"%%ranks {line}: expected nothing or --no-wait after %%ranks")
-    work = _USED[-1].submit(cell)
-    if not line.strip():
-        _USED[-1].wait(work)

@@ -13,8 +13,7 @@ import pytest
 from jupyter_client.manager import start_new_kernel
 
 from bnnlib.errors import DistributedError, SiteError
-from bnnlib.interactive import cluster
-from bnnlib.interactive import reaper as guard
+from bnnlib.interactive import cluster, preparation, reaper
 from bnnlib.launch import sites
 
 pytestmark = pytest.mark.ranks
@@ -56,18 +55,20 @@ def shared():
 
 
 def test_the_launch_settings_are_the_job_scripts():
-    script = (cluster.ROOT / "jobs" / "local" / "site.sh").read_text()
-    settings = cluster.site("local", 3)
+    script = (preparation.ROOT / "jobs" / "local" / "site.sh").read_text()
+    settings = preparation.site("local", 3)
     assert settings.launch == ("mpiexec", "-n", "3")
     assert settings.ranks == 3
     assert 'LAUNCH=(mpiexec -n "$RANKS")' in script
 
 
-@pytest.mark.parametrize("name", [name for name in sites.names(cluster.ROOT) if name != "local"])
+@pytest.mark.parametrize(
+    "name", [name for name in sites.names(preparation.ROOT) if name != "local"]
+)
 def test_each_site_has_launch_words_that_a_job_can_use(name, monkeypatch):
     monkeypatch.setenv("PBS_JOBID", "1.test")
     monkeypatch.setenv("PPN", "2")
-    settings = cluster.site(name, 4)
+    settings = preparation.site(name, 4)
     assert settings.ranks == 4
     assert Path(settings.launch[0]).name in ("aprun", "mpiexec", "srun")
     assert settings.launch[1:3] == ("-n", "4")
@@ -77,7 +78,11 @@ def test_ranks_are_mpi_ranks_and_results_are_in_their_order(shared):
     assert len(shared) == len(shared.pids) == 2
     assert len(set(shared.pids)) == 2
     shared.put(number=20)
-    shared.run("from bnnlib import distributed\nranks = distributed.init(1)\nnumber += ranks.rank")
+    shared.run(
+        "from bnnlib.inference import distributed\n"
+        "ranks = distributed.init(1)\n"
+        "number += ranks.rank"
+    )
     assert [shared.get("(ranks.rank, ranks.size, number)", rank) for rank in (0, 1)] == [
         (0, 2, 20),
         (1, 2, 21),
@@ -264,7 +269,7 @@ def other_site(tmp_path, monkeypatch):
         (tmp_path / "jobs" / "local" / "site.sh").write_text(
             f'NODES=1 RANKS=${{RANKS:-1}} PPN=$RANKS THREADS=0 LAUNCH=({program} -n "$RANKS")\n'
         )
-        monkeypatch.setattr(cluster, "ROOT", tmp_path)
+        monkeypatch.setattr(preparation, "ROOT", tmp_path)
         return program
 
     return make
@@ -328,7 +333,7 @@ def test_a_site_that_is_none_or_elsewhere(monkeypatch):
 
 
 def test_a_guard_ends_what_does_not_want_to_end(tmp_path):
-    one = guard.Guard(tmp_path / "folder")
+    one = reaper.Guard(tmp_path / "folder")
     stubborn = psutil.Popen(["bash", "-c", "trap '' TERM; sleep 1000 & wait; sleep 1000"])
     one.watch(stubborn.pid)
     time.sleep(0.5)
