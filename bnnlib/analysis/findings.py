@@ -12,6 +12,8 @@ import numpy as np
 import pandas as pd
 
 from bnnlib import metrics
+from bnnlib.analysis.words import percent as _percent
+from bnnlib.analysis.words import signed as _signed
 from bnnlib.names import in_order, twin_of
 
 # Differences of a metric smaller than this are called none: half a unit of the last digit shown.
@@ -362,14 +364,6 @@ def _names(names: pd.Index | list[str]) -> str:
 
 def _share(names: list[str], of: int) -> str:
     return f"{len(names)} of {of}" + (f" ({', '.join(names)})" if names else "")
-
-
-def _percent(share: float, digits: int = 0) -> str:
-    return f"{100 * share:.{digits}f} %"
-
-
-def _signed(value: float) -> str:
-    return f"{value:+.4f}".replace("-", "−")
 
 
 def _side(gap: float) -> str:

@@ -8,11 +8,11 @@ import pandas as pd
 import pytest
 
 from bnnlib.analysis import scaling
-from bnnlib.analysis.scaling import Network
+from bnnlib.analysis.scaling import Interconnect
 from bnnlib.errors import RecordError
 
 # A message takes 1 s, a byte 0.5 s.
-SLOW = Network("slow", 1.0, 0.5, "")
+SLOW = Interconnect("slow", 1.0, 0.5, "")
 
 
 def runs(*rows, **same):
@@ -70,7 +70,7 @@ def test_the_ring_is_for_large_messages_and_many_ranks():
 
 @pytest.mark.parametrize("algorithm", scaling.ALGORITHMS)
 def test_a_fit_finds_the_network_that_made_a_ladder(algorithm):
-    true = Network("true", 3e-6, 2e-10, "")
+    true = Interconnect("true", 3e-6, 2e-10, "")
     cost = scaling.ALGORITHMS[algorithm]
     rows = [
         {"bytes": size, "ranks": ranks, "ms": 1e3 * cost(size, ranks, true)}
@@ -78,9 +78,23 @@ def test_a_fit_finds_the_network_that_made_a_ladder(algorithm):
         for ranks in (2, 5)
     ]
     found = scaling.fit(pd.DataFrame(rows), algorithm)
-    assert found.network.alpha == pytest.approx(true.alpha, rel=1e-6)
-    assert found.network.beta == pytest.approx(true.beta, rel=1e-6)
+    assert found.interconnect.alpha == pytest.approx(true.alpha, rel=1e-6)
+    assert found.interconnect.beta == pytest.approx(true.beta, rel=1e-6)
     assert found.largest_error == pytest.approx(1, abs=1e-6)
+
+
+@pytest.mark.parametrize("algorithm", scaling.ALGORITHMS)
+def test_a_fit_predicts_under_the_algorithm_that_it_was_made_under(algorithm):
+    """The ring's α under doubling would say half of the four bytes' measured 0.3 ms."""
+    rows = pd.DataFrame({"bytes": [4, 2**20], "ranks": 2, "ms": [0.3, 0.8]})
+    fitted = scaling.fit(rows, algorithm).interconnect
+    for row in rows.itertuples():
+        predicted = 1e3 * scaling.allreduce(row.bytes, row.ranks, fitted)
+        assert predicted == pytest.approx(row.ms, rel=1e-6)
+    # What the steps are held against is the same average.
+    table = scaling.efficiencies(runs((1, 64, 640.0), (2, 64, 1000.0)))
+    steps = scaling.against_measured(table, {"CNN_FC": (0.0, 0.1 / 64)}, {"CNN_FC": 4}, fitted)
+    assert steps.allreduce_ms.tolist() == pytest.approx([0.3])
 
 
 def test_a_fit_says_how_far_it_is_off_and_refuses_one_size():
@@ -100,7 +114,7 @@ def test_the_slowest_of_many_by_simulation():
 
 
 def test_a_prediction_by_hand():
-    free = Network("free", 0.0, 0.0, "")
+    free = Interconnect("free", 0.0, 0.0, "")
     table = scaling.predict("m", (0.01, 0.001), 8, 10, [1, 2, 20], free).set_index(
         ["kind", "ranks"]
     )
@@ -133,7 +147,7 @@ def test_scenarios_are_predictions_and_the_measured_points():
 
 
 def test_theta_is_the_published_points_and_the_refinement_is_fitted_to_two_nodes_alone():
-    table = scaling.theta({"BNN": 514864, "CNN": 508480})
+    table = scaling.theta()
     two = table[table.nodes == 2]
     np.testing.assert_allclose(two.refined, two.speedup, rtol=1e-9)
     assert (table.model <= table.nodes).all()
@@ -143,12 +157,11 @@ def test_theta_is_the_published_points_and_the_refinement_is_fitted_to_two_nodes
     assert bnn.extra_ms[8] == pytest.approx(extra, abs=0.2)
 
 
-def test_gradient_bytes_are_the_trainers():
-    # 784 * 64 + 64 + 64 * 10 + 10 entries, the kernel's twice for a posterior; two ride along.
-    entries = 784 * 64 + 64 + 64 * 10 + 10
-    assert scaling.gradient_bytes("CNN_FC") == 4 * (entries + 2)
-    assert scaling.gradient_bytes("BNN_FC_flip") == 4 * (entries + 784 * 64 + 2)
-    assert scaling.gradient_bytes("CNN_FC", compression="fp16") == 2 * (entries + 2)
+def test_the_bytes_of_thetas_networks_by_hand():
+    # A convolution of 64 filters of 5 x 5 with its biases, pooled to 14 x 14, ten outputs with
+    # their biases, and two numbers that ride along. A posterior has its kernel's entries twice.
+    entries = 5 * 5 * 64 + 64 + 14 * 14 * 64 * 10 + 10
+    assert {"CNN": 4 * (entries + 2), "BNN": 4 * (entries + 5 * 5 * 64 + 2)} == scaling.THETA_BYTES
 
 
 # --- measured -------------------------------------------------------------------------------------
@@ -192,9 +205,20 @@ def test_the_compute_term_is_linear_in_the_images():
     assert scaling.compute_term(runs((1, 50, 100.0)))["CNN_FC"] == (0.0, pytest.approx(0.01))
 
 
+def test_bytes_a_step_come_from_the_records_or_the_profiles():
+    table = pd.concat([runs((1, 64, 1.0)), runs((1, 64, 1.0), model="BNN_FC_flip")])
+    profiled = pd.DataFrame({"model": ["CNN_FC", "CNN_FC"], "bytes": [203568.0, 203568.0]})
+    with pytest.raises(RecordError, match="how many bytes BNN_FC_flip gives"):
+        scaling.bytes_a_step(table, profiled)
+    table["bytes_a_step"] = [math.nan, 404272.0]
+    assert scaling.bytes_a_step(table, profiled) == {"CNN_FC": 203568, "BNN_FC_flip": 404272}
+    with pytest.raises(RecordError, match="CNN_FC"):
+        scaling.bytes_a_step(table, pd.DataFrame())
+
+
 def test_the_model_is_held_against_measured_points():
     table = scaling.efficiencies(runs((1, 64, 640.0), (2, 64, 1000.0)))
-    network = Network("", 0.005, 0.0, "")
+    network = Interconnect("", 0.005, 0.0, "")
     steps = scaling.against_measured(table, {"CNN_FC": (0.0, 0.1 / 64)}, {"CNN_FC": 8}, network)
     (row,) = steps.itertuples()
     # Computing 100 ms, one message 5 ms; measured 2 * 64 images at 1000 a second.

@@ -149,7 +149,7 @@ def test_the_slow_link_shows_in_the_ladder_and_the_profile_as_the_model_says(mea
     ladders = {
         link: scaling.read_ladder(folder / "ladder.json") for link, (folder, _) in measured.items()
     }
-    networks = {link: scaling.fit(ladder, "ring").network for link, ladder in ladders.items()}
+    networks = {link: scaling.fit(ladder, "ring").interconnect for link, ladder in ladders.items()}
     # Two ranks: each sends all n bytes or twice the half of them, no faster than the link.
     assert 1 / networks["slow"].beta < 1.2 * RATE_BYTES
     assert networks["slow"].beta > 3 * networks["fast"].beta

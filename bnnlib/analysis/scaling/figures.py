@@ -1,7 +1,6 @@
-"""Figures and sentences of the scaling study, of the tables of :mod:`bnnlib.analysis.scaling`.
+"""Figures of the scaling study, one function each, of the tables of this package.
 
-One function a figure and one a paragraph under it. What is predicted is drawn dashed and hollow,
-what is measured solid and filled; no sentence is written in advance.
+What is predicted is drawn dashed and hollow, what is measured solid and filled.
 """
 
 from __future__ import annotations
@@ -10,16 +9,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from bnnlib.analysis.scaling import ALGORITHMS, Fit, Network, straggler
+from bnnlib.analysis.scaling.timings import means_of_ranks, ways_to_grow
 from bnnlib.analysis.style import COLOURS, legend, legend_below, line, set_style, subplots
-from bnnlib.names import in_order, twin_of
+from bnnlib.names import in_order
 from bnnlib.record.profile import PARTS
-
-_NOTHING = "These records hold no runs for this; jobs/local/scaling.sh makes them."
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.0f} %"
 
 
 def efficiency(table: pd.DataFrame) -> Figure:
@@ -87,34 +80,6 @@ def _rank_ticks(axis: object, ranks: pd.Series) -> None:
     axis.minorticks_off()  # type: ignore[attr-defined]
 
 
-def efficiency_finding(table: pd.DataFrame, left_out: pd.DataFrame) -> str:
-    """The paragraph under the efficiencies; it names the runs that were left out."""
-    if table.empty:
-        text = _NOTHING
-    else:
-        lines = []
-        for (kind, ranks), mine in table[table.ranks > 1].groupby(["kind", "ranks"]):
-            order = mine.sort_values("efficiency")
-            parts = [
-                f"{row.model} (batch {row.batch}) {row.efficiency:.2f}"
-                + (
-                    f" [{row.efficiency_low:.2f}, {row.efficiency_high:.2f}]"
-                    if not np.isnan(row.efficiency_low)
-                    else ""
-                )
-                for row in order.itertuples()
-            ]
-            lines.append(f"\n- **{kind}, {ranks} ranks**, efficiency: " + ", ".join(parts) + ".")
-        text = "".join(lines).lstrip("\n")
-        if table.repeats.max() == 1:
-            text += "\n\nOne run of each: without repeats there are no intervals."
-    counts = left_out.why_not.value_counts()
-    if len(counts):
-        told = ", ".join(f"{count} ({reason})" for reason, count in counts.items())
-        text += f"\n\nFinished runs left out, since their times are no measurement: {told}."
-    return text
-
-
 def time_to_accuracy(table: pd.DataFrame) -> Figure:
     """Seconds to the target accuracy against ranks, a panel a way of growing.
 
@@ -122,7 +87,7 @@ def time_to_accuracy(table: pd.DataFrame) -> Figure:
         table: of :func:`bnnlib.analysis.scaling.times_to_accuracy`.
     """
     set_style()
-    ways = _ways(table)
+    ways = ways_to_grow(table)
     figure, axes = subplots(
         1, len(ways), figsize=(5.4 * len(ways), 4.4), sharey=True, layout="constrained"
     )
@@ -146,48 +111,6 @@ def time_to_accuracy(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def _ways(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """The runs of one rank with those that keep the global batch, and with those that scale."""
-    one = table[table.ranks == 1]
-    more = table[table.ranks > 1]
-    batch = one.global_batch.min() if len(one) else more.global_batch.min()
-    one = one[one.global_batch == batch]
-    found = {}
-    for label, rows in (
-        ("the same global batch", more[more.global_batch == batch]),
-        ("a batch a rank, learning rate in proportion", more[more.global_batch > batch]),
-    ):
-        if len(rows):
-            found[label] = pd.concat([one, rows])
-    return found or {"one rank": one}
-
-
-def time_to_accuracy_finding(table: pd.DataFrame, target: float) -> str:
-    """Of :func:`bnnlib.analysis.scaling.times_to_accuracy`."""
-    if table.empty:
-        return _NOTHING
-    missed = table[table.seconds.isna()]
-    text = f"Target: {target:g} of the test images right."
-    if len(missed):
-        shown = ", ".join(dict.fromkeys(f"{r.model} at {r.ranks}" for r in missed.itertuples()))
-        text += f" Not reached by {len(missed)} of {len(table)} runs ({shown} rank(s))."
-    for label, mine in _ways(table).items():
-        parts = []
-        for model in in_order(mine.model):
-            means = mine[mine.model == model].groupby("ranks")[["seconds", "node_hours"]].mean()
-            alone = means.seconds.get(1, np.nan)
-            for ranks, row in means.iterrows():
-                if ranks > 1 and not np.isnan(row.seconds):
-                    parts.append(
-                        f"{model} {alone:.2f} s alone, {row.seconds:.2f} s at {ranks} ranks "
-                        f"({alone / row.seconds:.2f} times as fast, {row.node_hours:.2g} "
-                        "node-hours)"
-                    )
-        if parts:
-            text += f"\n- **{label}**: " + "; ".join(parts) + "."
-    return text
-
-
 _PART_COLOURS = dict(
     zip(PARTS, ("0.75", COLOURS[0], COLOURS[3], COLOURS[1], COLOURS[4], COLOURS[2]), strict=True)
 )
@@ -200,7 +123,7 @@ def breakdown(table: pd.DataFrame) -> Figure:
         table: of :func:`bnnlib.analysis.scaling.profiles`.
     """
     set_style()
-    means = _means_of_ranks(table)
+    means = means_of_ranks(table)
     figure, axis = subplots(figsize=(9, 0.42 * len(means) + 1.8), layout="constrained")
     labels = [f"{row.model}, {row.ranks} rank(s)" for row in means.itertuples()]
     left = np.zeros(len(means))
@@ -212,50 +135,6 @@ def breakdown(table: pd.DataFrame) -> Figure:
     axis.set_xlabel("milliseconds of the median step, mean over ranks")
     legend(axis)
     return figure
-
-
-def _means_of_ranks(table: pd.DataFrame) -> pd.DataFrame:
-    means = table.groupby(["model", "ranks"], sort=False).mean(numeric_only=True).reset_index()
-    order = in_order(means.model)
-    return means.sort_values(
-        ["model", "ranks"], key=lambda c: c.map(order.index) if c.name == "model" else c
-    )
-
-
-def breakdown_finding(table: pd.DataFrame) -> str:
-    """Of :func:`bnnlib.analysis.scaling.profiles`."""
-    if table.empty:
-        return "These records hold no profile; train with `profile: true`."
-    means = _means_of_ranks(table)
-    lines = []
-    for row in means[means.ranks > 1].itertuples():
-        parts = {part: getattr(row, f"{part}_ms") for part in PARTS}
-        skew = table[(table.model == row.model) & (table.ranks == row.ranks)].skew_ms.max()
-        most = max(
-            ("wait", "negotiation", "allreduce"), key=lambda part: np.nan_to_num(parts[part])
-        )
-        shared = table[(table.model == row.model) & (table.ranks == row.ranks)].cores_shared.any()
-        lines.append(
-            f"\n- **{row.model}, {row.ranks} ranks**: {row.bytes:,.0f} bytes a step; communication "
-            f"is {_percent(row.communication_share)} of the time, most of it {most} "
-            f"({parts[most]:.2f} ms of {row.ms:.2f}); the slowest rank computes {skew:.2f} ms "
-            f"longer than the fastest. Waiting: {row.wait_ms:.2f} ms, where normal computing times "
-            f"of their spread predict {straggler(row.spread_ms, row.ranks):.2f} ms."
-            + (" Ranks shared cores." if shared else "")
-        )
-    for model in in_order(means.model):
-        twin = twin_of(model)
-        for ranks in sorted(set(means[means.model == model].ranks)):
-            both = [means[(means.model == m) & (means.ranks == ranks)] for m in (model, twin)]
-            if twin and all(len(one) for one in both):
-                mine, other = both[0].iloc[0], both[1].iloc[0]
-                lines.append(
-                    f"\n- {model} against {twin} at {ranks} rank(s): "
-                    f"{mine.bytes / other.bytes:.2f} times the bytes, "
-                    f"{mine.compute_ms / other.compute_ms:.2f} times the computing, "
-                    f"{mine.ms / other.ms:.2f} times the step."
-                )
-    return "".join(lines).lstrip("\n")
 
 
 def ladder(table: pd.DataFrame) -> Figure:
@@ -285,38 +164,6 @@ def ladder(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def ladder_table(rows: pd.DataFrame, fits: list[Fit], networks: list[Network]) -> pd.DataFrame:
-    """The ladder with the fits' and the published networks' prediction beside each size."""
-    table = rows.copy()
-    for one in fits:
-        table[f"predicted {one.algorithm}, fitted"] = [
-            1e3 * ALGORITHMS[one.algorithm](row.bytes, row.ranks, one.network)
-            for row in rows.itertuples()
-        ]
-    for network in networks:
-        table[f"predicted ring, {network.name}"] = [
-            1e3 * ALGORITHMS["ring"](row.bytes, row.ranks, network) for row in rows.itertuples()
-        ]
-    return table
-
-
-def ladder_finding(fits: list[Fit], networks: list[Network]) -> str:
-    """Of the fits of a ladder, and where published numbers come from."""
-    lines = [
-        f"\n- **{one.algorithm}, fitted**: α = {1e6 * one.network.alpha:.1f} µs a message "
-        f"(Horovod's cost of an average is in it), 1/β = "
-        f"{1e-9 / one.network.beta if one.network.beta else np.inf:.2f} GB/s; the fit is off by "
-        f"a factor of {one.largest_error:.2f} at most."
-        for one in fits
-    ]
-    lines += [
-        f"\n- **{network.name}**: α = {1e6 * network.alpha:.1f} µs, 1/β = "
-        f"{1e-9 / network.beta:.1f} GB/s. {network.source}."
-        for network in networks
-    ]
-    return "".join(lines).lstrip("\n")
-
-
 def predicted_steps(table: pd.DataFrame) -> Figure:
     """Predicted against measured step time of more than one rank.
 
@@ -336,19 +183,6 @@ def predicted_steps(table: pd.DataFrame) -> Figure:
     axis.set(xscale="log", yscale="log", xlabel="predicted ms a step", ylabel="measured ms a step")
     legend(axis)
     return figure
-
-
-def predicted_steps_finding(table: pd.DataFrame) -> str:
-    """Of the same table: how far off the model is."""
-    if table.empty:
-        return _NOTHING
-    off = table.measured_ms / table.predicted_ms
-    worst = table.loc[np.abs(np.log(off)).idxmax()]
-    return (
-        f"Measured over predicted: {off.min():.2f} to {off.max():.2f}, median {off.median():.2f}; "
-        f"furthest off is {worst.model}, {worst.kind}, {worst.ranks} ranks "
-        f"({worst.predicted_ms:.2f} ms predicted, {worst.measured_ms:.2f} ms measured)."
-    )
 
 
 def theta(table: pd.DataFrame) -> Figure:
@@ -381,33 +215,6 @@ def theta(table: pd.DataFrame) -> Figure:
     axes[0].set_ylabel("speed-up over one node")
     legend_below(figure, 2)
     return figure
-
-
-def theta_finding(table: pd.DataFrame) -> str:
-    """Of :func:`bnnlib.analysis.scaling.theta`."""
-    lines = []
-    for name, mine in table.groupby("network", sort=False):
-        tested = mine[mine.nodes > 2]
-        extra = ", ".join(f"{row.extra_ms:.0f} ms at {row.nodes}" for row in mine.itertuples())
-        lines.append(
-            f"\n- **{name}**: α-β alone says {mine.model.iloc[-1]:.2f} at {mine.nodes.iloc[-1]} "
-            f"nodes, published is {mine.speedup.iloc[-1]:.1f}, an error of "
-            f"{100 * mine.error.iloc[-1]:+.0f} %. What a step takes beyond the model: {extra}. "
-            f"A time of {mine.doubling_ms.iloc[0]:.1f} ms a doubling, from the point of two nodes, "
-            "leaves errors of "
-            + ", ".join(
-                f"{100 * row.refined_error:+.1f} % at {row.nodes}" for row in tested.itertuples()
-            )
-            + " nodes, which it was not fitted to."
-        )
-    worst = table.error.max()
-    lines.append(
-        f"\n\nThe model says {100 * worst:.0f} % too much at worst. These networks' bytes take "
-        "well under a millisecond on Aries, so what is missing is not bandwidth but waiting and "
-        "software (the seed study's own profile shows thousands of allreduces of eight bytes). "
-        "Points read by eye carry about 0.1 of speed-up."
-    )
-    return "".join(lines).lstrip("\n")
 
 
 def predictions(table: pd.DataFrame) -> Figure:
@@ -452,26 +259,6 @@ def predictions(table: pd.DataFrame) -> Figure:
         axis.set_ylabel("efficiency")
     legend_below(figure, 4)
     return figure
-
-
-def predictions_finding(table: pd.DataFrame) -> str:
-    """Of the same table."""
-    lines = []
-    drawn = table[~table.measured & table.possible.astype(bool)]
-    for (scenario, kind), mine in drawn.groupby(["scenario", "kind"], sort=False):
-        largest = mine[mine.ranks == mine.ranks.max()].set_index("model").efficiency
-        half = mine[mine.efficiency >= 0.5].groupby("model").ranks.max()
-        reach = (
-            f"all models {half.min():,} nodes"
-            if half.min() == half.max()
-            else f"{half.idxmin()} {half.min():,} nodes, {half.idxmax()} {half.max():,}"
-        )
-        lines.append(
-            f"\n- **{kind}, {scenario}**, predicted at {mine.ranks.max():,} nodes: efficiency "
-            f"{largest.min():.2f} ({largest.idxmin()}) to {largest.max():.2f} "
-            f"({largest.idxmax()}). With an efficiency of a half or more: {reach}."
-        )
-    return "".join(lines).lstrip("\n")
 
 
 _CALIBRATION_LABELS = {"accuracy": "accuracy", "nll": "NLL (nats)", "ece": "ECE"}
@@ -523,64 +310,3 @@ def calibration(table: pd.DataFrame) -> Figure:
         axis.set_xlabel("ranks (dotted, hollow: shared weight noise)")
     legend_below(figure, 3)
     return figure
-
-
-def calibration_finding(table: pd.DataFrame) -> str:
-    """Of :func:`bnnlib.analysis.scaling.calibration`."""
-    if table.empty:
-        return _NOTHING
-    lines = []
-    most = table.ranks.max()
-    for batch, mine in table.groupby("batch", sort=False):
-        for score in dict.fromkeys(mine.score):
-            pairs = mine[(mine.score == score) & (mine.noise == "independent")].pivot_table(
-                index="model", columns="ranks", values="value"
-            )
-            if 1 not in pairs or most not in pairs:
-                continue
-            change = (pairs[most] - pairs[1]).dropna()
-            if change.empty:
-                continue
-            noise = _binomial(mine, score)
-            beyond = "" if noise is None else _beyond(change, noise)
-            lines.append(
-                f"\n- **fixed {batch} batch, {score}**, from 1 to {most} ranks: "
-                f"{_signed(change.min())} ({change.idxmin()}) to {_signed(change.max())} "
-                f"({change.idxmax()}).{beyond}"
-            )
-    both = table[table.ranks > 1].pivot_table(
-        index=["model", "ranks", "batch", "score"], columns="noise", values="value"
-    )
-    if {"independent", "shared"} <= set(both.columns):
-        both = both.dropna()
-        for score, mine in both.groupby(level="score", sort=False):
-            gap = mine.shared - mine.independent
-            lines.append(
-                f"\n- **shared less independent noise, {score}**: mean {_signed(gap.mean())} over "
-                f"{len(gap)} pairs, {int((gap > 0).sum())} of them above 0."
-            )
-    seeds = table.groupby("model").seed.nunique().max()
-    if seeds == 1:
-        lines.append(
-            "\n\nOne seed: a difference may be the luck of it. Only where many models and numbers "
-            "of ranks agree does it say something."
-        )
-    return "".join(lines).lstrip("\n")
-
-
-def _binomial(table: pd.DataFrame, score: str) -> float | None:
-    """The standard error of a difference of two accuracies on that many images; for no other."""
-    if score != "accuracy":
-        return None
-    accuracy = table[table.score == score].value.mean()
-    return float(np.sqrt(2 * accuracy * (1 - accuracy) / table.num_images.max()))
-
-
-def _beyond(change: pd.Series, error: float) -> str:
-    beyond = in_order(change.index[change.abs() > 2 * error])
-    what = ", ".join(beyond) if beyond else "no model"
-    return f" More than two standard errors of the test images (±{2 * error:.3f}): {what}."
-
-
-def _signed(value: float) -> str:
-    return f"{value:+.4f}".replace("-", "−")
