@@ -39,7 +39,6 @@ TODO_UPWARDS = {
 }
 TODO_HEAVY = {("bnnlib.analysis", "tensorflow"), ("bnnlib.data", "tf_keras")}
 TODO_LONG = {
-    *("bnnlib.analysis.figures", "bnnlib.analysis.scaling", "bnnlib.analysis.scaling.figures"),
     *("bnnlib.analysis.tables", "bnnlib.interactive.cluster", "bnnlib.metrics"),
     *("bnnlib.record.run", "bnnlib.spmd"),
 }

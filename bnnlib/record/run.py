@@ -75,6 +75,7 @@ class Run:
         self._writer = checkpoint.Writer()
         self._saved_step, self._saved_at = 0, time.monotonic()
         self._checked_step = 0
+        self._training: dict[str, Any] = {}
 
     @classmethod
     def open(
@@ -172,6 +173,7 @@ class Run:
         """
         if trainer.step == 0:
             self.log_posterior(trainer)
+        self._training = {"bytes_a_step": trainer.bytes_a_step}
         stopping.when_asked(trainer.ask_to_stop)
         timeline = self.directory / "timeline.json"
         stamped: list[tuple[StepLog, np.ndarray]] = []
@@ -307,9 +309,10 @@ class Run:
 
         Returns:
             The metrics, on every rank: those of the evaluation, and ``images_per_second``,
-            ``train_seconds``, ``steps``, ``kl`` (nats), ``train_nll``.
+            ``train_seconds``, ``steps``, ``kl`` (nats), ``train_nll``, and ``bytes_a_step`` that a
+            rank gives to the average.
         """
-        values = found.metrics | training_metrics(self.lines)
+        values = found.metrics | training_metrics(self.lines) | self._training
         if self.ranks.rank == 0:
             write_predictions(self.directory, found.predictions)
             self._update(

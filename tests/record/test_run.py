@@ -352,6 +352,23 @@ def test_the_finished_record_has_metrics_by_hand_and_the_predictions():
     assert run not in _OPEN
 
 
+@pytest.mark.parametrize(
+    ("model", "compression", "expected"),
+    [
+        # 784 * 64 + 64 + 64 * 10 + 10 entries, and two numbers that ride along.
+        ("CNN_FC", "none", 4 * (50890 + 2)),
+        ("CNN_FC", "fp16", 2 * (50890 + 2)),
+        # A posterior has its kernel's entries twice.
+        ("BNN_FC_flip", "none", 4 * (50890 + 784 * 64 + 2)),
+    ],
+)
+def test_the_record_tells_what_a_rank_gives_to_the_average(model, compression, expected):
+    run = open_run(model=model, compression=compression, steps=1)
+    list(run.follow(trainer_of(run.experiment)))
+    finish(run)
+    assert read(run.directory)["metrics"]["bytes_a_step"] == expected
+
+
 def test_a_run_too_short_for_a_measurement_tells_its_speed_all_the_same():
     only = step_log(1, images_per_second=50.0, warmup=True)
     assert training_metrics([only])["images_per_second"] == 50.0
