@@ -158,7 +158,7 @@ class Network(tf.Module):
 
     def weights(self) -> dict[str, np.ndarray]:
         """Every trainable variable's value by its name, such as ``layer0/mean``."""
-        return {name: variable.numpy() for name, variable in self._named().items()}
+        return {name: variable.numpy() for name, variable in self.named_variables().items()}
 
     def load_weights(self, weights: Mapping[str, np.ndarray]) -> None:
         """Sets every trainable variable.
@@ -166,7 +166,7 @@ class Network(tf.Module):
         Raises:
             ExperimentError: names or shapes are not this network's; nothing has been set then.
         """
-        named = self._named()
+        named = self.named_variables()
         if set(named) != set(weights):
             raise ExperimentError(
                 f"weights {sorted(set(named) ^ set(weights))} are in only one of the network "
@@ -181,7 +181,8 @@ class Network(tf.Module):
         for name, variable in named.items():
             variable.assign(weights[name])
 
-    def _named(self) -> dict[str, tf.Variable]:
+    def named_variables(self) -> dict[str, tf.Variable]:
+        """Every trainable variable by its name, such as ``layer0/mean``."""
         return {
             f"layer{index}/{variable.name.split(':')[0].split('/')[-1]}": variable
             for index, layer in enumerate(self.layers)

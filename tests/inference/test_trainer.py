@@ -17,8 +17,10 @@ from bnnlib import data, networks
 from bnnlib.data import Dataset, epoch_batches
 from bnnlib.errors import RecordError
 from bnnlib.experiment import Experiment
+from bnnlib.inference import adam
 from bnnlib.inference.distributed import Ranks
-from bnnlib.inference.trainer import DivergedError, Trainer, objective
+from bnnlib.inference.objective import objective
+from bnnlib.inference.trainer import DivergedError, Trainer
 from bnnlib.names import MODELS
 from bnnlib.networks import Deterministic, Flipout, Network, Reparameterization, Stage
 
@@ -216,7 +218,7 @@ def test_accumulated_batches_give_the_gradient_of_one_larger_batch(dataset, mode
         trainer = trainer_of(
             dataset, network=network, model=model, batch_size=batch_size, accumulate=accumulate
         )
-        found.append(trainer._gradients(images, labels, tf.constant(0, tf.int64), tf.constant(1.0)))
+        found.append(trainer.gradient(images, labels, tf.constant(0, tf.int64), tf.constant(1.0)))
     for gradients, nll, kl in found[1:]:
         assert float(nll) == pytest.approx(float(found[0][1]), rel=1e-5)
         assert float(kl) == float(found[0][2])
@@ -235,10 +237,10 @@ def test_each_accumulated_batch_draws_weights_of_its_own(dataset):
     trainer = trainer_of(dataset, model="BNN_FC_flip", batch_size=4, accumulate=2, seed=5)
     images, labels = tf.constant(dataset.x_train[:8]), tf.constant(dataset.y_train[:8], tf.int32)
     step, weight = tf.constant(3, tf.int64), tf.constant(1.0)
-    both, nll, _ = trainer._gradients(images, labels, step, weight)
+    both, nll, _ = trainer.gradient(images, labels, step, weight)
     halves = [
-        trainer._batch_gradients(images[i : i + 4], labels[i : i + 4], index, weight)
-        for i, index in ((0, tf.constant(6, tf.int64)), (4, tf.constant(7, tf.int64)))
+        trainer.batch_gradient(images, labels, tf.constant(6 + place, tf.int64), place, weight)
+        for place in (0, 1)
     ]
     assert float(nll) == pytest.approx(np.mean([float(half[1]) for half in halves]), rel=1e-6)
     for index, gradient in enumerate(both):
@@ -331,7 +333,9 @@ def test_adam_is_keras_adam():
     trainer = trainer_of(
         Dataset("none", images, labels, images, labels, 2, scale=1.0), network=network
     )
-    twins = [tf.Variable(variable) for variable in trainer.variables]
+    state = trainer.train_state
+    variables = list(state.weights.values())
+    twins = [tf.Variable(variable) for variable in variables]
     keras = tf_keras.optimizers.Adam(1.0)
     rng = np.random.default_rng(0)
     for step, rate in enumerate([1e-3, 1e-3, 0.5, 2e-3, 1e-4, 1e-3]):
@@ -340,12 +344,13 @@ def test_adam_is_keras_adam():
             tf.constant(
                 rng.normal(size=v.shape) * 10.0 ** rng.integers(-10, 3, v.shape), tf.float32
             )
-            for v in trainer.variables
+            for v in variables
         ]
-        trainer._adam(gradients, tf.constant(step + 1.0), tf.constant(rate))
+        count = tf.constant(step + 1.0)
+        adam.update(state.weights, state.optimizer, gradients, count, tf.constant(rate))
         keras.learning_rate = rate
         keras.apply_gradients(zip(gradients, twins, strict=True))
-        for variable, twin in zip(trainer.variables, twins, strict=True):
+        for variable, twin in zip(variables, twins, strict=True):
             np.testing.assert_allclose(variable, twin, rtol=1e-5, atol=1e-7)
 
 

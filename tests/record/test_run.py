@@ -249,7 +249,7 @@ def test_a_failed_write_of_a_checkpoint_is_raised_by_what_comes_next(monkeypatch
 
     with monkeypatch.context() as patched:
         patched.setattr(os, "replace", no_space)
-        trainer.step = 1
+        trainer.train_state.step.assign(1)
         run.save(trainer)
         with pytest.raises(RecordError, match=r"step-000000001\.npz: could not be written \(No sp"):
             run.save(trainer)
