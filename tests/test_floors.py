@@ -37,7 +37,7 @@ TODO_UPWARDS = {
     ("bnnlib.record", "bnnlib.inference"),
     ("bnnlib.record", "bnnlib.networks"),
 }
-TODO_HEAVY = {("bnnlib.analysis", "tensorflow"), ("bnnlib.data", "tf_keras")}
+TODO_HEAVY = {("bnnlib.analysis", "tensorflow")}
 TODO_LONG = {
     *("bnnlib.analysis.tables", "bnnlib.interactive.cluster", "bnnlib.metrics"),
     *("bnnlib.record.run", "bnnlib.spmd"),

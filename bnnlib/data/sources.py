@@ -4,10 +4,10 @@ Keras' copy of CIFAR-10 is a pickle; its opcodes are read and never run. The arr
 the SHA-256 of their bytes, whatever container they came in.
 
 Environment variables:
-    BNN_DATA: folder with `mnist.npz` and `cifar10.npz` (keys x_train, y_train, x_test, y_test).
-        Where it is not set, or lacks the file, Keras' cache `~/.keras/datasets` is read, and after
-        that Keras' own download is tried. Also with `fashion_mnist_test.npz`, `kmnist_test.npz` and
-        `svhn_test.npz` (key x_test), the sets out of distribution.
+    BNN_DATA: folder with `mnist.npz` and `cifar10.npz` (keys x_train, y_train, x_test, y_test), and
+        with `fashion_mnist_test.npz`, `kmnist_test.npz` and `svhn_test.npz` (key x_test), the sets
+        out of distribution. Where it is not set or lacks MNIST or CIFAR-10, Keras' cache
+        `~/.keras/datasets` is read, and after that the file is downloaded into that cache.
 """
 
 import contextlib
@@ -17,7 +17,6 @@ import logging
 import os
 import pathlib
 import pickletools
-import socket
 import tarfile
 import tempfile
 import time
@@ -65,8 +64,8 @@ SHA256 = {
     },
 }
 
-# What Keras' own loaders download, and the name that they give it in their cache.
-KERAS_FILES = {
+# The file in Keras' cache, as Keras' own loaders name it, where it comes from, and its SHA-256.
+DOWNLOADS = {
     "mnist": (
         "mnist.npz",
         "https://storage.googleapis.com/tensorflow/tf-keras-datasets/mnist.npz",
@@ -105,11 +104,11 @@ def canonical(name: str, keys: Sequence[str]) -> dict[str, Array]:
                 logger.warning("Keras' cache is passed over: %s", error)
                 tried.append(f"{path} (damaged)")
 
-    origin = KERAS_FILES[name][1]
+    origin = DOWNLOADS[name][1]
     try:
         path = _download(name)
     except DataError as error:
-        tried.append(f"Keras' download of {origin} ({error})")
+        tried.append(f"the download of {origin} ({error})")
         raise DataError(
             f"The data set {name!r} was not found; tried {'; '.join(tried)}. {_remedy(name)}"
         ) from None  # the reason is in the sentence
@@ -243,11 +242,11 @@ def _parse_cifar10_batch(content: bytes) -> tuple[Array, npt.NDArray[np.int64]]:
 
 
 def _download(name: str) -> pathlib.Path:
-    """Lets Keras download a data set's file into its cache, once however many processes ask.
+    """Downloads a data set's file into Keras' cache, once however many processes ask.
 
-    Keras writes straight to the final path and does not lock: two ranks of a node would write one
-    file at once, and a third would read it half written. So the call stands under a file lock. The
-    file is then read by this module, since Keras' own loaders unpickle.
+    `pooch` writes beside the final path, verifies the file and renames it, so no process reads half
+    a file. It does not lock: all nodes that share a home directory would download at once, and all
+    would wait for a network that is not there. So the call stands under a file lock.
 
     Returns:
         The file.
@@ -255,7 +254,9 @@ def _download(name: str) -> pathlib.Path:
     Raises:
         DataError: The download failed, here or in the process that held the lock before.
     """
-    file, origin, sha256 = KERAS_FILES[name]
+    import pooch  # here, since it is needed once in a data set's life
+
+    file, origin, sha256 = DOWNLOADS[name]
     asked_at = time.time()
     cache = next((folder for folder in keras_caches() if _can_write(folder)), None)
     if cache is None:
@@ -265,25 +266,23 @@ def _download(name: str) -> pathlib.Path:
             lock = stack.enter_context(_locked(cache / f".{file}.lock"))
         except OSError as error:
             raise DataError(f"its lock file cannot be opened, {error}") from error
-        # Those who waited learn that the one before them failed, instead of waiting for a network
-        # that is not there once per rank.
+        # Those who waited learn that the one before them failed, instead of each waiting in turn
+        # for a network that is not there.
         reason = _failure_since(asked_at, lock.read())
         if reason:
             raise DataError(reason)
-        timeout = socket.getdefaulttimeout()
-        socket.setdefaulttimeout(DOWNLOAD_TIMEOUT_SECONDS)
+        downloader = pooch.HTTPDownloader(timeout=DOWNLOAD_TIMEOUT_SECONDS)
         try:
-            from tf_keras.utils import get_file
-
-            get_file(file, origin=origin, file_hash=sha256, cache_dir=str(cache.parent))
-        except Exception as error:  # Keras raises a plain Exception when a download fails
+            pooch.retrieve(origin, sha256, fname=file, path=cache, downloader=downloader)
+            # Pooch lets only the owner read it; all users of a node may share the second cache.
+            with contextlib.suppress(PermissionError):  # downloaded by another user meanwhile
+                (cache / file).chmod(0o644)
+        except (OSError, ValueError) as error:  # no network or no room; another checksum
             reason = " ".join(str(error).split())
             lock.seek(0)
             lock.truncate()
             lock.write(f"{time.time()} {reason}")
             raise DataError(reason) from error
-        finally:
-            socket.setdefaulttimeout(timeout)
     return cache / file
 
 
@@ -305,7 +304,11 @@ def _can_write(folder: pathlib.Path) -> bool:
 
 @contextlib.contextmanager
 def _locked(path: pathlib.Path) -> Iterator[IO[str]]:
-    """Holds an exclusive lock between processes on a file while the block runs."""
+    """Holds an exclusive lock between processes on a file while the block runs.
+
+    Not `filelock`: its lock is flock's, which many file systems do not carry between nodes, or a
+    file whose mere existence locks, which a killed process leaves behind.
+    """
 
     # A link is not followed: the second cache folder is one where other users can put one.
     def opener(name: str, flags: int) -> int:

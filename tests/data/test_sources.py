@@ -1,6 +1,7 @@
 """Where MNIST and CIFAR-10 come from, and that they are the real ones."""
 
 import hashlib
+import http.server
 import io
 import logging
 import os
@@ -10,6 +11,8 @@ import struct
 import subprocess
 import sys
 import tarfile
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -90,11 +93,9 @@ def test_bnn_data_without_the_file_falls_through_to_keras_cache(
 def test_a_failed_download_names_every_place(tmp_path, monkeypatch, caplog, empty_home):
     caplog.set_level(logging.CRITICAL)
     (empty_home / ".keras" / "datasets" / "mnist.npz").write_bytes(b"half a file")
-    file, _, sha256 = sources.KERAS_FILES["mnist"]
+    file, _, sha256 = sources.DOWNLOADS["mnist"]
     # Nothing listens on port 9, so this fails at once with and without a network.
-    monkeypatch.setitem(
-        sources.KERAS_FILES, "mnist", (file, "http://127.0.0.1:9/mnist.npz", sha256)
-    )
+    monkeypatch.setitem(sources.DOWNLOADS, "mnist", (file, "http://127.0.0.1:9/mnist.npz", sha256))
     monkeypatch.setenv("BNN_DATA", str(tmp_path / "nowhere"))
     with pytest.raises(DataError) as caught:
         data.load("mnist")
@@ -102,46 +103,92 @@ def test_a_failed_download_names_every_place(tmp_path, monkeypatch, caplog, empt
     for part in (
         f"{tmp_path}/nowhere/mnist.npz (no such file)",
         f"{empty_home}/.keras/datasets/mnist.npz (damaged)",
-        "Keras' download of http://127.0.0.1:9/mnist.npz (",
+        "the download of http://127.0.0.1:9/mnist.npz (",
         "refused",
         "put a mnist.npz with x_train, y_train, x_test, y_test",
     ):
         assert part in message
 
 
-@pytest.mark.timeout(60)
-def test_keras_download_is_used_once(tmp_path, monkeypatch, empty_home, small_mnist):
-    source = tmp_path / "source.npz"
-    np.savez(source, **small_mnist)
-    sha256 = hashlib.sha256(source.read_bytes()).hexdigest()
-    monkeypatch.setitem(sources.KERAS_FILES, "mnist", ("mnist.npz", source.as_uri(), sha256))
-    np.testing.assert_array_equal(data.load("mnist").y_train, small_mnist["y_train"])
-    source.unlink()
-    np.testing.assert_array_equal(data.load("mnist").y_train, small_mnist["y_train"])
+class Server(http.server.ThreadingHTTPServer):
+    """Answers every GET with `content` after half a second, or with status 503 where it is None."""
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), Answer)
+        self.url = f"http://127.0.0.1:{self.server_port}/mnist.npz"
+        self.content: bytes | None = None
+        self.requests = 0
 
 
-# Stands in for tf_keras in three processes that start together.
-DOWNLOADER = """
-import pathlib, sys, time, types
-folder = pathlib.Path(sys.argv[1])
-def get_file(name, origin, file_hash, cache_dir):
-    target = pathlib.Path(cache_dir, "datasets", name)
-    if not target.exists():
-        (folder / "inside").touch(exist_ok=False)  # fails if another process is here too
-        with open(folder / "calls", "a") as calls:
-            calls.write("x")
+class Answer(http.server.BaseHTTPRequestHandler):
+    server: Server
+
+    def do_GET(self):
+        self.server.requests += 1
         time.sleep(0.5)
-        (folder / "inside").unlink()
-        if sys.argv[2] == "fails":
-            raise Exception("URL fetch failure")
-        target.write_text("content")
-    return str(target)
-utils = types.ModuleType("tf_keras.utils")
-utils.get_file = get_file
-sys.modules["tf_keras"] = types.ModuleType("tf_keras")
-sys.modules["tf_keras.utils"] = utils
+        content = self.server.content
+        self.send_response(503 if content is None else 200)
+        self.send_header("Content-Length", str(len(content or b"")))
+        self.end_headers()
+        self.wfile.write(content or b"")
+
+    def log_message(self, *_):
+        """Nothing on the terminal."""
+
+
+@pytest.fixture
+def server(monkeypatch):
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with Server() as running:
+        thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        yield running
+        running.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def mnist_file(small_mnist):
+    """The bytes of a mnist.npz, and their SHA-256."""
+    file = io.BytesIO()
+    np.savez(file, **small_mnist)
+    return file.getvalue(), hashlib.sha256(file.getvalue()).hexdigest()
+
+
+@pytest.mark.timeout(60)
+def test_a_file_is_downloaded_once_and_all_users_can_read_it(
+    monkeypatch, empty_home, small_mnist, mnist_file, server
+):
+    server.content, sha256 = mnist_file
+    monkeypatch.setitem(sources.DOWNLOADS, "mnist", ("mnist.npz", server.url, sha256))
+    cached = empty_home / ".keras" / "datasets" / "mnist.npz"
+    cached.write_bytes(b"half a file")  # is replaced
+    for _ in range(2):
+        np.testing.assert_array_equal(data.load("mnist").y_train, small_mnist["y_train"])
+    assert server.requests == 1
+    assert cached.stat().st_mode & 0o777 == 0o644
+
+
+@pytest.mark.timeout(60)
+def test_a_download_of_another_file_is_refused_and_not_kept(
+    monkeypatch, empty_home, mnist_file, server
+):
+    content, sha256 = mnist_file
+    server.content = content[:-1]
+    monkeypatch.setitem(sources.DOWNLOADS, "mnist", ("mnist.npz", server.url, sha256))
+    with pytest.raises(DataError, match=rf"download of {server.url} \(SHA256 .*{sha256}"):
+        data.load("mnist")
+    assert [path.name for path in (empty_home / ".keras" / "datasets").iterdir()] == [
+        ".mnist.npz.lock"
+    ]
+
+
+# One of three processes that start together.
+DOWNLOADER = """
+import sys
 from bnnlib.data import sources
 from bnnlib.errors import DataError
+sources.DOWNLOADS["mnist"] = ("mnist.npz", *sys.argv[1:])
 print("ready", flush=True)
 sys.stdin.readline()
 try:
@@ -151,13 +198,18 @@ except DataError as error:
 """
 
 
+@pytest.mark.timeout(60)
 @pytest.mark.parametrize(
-    ("outcome", "answer"), [("works", "content"), ("fails", "DataError URL fetch failure")]
+    ("content", "answer"), [(b"content", "content"), (None, "DataError 503 Server Error")]
 )
-def test_ranks_of_a_node_download_once(tmp_path, empty_home, outcome, answer):
+def test_ranks_of_a_node_download_once(tmp_path, empty_home, server, content, answer):
+    server.content = content
     ranks = [
         subprocess.Popen(
-            [sys.executable, "-c", DOWNLOADER, str(tmp_path), outcome],
+            [
+                *(sys.executable, "-c", DOWNLOADER, server.url),
+                hashlib.sha256(content or b"").hexdigest(),
+            ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -173,8 +225,9 @@ def test_ranks_of_a_node_download_once(tmp_path, empty_home, outcome, answer):
         assert rank.stdin is not None
         rank.stdin.write("go\n")
         rank.stdin.flush()
-    assert [rank.communicate(timeout=20)[0].strip() for rank in ranks] == [answer] * 3
-    assert (tmp_path / "calls").read_text() == "x"
+    answers = [rank.communicate(timeout=20)[0].strip() for rank in ranks]
+    assert [given[: len(answer)] for given in answers] == [answer] * 3
+    assert server.requests == 1
 
 
 # --- CIFAR-10 in Keras' cache: pickles that are read and never run -------------------------------
