@@ -1,6 +1,6 @@
 # `make` lists what can be made. The steps are in jobs/local/, each a script to read in one go.
 .DEFAULT_GOAL := help
-.PHONY: help env study test test-faults test-slurm bench check lock lab clean
+.PHONY: help env study test test-all test-faults test-slurm bench check lock lab clean
 
 BIN := .venv/bin
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
@@ -16,11 +16,17 @@ env: ## .venv with the locked packages, Horovod built with MPI and Gloo (PYTHON=
 study: env ## train the six models on real digits with 2 ranks, then table and figures
 	@jobs/local/study.sh
 
-test: check ## check, then the whole test suite
-	$(BIN)/pytest
+# Tests of one process run side by side; those that start ranks one at a time, since two ranks fill
+# two cores.
+test: check ## check, then all tests but the long ones
+	$(BIN)/pytest -m "not ranks and not long" --numprocesses logical --dist loadfile
+	$(BIN)/pytest -m "ranks and not long"
 
-test-slurm: env ## the job scripts on a real Slurm of one node (part of test where Slurm is installed)
-	$(BIN)/pytest tests/test_slurm.py
+test-all: test ## test, then the long ones: the study, kills, a browser, Slurm, two hosts, elastic runs
+	$(BIN)/pytest -m long
+
+test-slurm: env ## the job scripts on a real Slurm of one node (part of test-all where it is installed)
+	$(BIN)/pytest tests/jobs/test_slurm.py
 
 test-faults: env ## kill runs of two ranks a hundred times at random, resume each, compare the bits
 	$(BIN)/python tests/faults/kills.py --kills 100 --seed $(or $(SEED),1)

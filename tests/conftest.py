@@ -24,6 +24,15 @@ BESIDE_THE_REPOSITORY = ROOT.parent / "shared" / "data"
 LAUNCH = "BNN_TEST_LAUNCH"
 
 
+@pytest.hookimpl(tryfirst=True)  # before `-m` chooses by these markers
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks the tests that need the study: the first of them waits for its six trainings."""
+    for item in items:
+        if "study" in getattr(item, "fixturenames", ()):
+            for mark in (pytest.mark.ranks, pytest.mark.long, pytest.mark.timeout(960)):
+                item.add_marker(mark)
+
+
 @pytest.fixture(autouse=True)
 def own_environment() -> Iterator[None]:
     """Takes back what a test, or the library within it, has set in os.environ."""

@@ -31,8 +31,7 @@ SIX = ["CNN_FC", "BNN_FC_nonflip", "BNN_FC_flip", "CNN_conv", "BNN_conv_nonflip"
 # From a rank's failure to the end of all processes, seconds.
 WITHIN = 30
 
-# The first test that asks for the study waits for six trainings.
-pytestmark = [pytest.mark.ranks, pytest.mark.timeout(960)]
+pytestmark = [pytest.mark.ranks, pytest.mark.long]
 
 
 def train(launch, launcher, folder, *parameters, notebook=NOTEBOOK, **keywords):

@@ -22,6 +22,7 @@ FAULTS = ROOT / "tests" / "faults"
 
 
 @pytest.mark.ranks
+@pytest.mark.long
 @pytest.mark.timeout(900)
 def test_killed_runs_end_with_the_same_bits_as_one_that_was_not(launch):
     done = launch(sys.executable, FAULTS / "kills.py", "--kills", 10, "--seed", 2, timeout=880)
@@ -112,6 +113,7 @@ LONG = ["-p", "model", "CNN_FC", "-p", "steps", "1000000", "-p", "log_every", "1
 
 
 @pytest.mark.ranks
+@pytest.mark.long
 def test_a_second_writer_is_refused_and_a_hung_rank_ends_all(launch, tmp_path):
     """One run of two ranks is met by a second writer, and then loses a rank."""
     run, output = tmp_path / "run", f"rank0:{tmp_path / 'run' / 'train.ipynb'}"
@@ -153,6 +155,7 @@ def test_a_second_writer_is_refused_and_a_hung_rank_ends_all(launch, tmp_path):
 
 
 @pytest.mark.ranks
+@pytest.mark.long
 def test_a_rank_that_hangs_in_evaluation_ends_all(launch, tmp_path):
     run = tmp_path / "run"
     values = {"model": "BNN_FC_flip", "dataset": "digits", "steps": 1, "test_draws": 1_000_000}

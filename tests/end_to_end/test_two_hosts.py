@@ -20,7 +20,7 @@ from bnnlib.analysis import scaling
 from bnnlib.record import profile
 from bnnlib.record.profile import read_profile
 
-pytestmark = [pytest.mark.ranks, pytest.mark.timeout(420)]
+pytestmark = [pytest.mark.ranks, pytest.mark.long, pytest.mark.timeout(420)]
 
 RUNNER = Path(__file__).parents[1] / "ranks" / "two_hosts.py"
 NET = "10.213.77"  # of the namespaces; nothing outside them sees it

@@ -9,6 +9,8 @@ import pytest
 
 from jobs.bench import steps
 
+pytestmark = pytest.mark.long
+
 BENCH = {"model", "baseline", "threads", "ms_per_step", "ms_min", "ms_max", "speedup"}
 
 

@@ -16,9 +16,6 @@ SCRIPTS = sorted(path.relative_to(ROOT) for path in (ROOT / "jobs").rglob("*.sh"
 # In the order of training.
 SIX = ["CNN_FC", "BNN_FC_nonflip", "BNN_FC_flip", "CNN_conv", "BNN_conv_nonflip", "BNN_conv_flip"]
 
-# The first test that asks for the study waits for six trainings.
-pytestmark = pytest.mark.timeout(960)
-
 
 def test_there_are_scripts():
     assert Path("jobs/local/study.sh") in SCRIPTS

@@ -25,6 +25,7 @@ MISSING = [name for name in NEEDED if shutil.which(name, path=PATH) is None]
 
 pytestmark = [
     pytest.mark.ranks,
+    pytest.mark.long,
     pytest.mark.timeout(900),
     pytest.mark.skipif(
         bool(MISSING),

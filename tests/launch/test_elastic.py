@@ -16,6 +16,7 @@ from tests.end_to_end.test_end_to_end import TINY
 
 
 @pytest.mark.ranks
+@pytest.mark.long
 @pytest.mark.timeout(300)
 def test_a_killed_rank_does_not_end_the_run_and_the_record_says_so(launch, tmp_path):
     """Rank 0 dies, which writes the record and holds its lock: the other takes both over."""

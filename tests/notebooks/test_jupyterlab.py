@@ -35,6 +35,7 @@ CHROMIUM = os.environ.get("BNN_CHROMIUM") or next(filter(None, map(shutil.which,
 
 pytestmark = [
     pytest.mark.ranks,
+    pytest.mark.long,
     pytest.mark.timeout(960),
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt-get install chromium"),
 ]

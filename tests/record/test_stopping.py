@@ -134,7 +134,6 @@ def assert_stopped(directory: Path, reason: str) -> int:
 
 
 @pytest.mark.ranks
-@pytest.mark.timeout(960)  # it may have to wait for the study
 def test_a_deadline_stops_a_run_that_goes_on_to_the_same_bits(launch, study, tmp_path):
     deadline = {"BNN_DEADLINE": str(int(time.time()) + 30), "BNN_STOP_MARGIN": "30"}
     for launcher in ("mpiexec", "horovodrun"):
