@@ -34,13 +34,11 @@ TODO_UPWARDS = {
     ("bnnlib.analysis", "bnnlib.networks"),
     ("bnnlib.analysis", "bnnlib.inference"),
     ("bnnlib.experiment", "bnnlib.launch"),
-    ("bnnlib.record", "bnnlib.inference"),
-    ("bnnlib.record", "bnnlib.networks"),
 }
 TODO_HEAVY = {("bnnlib.analysis", "tensorflow")}
 TODO_LONG = {
     *("bnnlib.analysis.tables", "bnnlib.interactive.cluster", "bnnlib.metrics"),
-    *("bnnlib.record.run", "bnnlib.spmd"),
+    *("bnnlib.spmd"),
 }
 
 

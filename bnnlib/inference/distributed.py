@@ -11,7 +11,6 @@ import math
 import os
 import socket
 import sys
-import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NoReturn, TypeVar
 
@@ -22,7 +21,8 @@ from horovod.common.exceptions import HorovodInternalError
 
 from bnnlib import launcher
 from bnnlib.errors import RANK_LOST, BnnlibError, DistributedError
-from bnnlib.record import startup, stopping
+from bnnlib.record.stopping import Stopped
+from bnnlib.session import Session
 
 Value = TypeVar("Value")
 Tensor = Any
@@ -59,11 +59,36 @@ class Ranks:
     hosts: tuple[str, ...] = ()
     cores: int = 1
 
+    def agree(self, action: Callable[[], Value]) -> Value:
+        """As :func:`agree`."""
+        return agree(action)
 
-def init(threads: int = 0, inter_threads: int = 1) -> Ranks:
+    def gather(self, value: Value) -> list[Value]:
+        """As :func:`gather`."""
+        return gather(value)
+
+    def refuse_difference(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """As :func:`refuse_difference`."""
+        refuse_difference(arrays)
+
+    def start_timeline(self, path: str) -> None:
+        """As :func:`start_timeline`."""
+        start_timeline(path)
+
+    def stop_timeline(self) -> None:
+        """As :func:`stop_timeline`."""
+        stop_timeline()
+
+    def build_info(self) -> dict[str, Any]:
+        """As :func:`build_info`."""
+        return build_info()
+
+
+def init(session: Session, threads: int = 0, inter_threads: int = 1) -> Ranks:
     """Joins the other ranks; call once, before any tensor is made.
 
     Args:
+        session: of this process, whose clock notes the end of the imports and of Horovod's start.
         threads: TensorFlow threads inside an op; 0: the cores this process may use, shared
             evenly among the ranks of its node.
         inter_threads: TensorFlow threads between ops.
@@ -75,7 +100,7 @@ def init(threads: int = 0, inter_threads: int = 1) -> Ranks:
         DistributedError: the process cannot join its launcher's ranks, or TensorFlow already runs
             with another number of threads.
     """
-    startup.reached("imports")
+    session.clock.reached("imports")
     _refuse_lost_launcher()
     before = _thread_ids()
     # Nothing is written until start_timeline, but without this Horovod refuses to start one later.
@@ -101,7 +126,7 @@ def init(threads: int = 0, inter_threads: int = 1) -> Ranks:
         for thread_id in background:
             os.setpriority(os.PRIO_PROCESS, thread_id, BACKGROUND_NICE)
     hosts = gather(socket.gethostname()) if hvd.size() > 1 else [socket.gethostname()]
-    startup.reached("horovod")
+    session.clock.reached("horovod")
     return Ranks(
         rank=hvd.rank(),
         size=hvd.size(),
@@ -272,16 +297,17 @@ def refuse_difference(arrays: Mapping[str, np.ndarray]) -> None:
         )
 
 
-def stop_if_asked(ranks: Ranks) -> None:
+def stop_if_asked(ranks: Ranks, session: Session) -> None:
     """Ends the run on every rank if any was asked to stop; all ranks must call it together.
 
     Raises:
         Stopped: on every rank alike. What is under way is lost, what was saved is not.
     """
-    reasons = gather(stopping.asked()) if ranks.size > 1 else [stopping.asked()]
+    reason = session.requests.reason
+    reasons = gather(reason) if ranks.size > 1 else [reason]
     for reason in reasons:
         if reason:
-            raise stopping.Stopped(f"{reason}; the same command started again goes on")
+            raise Stopped(f"{reason}; the same command started again goes on")
 
 
 def loss_of_others(error: BaseException) -> str:
@@ -309,19 +335,6 @@ def leave_together(exit_code: int) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(exit_code)
-
-
-def abort(error: BaseException) -> NoReturn:
-    """Ends this rank so that the launcher ends all: prints the error, leaves without clean-up.
-
-    An exception that merely ends the interpreter would run Horovod's exit handler, which waits for
-    the other ranks, which wait for this one.
-    """
-    text = "".join(traceback.format_exception(error))
-    sys.stderr.write("".join(f"[rank {launcher.rank()}] {line}\n" for line in text.splitlines()))
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(1)
 
 
 def _thread_ids() -> set[int]:

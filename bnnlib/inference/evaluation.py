@@ -21,7 +21,7 @@ from bnnlib.inference.distributed import Ranks
 from bnnlib.inference.prediction import Predictor
 from bnnlib.metrics import HOLDOUT, TEST, Evaluation, Labels, Prediction, judge
 from bnnlib.networks import Network, Reparameterization, to_inputs
-from bnnlib.record import watchdog as stall
+from bnnlib.session import Session
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,6 +76,7 @@ def evaluate(
     sets: Sequence[Set],
     ranks: Ranks | None = None,
     after_set: Callable[[], object] = lambda: None,
+    session: Session | None = None,
 ) -> Evaluation:
     """Predicts every set with all ranks together, and scores it; the same result on every rank.
 
@@ -86,6 +87,7 @@ def evaluate(
         sets: of :func:`sets`.
         ranks: all must call; alone if not given.
         after_set: called after each set, for a progress bar.
+        session: of this process, which may ask to stop and ends it when it hangs.
 
     Returns:
         Predictions, rows and metrics; the test set's prediction has a draws curve.
@@ -94,9 +96,10 @@ def evaluate(
         MetricsError: the network's predictions are no probabilities.
     """
     started = time.perf_counter()
-    predictor = Predictor(network, dataset, experiment.test_draws, experiment.seed, ranks)
+    session = session or Session()
+    predictor = Predictor(network, dataset, experiment.test_draws, experiment.seed, ranks, session)
     predictions: dict[str, tuple[Prediction, Labels]] = {}
-    with stall.Watch(60 * experiment.stall_minutes, sign="draw of the evaluation") as watch:
+    with session.watch(experiment.stall_minutes, "draw of the evaluation") as watch:
         for one in sets:
             made = one.make()
             found = predictor(made.images, draws_curve=one.name == TEST, meanwhile=watch.alive)

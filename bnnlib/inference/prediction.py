@@ -18,6 +18,7 @@ from bnnlib.inference import distributed
 from bnnlib.inference.distributed import Ranks
 from bnnlib.metrics import DrawsCurve, Prediction
 from bnnlib.networks import PREDICTION, Network, Tensor, Windows, plain, stream_key, to_inputs
+from bnnlib.session import Session
 
 # Images of up to 32 x 32 pixels, fewer of larger ones: the memory of a block is bounded.
 BLOCK = 500
@@ -50,8 +51,10 @@ class Predictor:
         num_draws: int,
         seed: int,
         ranks: Ranks | None = None,
+        session: Session | None = None,
     ) -> None:
-        """Args as :func:`predict`."""
+        """Args as :func:`predict`, and the session of this process, which may ask to stop."""
+        self.session = session or Session()
         self.network, self.dataset, self.ranks = network, dataset, ranks or Ranks()
         self.num_draws = num_draws if network.is_stochastic else 1
         self.key = stream_key(seed, PREDICTION)
@@ -87,7 +90,7 @@ class Predictor:
         means: list[list[np.ndarray]] = []  # by number of draws, then by block
         ends = sorted({*kept, *range(DRAWS_AT_ONCE, self.num_draws, DRAWS_AT_ONCE)})
         for first, end in zip([0, *ends], ends, strict=False):
-            distributed.stop_if_asked(ranks)
+            distributed.stop_if_asked(ranks, self.session)
             meanwhile()
             draws = range(first, end) if len(starts) > 0 else range(0)
             kernels = self._kernels(draws)

@@ -17,14 +17,14 @@ import tensorflow as tf
 from bnnlib.data import Dataset, epoch_batches, steps_per_epoch
 from bnnlib.errors import BnnlibError, RecordError
 from bnnlib.experiment import Experiment
-from bnnlib.inference import adam, distributed
+from bnnlib.inference import adam, distributed, evaluation
 from bnnlib.inference.distributed import Message, Ranks
 from bnnlib.inference.objective import Method
 from bnnlib.inference.step_clock import StepClock
-from bnnlib.networks import TRAINING, Network, Tensor, stream_key, to_inputs
-from bnnlib.record import startup
-from bnnlib.record.logs import StepLog
+from bnnlib.networks import TRAINING, Network, Tensor, posterior, stream_key, to_inputs
+from bnnlib.record.logs import LayerLog, StepLog
 from bnnlib.record.profile import STAMPS
+from bnnlib.session import Session
 
 
 class DivergedError(BnnlibError, ArithmeticError):
@@ -93,9 +93,15 @@ class Trainer:
     """
 
     def __init__(
-        self, experiment: Experiment, dataset: Dataset, network: Network, ranks: Ranks
+        self,
+        experiment: Experiment,
+        dataset: Dataset,
+        network: Network,
+        ranks: Ranks,
+        session: Session | None = None,
     ) -> None:
-        startup.reached("data")
+        self.session = session or Session()
+        self.session.clock.reached("data")
         self.experiment, self.dataset, self.ranks = experiment, dataset, ranks
         self.network, self.method = network, adam.build()
         # A rank's batches of one step lie together in the epoch's order.
@@ -143,7 +149,7 @@ class Trainer:
         warmup, self.stopped = True, False
         if self.step < self.num_steps:
             self._updates.get_concrete_function()  # traced before the clock runs
-            startup.reached("trace")
+            self.session.clock.reached("trace")
         while self.step < self.num_steps:
             epoch, first = divmod(self.position, self.steps_per_epoch)
             batches = epoch_batches(
@@ -433,3 +439,11 @@ class Trainer:
     def ask_to_stop(self) -> None:
         """Ends :meth:`run` on all ranks after the step that they are at; for any thread."""
         self.stop.assign(1.0)
+
+    def layer_logs(self) -> list[LayerLog]:
+        """The present posterior of each Bayesian layer; none for a deterministic network."""
+        return posterior.logs(self.network, self.step, self.position / self.steps_per_epoch)
+
+    def accuracy_of_means(self) -> float:
+        """Of the test set, as :func:`bnnlib.inference.evaluation.accuracy_of_means`."""
+        return evaluation.accuracy_of_means(self.network, self.dataset)

@@ -15,7 +15,8 @@ from pathlib import Path
 from bnnlib import launcher
 from bnnlib.errors import BnnlibError
 from bnnlib.experiment import Experiment
-from bnnlib.record import provenance, startup, stopping
+from bnnlib.record import provenance, stopping
+from bnnlib.session import Session, abort
 
 
 def train(argv: list[str] | None = None) -> None:
@@ -40,6 +41,7 @@ def train(argv: list[str] | None = None) -> None:
 
 
 def train_and_tell(
+    session: Session,
     experiment: Experiment,
     origin: dict[str, object],
     verbose: bool = False,
@@ -48,7 +50,7 @@ def train_and_tell(
     """:func:`train_one`; rank 0 then prints the run's row and its directory."""
     from bnnlib.analysis import runs as run_tables
 
-    directory = train_one(experiment, origin, verbose, events=events)
+    directory = train_one(session, experiment, origin, verbose, events=events)
     if launcher.rank() == 0:
         run_tables.main([str(directory)])
         print(f"record: {directory}")
@@ -57,48 +59,50 @@ def train_and_tell(
 def run(
     experiment: Experiment,
     verbose: bool = False,
-    attempt: Callable[[Experiment, dict[str, object], bool], None] = train_and_tell,
+    attempt: Callable[[Session, Experiment, dict[str, object], bool], None] = train_and_tell,
 ) -> None:
     """Trains, evaluates and records one run in this process; ends all ranks on an error.
 
     Args:
         experiment: its parameters.
         verbose: whether rank 0 prints the network's layers.
-        attempt: what trains, given these and :func:`bnnlib.record.provenance.collect`'s.
+        attempt: what trains, given the session, these and what
+            :func:`bnnlib.record.provenance.collect` has collected.
     """
-    startup.begin()
-    stopping.listen()
-    origin = provenance.collect()
-    with all_end_with(experiment):
-        attempt(experiment, origin, verbose)
+    with Session.begin() as session:
+        origin = provenance.collect()
+        with all_end_with(experiment, session):
+            attempt(session, experiment, origin, verbose)
 
 
 @contextlib.contextmanager
-def all_end_with(experiment: Experiment) -> Iterator[None]:
+def all_end_with(experiment: Experiment, session: Session) -> Iterator[None]:
     """Ends the processes of all ranks when the run inside is stopped or fails, its record first."""
     from bnnlib.inference import distributed  # TensorFlow reads the environment when imported
-    from bnnlib.record.run import error_of, record_failure, record_stop, run_directory
+    from bnnlib.record.failure import error_of
+    from bnnlib.record.run import run_directory
 
     try:
         yield
     except stopping.Stopped as stopped:
-        record_stop(str(stopped))
+        session.stop_runs(str(stopped))
         if launcher.rank() == 0:
             print(f"stopped: {stopped}")
         distributed.leave_together(stopping.EXIT_CODE)
     except Exception as error:
         try:
-            record_failure(
+            session.fail(
                 run_directory(experiment, launcher.size()),
                 experiment.to_dict(),
                 error_of(error),
             )
         except BnnlibError as problem:  # a full disk must not keep the other ranks waiting
             print(f"the run's record could not be written: {problem}", file=sys.stderr)
-        distributed.abort(error)
+        abort(error)
 
 
 def train_one(
+    session: Session,
     experiment: Experiment,
     origin: dict[str, object],
     verbose: bool = False,
@@ -108,6 +112,7 @@ def train_one(
     """Trains, evaluates and records one run on the ranks of this launch; all ranks call it.
 
     Args:
+        session: of this process.
         experiment: of the run.
         origin: of :func:`bnnlib.record.provenance.collect`.
         verbose: print the network's layers.
@@ -124,8 +129,8 @@ def train_one(
     from bnnlib.inference import trainer as training
     from bnnlib.record.run import Run
 
-    ranks = distributed.init(experiment.threads, experiment.inter_threads)
-    run = Run.open(experiment, ranks, origin, events)
+    ranks = distributed.init(session, experiment.threads, experiment.inter_threads)
+    run = Run.open(session, experiment, ranks, origin, events)
     dataset = distributed.on_first_local_rank(
         lambda: data.load(experiment.dataset, experiment.subtract_mean, experiment.holdout), ranks
     )
@@ -134,7 +139,7 @@ def train_one(
     network = networks.build_for(experiment, dataset)
     if verbose and ranks.rank == 0:
         print(*networks.summary(network), sep="\n")
-    trainer = training.Trainer(experiment, dataset, network, ranks)
+    trainer = training.Trainer(experiment, dataset, network, ranks, session)
     run.resume(trainer)
     with tqdm(
         total=trainer.num_steps,
@@ -148,6 +153,6 @@ def train_one(
             )
             bar.update(trainer.step - bar.n)
     with tqdm(total=len(sets), unit="set", disable=quiet or ranks.rank > 0) as bar:
-        found = evaluation.evaluate(experiment, network, dataset, sets, ranks, bar.update)
+        found = evaluation.evaluate(experiment, network, dataset, sets, ranks, bar.update, session)
     run.finish(found)
     return run.directory

@@ -42,6 +42,7 @@ from bnnlib.errors import BnnlibError, DistributedError, ExperimentError
 from bnnlib.experiment import Experiment
 from bnnlib.launch import command
 from bnnlib.record import stopping
+from bnnlib.session import Session
 
 BEFORE = "BNN_ELASTIC"  # what a worker tells itself across its new start
 TRIES = 3  # new starts that come no further than the one before, until the run fails
@@ -71,10 +72,13 @@ def is_elastic() -> bool:
     return bool(os.environ.get("HOROVOD_ELASTIC"))
 
 
-def train(experiment: Experiment, origin: dict[str, object], verbose: bool = False) -> None:
+def train(
+    session: Session, experiment: Experiment, origin: dict[str, object], verbose: bool = False
+) -> None:
     """Trains, evaluates and records a run on the workers there are; all of them call it.
 
     Args:
+        session: of this process.
         experiment: of the run. Its `on_rank_change` is ``continue`` here.
         origin: of :func:`bnnlib.record.provenance.collect`.
         verbose: print the network's layers.
@@ -83,11 +87,11 @@ def train(experiment: Experiment, origin: dict[str, object], verbose: bool = Fal
         BnnlibError: of the run itself. A lost worker raises nothing.
     """
     from bnnlib.inference import distributed
-    from bnnlib.record.run import abandon, run_directory
+    from bnnlib.record.run import run_directory
 
     now = before = _before()
     try:
-        ranks = distributed.init(experiment.threads, experiment.inter_threads)
+        ranks = distributed.init(session, experiment.threads, experiment.inter_threads)
         found = distributed.gather((_name(), before))
         told = next((each for _, each in found if each is not None), None)
         # A worker that has just joined knows nothing of what was before.
@@ -100,12 +104,12 @@ def train(experiment: Experiment, origin: dict[str, object], verbose: bool = Fal
             alike=told.alike + 1 if told else 0,
         )
         experiment = dataclasses.replace(experiment, on_rank_change="continue", run_dir=directory)
-        command.train_and_tell(experiment, origin, verbose, _events(found, directory))
+        command.train_and_tell(session, experiment, origin, verbose, _events(found, directory))
     except Exception as error:
         reason = distributed.loss_of_others(error)
         if not reason or now is None:
             raise
-        step = max([now.step, *abandon()])
+        step = max([now.step, *session.abandon_runs()])
         if step > now.step:
             now = dataclasses.replace(now, step=step, alike=0)
         if now.alike >= TRIES:

@@ -29,7 +29,8 @@ import yaml
 from bnnlib import launcher
 from bnnlib.errors import BnnlibError, ExperimentError
 from bnnlib.experiment import Experiment
-from bnnlib.record import provenance, startup, stopping
+from bnnlib.record import provenance, stopping
+from bnnlib.session import Session
 
 _KEYS = {"common", "grid", "ranks", "group"}
 
@@ -107,31 +108,30 @@ def main(argv: list[str] | None = None) -> None:
         parser.exit(1, f"{parser.prog}: {error}\n" if launcher.rank() == 0 else None)
     if arguments.models:
         experiments = [one for one in experiments if one.model in arguments.models]
-    startup.begin()
-    stopping.listen()
-    origin = provenance.collect()  # starts processes, which none may once MPI runs
-    _train_all(experiments, origin)
+    with Session.begin() as session:
+        origin = provenance.collect()  # starts processes, which none may once MPI runs
+        _train_all(session, experiments, origin)
 
 
-def _train_all(experiments: list[Experiment], origin: dict[str, Any]) -> None:
+def _train_all(session: Session, experiments: list[Experiment], origin: dict[str, Any]) -> None:
     from bnnlib.launch import command
 
     for number, experiment in enumerate(experiments, start=1):
-        with command.all_end_with(experiment):
-            done = _is_finished(experiment)
+        with command.all_end_with(experiment, session):
+            done = _is_finished(session, experiment)
             if launcher.rank() == 0:
                 what = "finished before" if done else "training"
                 print(f"{number}/{len(experiments)} {experiment.run_dir}: {what}", flush=True)
             if not done:
-                command.train_one(experiment, origin, quiet=True)
+                command.train_one(session, experiment, origin, quiet=True)
 
 
-def _is_finished(experiment: Experiment) -> bool:
+def _is_finished(session: Session, experiment: Experiment) -> bool:
     """Rank 0's answer on all ranks: other nodes may see a shared file system later."""
     from bnnlib.inference import distributed
     from bnnlib.record.schema import read_record
 
-    ranks = distributed.init(experiment.threads, experiment.inter_threads)
+    ranks = distributed.init(session, experiment.threads, experiment.inter_threads)
     answer = None
     if ranks.rank == 0:
         directory = Path(experiment.run_dir)

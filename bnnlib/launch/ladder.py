@@ -14,6 +14,7 @@ import numpy as np
 from bnnlib import launcher
 from bnnlib.record import provenance
 from bnnlib.record.files import write_atomically
+from bnnlib.session import Session
 
 SIZES = tuple(4 * 4**power for power in range(12))  # 4 B to 16 MiB
 
@@ -33,7 +34,7 @@ def measure(sizes: Sequence[int] = SIZES, repeats: int = 9, times: int = 0) -> d
     from bnnlib.inference import distributed  # after provenance: MPI allows no new processes
 
     origin = provenance.collect()
-    ranks = distributed.init(threads=1)
+    ranks = distributed.init(Session(), threads=1)
     import tensorflow as tf
 
     rows = []

@@ -73,6 +73,10 @@ class Writer:
         if last is not None:
             last.result()
 
+    def close(self) -> None:
+        """Ends the thread after the last write, which nothing waits for here."""
+        self._thread.shutdown(wait=False)
+
 
 def load(path: Path) -> dict[str, np.ndarray]:
     """The arrays of one checkpoint.

@@ -17,14 +17,10 @@ A run's directory, ``runs/<group>/<run id>/``, holds
 
 from __future__ import annotations
 
-import contextlib
-import datetime
 import logging
 import os
 import socket
-import sys
 import time
-import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,15 +28,11 @@ from typing import Any
 import numpy as np
 
 from bnnlib import launcher
-from bnnlib.errors import DistributedError, RecordError
+from bnnlib.errors import RecordError
 from bnnlib.experiment import UPKEEP, Experiment
-from bnnlib.inference import distributed, evaluation
-from bnnlib.inference.distributed import Ranks
-from bnnlib.inference.trainer import Trainer
 from bnnlib.metrics import Evaluation
-from bnnlib.networks import posterior
-from bnnlib.record import checkpoint, files, lock, profile, startup, stopping
-from bnnlib.record import watchdog as stall
+from bnnlib.record import checkpoint, files, lock, profile
+from bnnlib.record.failure import without_home
 from bnnlib.record.files import write_atomically
 from bnnlib.record.lock import Lock
 from bnnlib.record.logs import (
@@ -54,7 +46,8 @@ from bnnlib.record.logs import (
     training_metrics,
 )
 from bnnlib.record.predictions import write_predictions
-from bnnlib.record.schema import SCHEMA, read_record, write_record
+from bnnlib.record.protocols import Ranks, Session, Trainer
+from bnnlib.record.schema import SCHEMA, now, read_record, write_record
 from bnnlib.record.stopping import Stopped
 
 logger = logging.getLogger(__name__)
@@ -68,8 +61,11 @@ class Run:
         lines: the lines of ``steps.jsonl`` so far, on every rank.
     """
 
-    def __init__(self, directory: Path, experiment: Experiment, ranks: Ranks) -> None:
-        self.directory, self.experiment, self.ranks = directory, experiment, ranks
+    def __init__(
+        self, session: Session, directory: Path, experiment: Experiment, ranks: Ranks
+    ) -> None:
+        self.session, self.directory = session, directory
+        self.experiment, self.ranks = experiment, ranks
         self.lines: list[StepLog] = []
         self._lock: Lock | None = None
         self._writer = checkpoint.Writer()
@@ -80,6 +76,7 @@ class Run:
     @classmethod
     def open(
         cls,
+        session: Session,
         experiment: Experiment,
         ranks: Ranks,
         provenance: Mapping[str, Any],
@@ -91,6 +88,7 @@ class Run:
         checkpoint. A failed one that had trained nothing is replaced.
 
         Args:
+            session: of this process, in which the run stays open until it ends.
             experiment: its `run_dir` is the place; if empty, the folder of the executed notebook
                 (the spmd engine's ``BNN_RUN_DIR``), else one named by parameters.
             ranks: this process' place.
@@ -103,8 +101,8 @@ class Run:
                 rank.
         """
         directory = run_directory(experiment, ranks.size)
-        run = cls(directory, experiment, ranks)
-        horovod = distributed.build_info()
+        run = cls(session, directory, experiment, ranks)
+        horovod = ranks.build_info()
 
         def write_first() -> None:
             if ranks.rank == 0:
@@ -116,9 +114,8 @@ class Run:
                     run._lock.release()
                     raise
 
-        distributed.agree(write_first)
-        _OPEN.append(run)
-        _fail_with_the_kernel(run)
+        ranks.agree(write_first)
+        session.runs.append(run)
         return run
 
     def resume(self, trainer: Trainer) -> int:
@@ -147,9 +144,9 @@ class Run:
                     event = _event("continued", f"from step {trainer.step}")
                     self._update(history=[*history, event])
 
-        distributed.agree(restore)
+        self.ranks.agree(restore)
         trainer.broadcast()
-        self.lines = distributed.gather(self.lines)[0]
+        self.lines = self.ranks.gather(self.lines)[0]
         return trainer.step
 
     def follow(
@@ -174,17 +171,19 @@ class Run:
         if trainer.step == 0:
             self.log_posterior(trainer)
         self._training = {"bytes_a_step": trainer.bytes_a_step}
-        stopping.when_asked(trainer.ask_to_stop)
         timeline = self.directory / "timeline.json"
         stamped: list[tuple[StepLog, np.ndarray]] = []
         if self.experiment.profile and self.ranks.rank == 0:
-            distributed.start_timeline(str(timeline))
-        with stall.Watch(60 * self.experiment.stall_minutes) as watch:
+            self.ranks.start_timeline(str(timeline))
+        with (
+            self.session.requests.calling(trainer.ask_to_stop),
+            self.session.watch(self.experiment.stall_minutes) as watch,
+        ):
             for line in trainer.run(until):
                 watch.alive()
                 self.log(line)
                 if line.warmup and self.ranks.rank == 0:
-                    self._update(startup_seconds=startup.seconds())
+                    self._update(startup_seconds=self.session.clock.seconds())
                 if self.experiment.profile:
                     stamped.append((line, trainer.take_stamps()))
                 self._log_accuracy(trainer)
@@ -205,7 +204,9 @@ class Run:
         if trainer.stopped:
             self.save(trainer)
             self._writer.wait()
-            reasons = [reason for reason in distributed.gather(stopping.asked()) if reason]
+            reasons = [
+                reason for reason in self.ranks.gather(self.session.requests.reason) if reason
+            ]
             text = f"{reasons[0] if reasons else 'asked to'}, after step {trainer.step} of "
             self.stop(f"{text}{trainer.num_steps}")
             raise Stopped(f"{text}{trainer.num_steps}; the same command started again goes on")
@@ -227,7 +228,7 @@ class Run:
             self._checked_step = trainer.step
             state = trainer.state()
             del state["line/seconds"]  # each rank's own time
-            distributed.refuse_difference(state)
+            self.ranks.refuse_difference(state)
 
     def log(self, line: StepLog) -> None:
         """Appends a line to ``steps.jsonl``, at once visible to ``tail -f``."""
@@ -241,11 +242,11 @@ class Run:
         if every == 0 or (trainer.position % every and trainer.step != trainer.num_steps):
             return
         if self.ranks.rank == 0:
-            accuracy = evaluation.accuracy_of_means(trainer.network, trainer.dataset)
             epoch = trainer.position / trainer.steps_per_epoch
-            self._append("accuracy.jsonl", [AccuracyLog(trainer.step, epoch, accuracy)])
+            line = AccuracyLog(trainer.step, epoch, trainer.accuracy_of_means())
+            self._append("accuracy.jsonl", [line])
         # The others wait here, not in the first allreduce of the next line, which is timed.
-        distributed.gather(None)
+        self.ranks.gather(None)
 
     def _write_profile(
         self, trainer: Trainer, stamped: list[tuple[StepLog, np.ndarray]], timeline: Path
@@ -260,9 +261,9 @@ class Run:
             times=times,
             bytes=trainer.bytes_a_step,
         )
-        everyones = distributed.gather(own)
+        everyones = self.ranks.gather(own)
         if self.ranks.rank == 0:
-            distributed.stop_timeline()
+            self.ranks.stop_timeline()
             allreduces = profile.read_timeline(timeline)
             for _ in range(20):  # Horovod's thread writes behind
                 if self.ranks.size == 1 or len(allreduces) >= len(times):
@@ -277,9 +278,9 @@ class Run:
 
     def log_posterior(self, trainer: Trainer) -> None:
         """Appends the present posterior to ``posterior.jsonl``, from rank 0: weights are equal."""
-        if self.ranks.rank == 0 and trainer.network.is_bayesian:
-            epoch = trainer.position / trainer.steps_per_epoch
-            self._append("posterior.jsonl", posterior.logs(trainer.network, trainer.step, epoch))
+        lines = trainer.layer_logs() if self.ranks.rank == 0 else []
+        if lines:
+            self._append("posterior.jsonl", lines)
 
     def save(self, trainer: Trainer) -> None:
         """Writes a checkpoint, from rank 0, while training goes on with the next steps.
@@ -316,7 +317,7 @@ class Run:
         if self.ranks.rank == 0:
             write_predictions(self.directory, found.predictions)
             self._update(
-                status=status, metrics=values, evaluation=found.rows, error=None, ended=_now()
+                status=status, metrics=values, evaluation=found.rows, error=None, ended=now()
             )
         self._close()
         return values
@@ -326,7 +327,7 @@ class Run:
         if self.ranks.rank == 0:
             self._update(
                 status="stopped",
-                ended=_now(),
+                ended=now(),
                 history=[*read_record(self.directory)["history"], _event("stopped", reason)],
             )
         self._close()
@@ -337,7 +338,7 @@ class Run:
         The first error stays: what other ranks meet after it are its consequences.
         """
         if self.ranks.rank in (0, error.get("rank")) and not self._has_failed():
-            self._update(status="failed", error=_without_home(dict(error)), ended=_now())
+            self._update(status="failed", error=without_home(dict(error)), ended=now())
         self._close()
 
     def _has_failed(self) -> bool:
@@ -369,9 +370,22 @@ class Run:
             text = "".join(map(json_line, lines))
             write_atomically(path, lambda file: file.write(text.encode()))
 
+    def abandon(self) -> None:
+        """Leaves the record as it is, for another start of this process.
+
+        Raises:
+            RecordError: the last checkpoint could not be written; the one before is there.
+        """
+        try:
+            self._writer.wait()
+        finally:
+            self._close()
+
     def _close(self) -> None:
-        if self in _OPEN:
-            _OPEN.remove(self)
+        if self in self.session.runs:
+            self.session.runs.remove(self)
+            self.session.clock.restart()  # of this process' next run
+        self._writer.close()
         if self._lock is not None:
             self._lock.release()
 
@@ -400,7 +414,7 @@ class Run:
             "seed": self.experiment.seed,
             **provenance,
             "horovod": dict(horovod),
-            "started": _now(),
+            "started": now(),
             "ended": None,
             "history": [],
             "startup_seconds": None,
@@ -433,83 +447,12 @@ class Run:
         write_record(self.directory, record)
 
 
-_OPEN: list[Run] = []  # the runs that this process has open, for what must close them on a failure
-
-
 def run_directory(experiment: Experiment, ranks: int) -> Path:
     """Where the run's record goes: `run_dir`, else the executed notebook's folder, else a name."""
     if experiment.run_dir:
         return Path(experiment.run_dir)
     notebook = os.environ.get("BNN_RUN_DIR")
     return Path(notebook) if notebook else experiment.default_run_dir(ranks)
-
-
-def abandon() -> list[int]:
-    """Leaves this process' runs as they are, for another start of it; their last lines' steps."""
-    steps = []
-    for run in list(_OPEN):
-        with contextlib.suppress(RecordError):  # the checkpoint before is what the start finds
-            run._writer.wait()
-        run._close()
-        steps += [line.step for line in run.lines[-1:]]
-    return steps
-
-
-def record_stop(reason: str) -> None:
-    """Records that this process' run was stopped; for what hears of it outside of training."""
-    for run in list(_OPEN):
-        run.stop(reason)
-
-
-def record_failure(
-    directory: str | Path, parameters: Mapping[str, Any], error: Mapping[str, Any]
-) -> None:
-    """Records that a run failed, whether or not it had come as far as its record.
-
-    Args:
-        directory: where the record goes if none is open in this process.
-        parameters: as they were given, for a run whose parameters were refused.
-        error: ``rank``, ``type``, ``message``, ``traceback`` (lines).
-
-    A record of another run in that directory, one that trained or may be training, is left as it
-    is, so that a mistyped parameter does not cost the run that it was meant to continue.
-    """
-    if _OPEN:
-        for run in list(_OPEN):
-            run.fail(error)
-        return
-    directory = Path(directory)
-    path = directory / "run.json"
-    trained = (directory / "checkpoints").exists()
-    if path.exists() and (trained or read_record(directory)["status"] != "failed"):
-        return
-    ranks = int(error.get("ranks", 1))
-    record = {
-        "schema": SCHEMA,
-        "parameters": dict(parameters),
-        "status": "failed",
-        "metrics": {},
-        "evaluation": [],
-        "error": _without_home(dict(error)),
-        "ranks": ranks,
-        "hosts": [],
-        "threads": 0,
-        "cores": None,
-        "seed": 0,
-        "commit": None,
-        "clean": None,
-        "versions": {},
-        "horovod": {},
-        "launcher": "",
-        "job_id": None,
-        "environment": {},
-        "command": "",
-        "started": _now(),
-        "ended": _now(),
-        "history": [],
-        "startup_seconds": None,
-    }
-    write_record(directory, record)
 
 
 def _refuse_other(directory: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
@@ -537,52 +480,6 @@ def _refuse_other(directory: Path, old: dict[str, Any], new: dict[str, Any]) -> 
         )
 
 
-def _fail_open_runs(error: DistributedError) -> None:
-    for run in list(_OPEN):
-        run.fail(error_of(error))
-
-
-def error_of(error: BaseException) -> dict[str, Any]:
-    """An exception on this rank as :func:`record_failure` takes it."""
-    lines = "".join(traceback.format_exception(error)).splitlines()
-    return {
-        "rank": launcher.rank(),
-        "type": type(error).__name__,
-        "message": str(error),
-        "traceback": lines,
-    }
-
-
-def _fail_with_the_kernel(run: Run) -> None:
-    """In a Jupyter kernel, a cell's error closes the record; the spmd engine does so itself."""
-    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
-    if shell is None or not hasattr(shell, "kernel"):
-        return
-
-    def after_cell(result: Any) -> None:
-        error = result.error_in_exec or result.error_before_exec
-        if isinstance(error, Stopped) and run in _OPEN:
-            run.stop(str(error))
-        elif error is not None and run in _OPEN:
-            run.fail(error_of(error))
-
-    shell.events.register("post_run_cell", after_cell)
-
-
-def _without_home(value: Any) -> Any:
-    """Texts with ``~`` for the user's home: a traceback names the place of every file."""
-    home = str(Path.home()).rstrip("/")
-    if isinstance(value, Mapping):
-        return {key: _without_home(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_home(item) for item in value]
-    return value.replace(home, "~") if isinstance(value, str) and home else value
-
-
 def _event(event: str, what: str) -> dict[str, Any]:
     """A line of the record's ``history``: what happened to the run beside its training."""
-    return {"time": _now(), "event": event, "what": what, "job_id": launcher.job_id()}
-
-
-def _now() -> str:
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    return {"time": now(), "event": event, "what": what, "job_id": launcher.job_id()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import math
 from collections.abc import Mapping
@@ -98,6 +99,11 @@ def _check_row(path: Path, row: Any) -> None:
                 f"{path}: evaluation of {row['set']!r}: {key!r}: expected a number, found "
                 f"{value!r:.60}"
             )
+
+
+def now() -> str:
+    """The time in a record, ISO 8601, UTC."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
 def is_number(value: Any) -> bool:

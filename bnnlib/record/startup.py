@@ -1,7 +1,7 @@
 """Where the seconds from a process' start to its first training step go.
 
 On a cluster thousands of ranks import from one file system, and a short run can spend more time
-here than in training. The program that runs a training calls :func:`begin`; a kernel that waits
+here than in training. A program that trains counts from its process' start; a kernel that waits
 for its reader does not, and its records have no such times.
 """
 
@@ -10,43 +10,50 @@ from __future__ import annotations
 import os
 import time
 
-# What ends when :func:`reached` is told of it, in this order.
+# What ends when the clock is told of it, in this order.
 STAGES = ("imports", "horovod", "data", "trace")
 
-_ends: list[float] = []
-_begun: list[float] = []
 
+class Clock:
+    """The stages of a run's start on this rank.
 
-def begin() -> None:
-    """This process was started to train: its time counts from its start as the system knows it."""
-    if not _begun:
-        _begun.append(_process_start())
-
-
-def reached(stage: str) -> None:
-    """A stage of :data:`STAGES` has ended; only its first end counts, and only in order."""
-    if len(_ends) == STAGES.index(stage):
-        _ends.append(time.time())
-
-
-def seconds() -> dict[str, float] | None:
-    """Seconds of each stage on this rank; None without :func:`begin` or before the last stage.
-
-    ``imports`` counts from the process' start: Python, this library, TensorFlow, the notebook.
-    ``horovod`` is its start, with the wait for the slowest rank; ``data`` the record, the training
-    set and the evaluation sets; ``trace`` the network and the graph of a training step.
+    Args:
+        begun: seconds since the epoch from which the first stage counts; None: nothing is counted.
     """
-    if not _begun or len(_ends) < len(STAGES):
-        return None
-    borders = [_begun[0], *_ends]
-    return {
-        stage: round(end - start, 3)
-        for stage, start, end in zip(STAGES, borders, borders[1:], strict=False)
-    }
+
+    def __init__(self, begun: float | None = None) -> None:
+        self._begun = begun
+        self._ends: list[float] = []
+
+    def reached(self, stage: str) -> None:
+        """A stage of :data:`STAGES` has ended; only its first end counts, and only in order."""
+        if len(self._ends) == STAGES.index(stage):
+            self._ends.append(time.time())
+
+    def seconds(self) -> dict[str, float] | None:
+        """Seconds of each stage; None where nothing is counted or before the last stage.
+
+        ``imports`` is all before Horovod: Python, this library, TensorFlow, the notebook.
+        ``horovod`` is its start, with the wait for the slowest rank; ``data`` the record, the
+        training set and the evaluation sets; ``trace`` the network and the graph of a step.
+        """
+        if self._begun is None or len(self._ends) < len(STAGES):
+            return None
+        borders = [self._begun, *self._ends]
+        return {
+            stage: round(end - start, 3)
+            for stage, start, end in zip(STAGES, borders, borders[1:], strict=False)
+        }
+
+    def restart(self) -> None:
+        """Counts from now on: the next run of this process has its own start."""
+        self._ends.clear()
+        if self._begun is not None:
+            self._begun = time.time()
 
 
-def _process_start() -> float:
-    """Seconds since the epoch; now, where the system does not tell."""
+def process_start() -> float:
+    """When this process was started, in seconds since the epoch; now, where that is not told."""
     try:
         with open("/proc/self/stat", encoding="utf-8") as file:
             ticks = int(file.read().rpartition(")")[2].split()[19])

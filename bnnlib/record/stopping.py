@@ -6,8 +6,8 @@ gradients' allreduce, so that all ranks see it after the same step; they write a
 record (status ``stopped``) and the notebook, and leave with :data:`EXIT_CODE`. The same command
 started again goes on to the same bits as a run that was never stopped.
 
-Who owns the process listens: the engine ``spmd``, ``python -m bnnlib.training`` and ``python -m
-bnnlib.launch.elastic``. In a Jupyter kernel signals stay the kernel's own.
+Who owns the process listens: the engine ``spmd`` and the commands that train. In a Jupyter kernel
+signals stay the kernel's own.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ import math
 import os
 import select
 import signal
-import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 from bnnlib.errors import ExperimentError
 
@@ -59,36 +59,34 @@ def _seconds(environ: Mapping[str, str], name: str, example: str) -> float:
     )
 
 
-class Listener:
-    """Hears signals and the clock on this rank, in a thread: the main one may be inside a graph.
+class Requests:
+    """Requests to stop this rank, and through it all ranks.
 
     Attributes:
         reason: what asked first, such as ``SIGTERM``; empty while nothing has.
     """
 
-    def __init__(self, stop_at: float) -> None:
+    def __init__(self) -> None:
         self.reason = ""
-        self._stop_at = stop_at
         self._calls: list[Callable[[], object]] = []
         self._lock = threading.Lock()
-        # A byte a signal, written by the interpreter's C handler at once; Python's own handlers
-        # would have to wait for the main thread.
-        self._heard, self._told = os.pipe()
-        os.set_blocking(self._told, False)
-        self._before: dict[int, object] = {}
-        if _may_take_signals():
-            for number in SIGNALS:
-                self._before[number] = signal.signal(number, _nothing)
-            signal.set_wakeup_fd(self._told, warn_on_full_buffer=False)
-        threading.Thread(target=self._listen, name="bnnlib-stopping", daemon=True).start()
 
-    def call(self, action: Callable[[], object]) -> None:
-        """Calls `action`, from another thread, once the run is asked to stop; at once if it was."""
+    @contextlib.contextmanager
+    def calling(self, action: Callable[[], object]) -> Iterator[None]:
+        """Calls `action`, from another thread, if the stop is asked for inside; at once if it was.
+
+        After the ``with`` nothing holds `action`, and what it holds: a trainer with its data.
+        """
         with self._lock:
             self._calls.append(action)
-            if not self.reason:
-                return
-        action()
+            asked = bool(self.reason)
+        try:
+            if asked:
+                action()
+            yield
+        finally:
+            with self._lock:
+                self._calls.remove(action)
 
     def ask(self, reason: str) -> None:
         """Asks this rank, and through it all ranks, to stop."""
@@ -100,8 +98,50 @@ class Listener:
         for action in calls:
             action()
 
+    def close(self) -> None:
+        """Nothing asks any more."""
+
+
+class Listener(Requests):
+    """Hears signals and the clock on this rank, in a thread: the main one may be inside a graph.
+
+    Args:
+        stop_at: of :func:`stop_time`.
+    """
+
+    def __init__(self, stop_at: float) -> None:
+        super().__init__()
+        self._stop_at = stop_at
+        self._closed = False
+        # A byte a signal, written by the interpreter's C handler at once; Python's own handlers
+        # would have to wait for the main thread.
+        self._heard, self._told = os.pipe()
+        os.set_blocking(self._told, False)
+        self._before: dict[int, Any] = {}
+        self._before_told = -1
+        if threading.current_thread() is threading.main_thread():  # no other can take signals
+            for number in SIGNALS:
+                self._before[number] = signal.signal(number, _nothing)
+            self._before_told = signal.set_wakeup_fd(self._told, warn_on_full_buffer=False)
+        self._thread = threading.Thread(target=self._listen, name="bnnlib-stopping", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Gives the signals back to who had them before."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._before:
+            signal.set_wakeup_fd(self._before_told)
+            for number, handler in self._before.items():
+                signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        os.write(self._told, b"\0")  # no signal has this number: it wakes the thread
+        self._thread.join()
+        os.close(self._heard)
+        os.close(self._told)
+
     def _listen(self) -> None:
-        while not self.reason:
+        while not self.reason and not self._closed:
             wait = min(self._stop_at - time.time(), 3600.0)
             if wait <= 0:
                 self.ask(f"the deadline ({DEADLINE})")
@@ -112,38 +152,5 @@ class Listener:
                     self.ask(signal.Signals(number).name)
 
 
-_LISTENER: Listener | None = None
-
-
-def listen() -> Listener:
-    """This process' listener, started by the first call.
-
-    Raises:
-        ExperimentError: the deadline of the environment is no time.
-    """
-    global _LISTENER
-    if _LISTENER is None:
-        _LISTENER = Listener(stop_time())
-    return _LISTENER
-
-
-def asked() -> str:
-    """What has asked this rank to stop; empty if nothing has, or nobody listens."""
-    return _LISTENER.reason if _LISTENER is not None else ""
-
-
-def when_asked(action: Callable[[], object]) -> None:
-    """Calls `action` once this rank is asked to stop, from another thread; at once if it was."""
-    if _LISTENER is not None:
-        _LISTENER.call(action)
-
-
 def _nothing(number: int, frame: object) -> None:
     """The thread hears of it through the pipe."""
-
-
-def _may_take_signals() -> bool:
-    """A Jupyter kernel needs SIGTERM for itself; only a main thread can take any."""
-    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
-    main = threading.current_thread() is threading.main_thread()
-    return main and not hasattr(shell, "kernel")

@@ -16,20 +16,6 @@ from collections.abc import Callable
 from bnnlib.errors import DistributedError
 
 LOOKS = 20  # looks a limit
-# What is done, in this order, before a process that hangs is ended: the engine spmd saves the
-# notebook and ends it itself, the open runs' records say why.
-ENDINGS: list[Callable[[DistributedError], object]] = []
-
-
-def end_process(error: DistributedError) -> None:
-    """Ends this process, and with it the run, by :data:`ENDINGS`."""
-    from bnnlib.inference import distributed  # TensorFlow, which is here by now
-
-    try:
-        for end in list(ENDINGS):
-            end(error)
-    finally:
-        distributed.abort(error)
 
 
 class Watch:
@@ -44,7 +30,7 @@ class Watch:
     def __init__(
         self,
         limit: float,
-        ended: Callable[[DistributedError], object] = end_process,
+        ended: Callable[[DistributedError], object],
         sign: str = "line of the log",
     ) -> None:
         self._limit, self._ended, self._sign = limit, ended, sign

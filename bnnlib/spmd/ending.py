@@ -15,7 +15,7 @@ import nbformat
 
 from bnnlib.errors import BnnlibError, DistributedError
 from bnnlib.record import stopping
-from bnnlib.record import watchdog as stall
+from bnnlib.session import Session
 from bnnlib.spmd.failures import Failure, Watcher, failure_file, read_failures
 from bnnlib.spmd.outputs import Recorder, prefixed_writer
 from bnnlib.spmd.process import (
@@ -47,6 +47,7 @@ class Ending:
     all; the others wait for that.
 
     Args:
+        session: of this process.
         nb_man: papermill's manager of the notebook.
         recorder: of the notebook's outputs.
         rank: this rank.
@@ -57,6 +58,7 @@ class Ending:
 
     def __init__(
         self,
+        session: Session,
         nb_man: Any,
         recorder: Recorder,
         rank: int,
@@ -64,13 +66,13 @@ class Ending:
         run_dir: Path | None,
         target: str | None,
     ) -> None:
-        self.nb_man, self.recorder = nb_man, recorder
+        self.session, self.nb_man, self.recorder = session, nb_man, recorder
         self.rank, self.size, self.run_dir, self.target = rank, size, run_dir, target
         self.stderr = sys.stderr
         self._print = prefixed_writer(sys.stderr, rank)
         self._ending = threading.Lock()
         self._watcher = self._start_watcher()
-        stall.ENDINGS.insert(0, self._stalled)
+        self.session.endings.insert(0, self._stalled)
 
     def _start_watcher(self) -> Watcher | None:
         if self.size == 1 or self.run_dir is None:
@@ -146,9 +148,7 @@ class Ending:
 
         if self.rank == 0:
             try:
-                run = sys.modules.get("bnnlib.record.run")
-                if run is not None:
-                    run.record_stop(reason)
+                self.session.stop_runs(reason)
                 if self.target is not None:
                     write_ipynb(self.nb_man.nb, self.target)
             except (OSError, BnnlibError) as problem:
@@ -272,10 +272,8 @@ class Ending:
             "ranks": max(self.size, world_size()),
         }
         try:
-            from bnnlib.record.run import record_failure
-
-            record_failure(Path(directory), parameters=parameters, error=error)
-        except (ImportError, OSError, BnnlibError, ValueError, TypeError) as problem:
+            self.session.fail(Path(directory), parameters, error)
+        except (OSError, BnnlibError, ValueError, TypeError) as problem:
             print(f"the run's record could not be written: {problem!r}", file=self.stderr)
 
     def _summarize(self, cell: Any, cause: Failure, causes: list[Failure]) -> None:

@@ -19,7 +19,8 @@ from IPython.core.interactiveshell import InteractiveShell
 
 from bnnlib import launcher
 from bnnlib.errors import DistributedError, ExperimentError
-from bnnlib.record import lock, startup, stopping
+from bnnlib.record import lock, stopping
+from bnnlib.session import Session
 from bnnlib.spmd.ending import Ending
 from bnnlib.spmd.failures import Failure
 from bnnlib.spmd.outputs import Lines, Recorder, Terminal, prefixed_writer
@@ -145,7 +146,6 @@ class SpmdEngine:
         """
         from papermill.engines import NotebookExecutionManager
 
-        startup.begin()
         rank, size = launcher.rank(), launcher.size()
         target = nb.metadata.papermill.get("output_path")
         cls.nb_language(nb)
@@ -165,7 +165,7 @@ class SpmdEngine:
                 f"{RANK0_PREFIX}{target}"
             )
         cls._refuse_locked(nb, target, rank, size)
-        stopping.listen()
+        session = Session.begin()
         log_output = log_output and rank == 0
         nb_man = NotebookExecutionManager(
             nb,
@@ -178,7 +178,7 @@ class SpmdEngine:
             # Else tqdm would count it, and draw the cells' own bars one line below it.
             type(nb_man.pbar)._instances.discard(nb_man.pbar)
         files = {"stdout": stdout_file, "stderr": stderr_file} if rank == 0 else {}
-        run = Run(nb_man, kernel_name, input_path, target, rank, size, log_output, files)
+        run = Run(session, nb_man, kernel_name, input_path, target, rank, size, log_output, files)
         try:
             run.run()
         except Exception:
@@ -187,6 +187,8 @@ class SpmdEngine:
             # Not a cell's error: this rank cannot go on, and the others would wait for it.
             traceback.print_exc()
             abort()
+        finally:
+            session.close()
         return nb_man.nb
 
     @staticmethod
@@ -213,6 +215,7 @@ class Run:
 
     def __init__(
         self,
+        session: Session,
         nb_man: Any,
         kernel_name: str,
         input_path: str,
@@ -222,6 +225,7 @@ class Run:
         log_output: bool,
         files: dict[str, TextIO | None],
     ) -> None:
+        self.session = session
         self.nb_man, self.kernel_name, self.input_path = nb_man, kernel_name, input_path
         self.rank, self.size = rank, size
         local = local_path(target)
@@ -230,7 +234,7 @@ class Run:
         self._lines: list[Lines] = []
         self.recorder = Recorder(nb_man, self._echoes(log_output, files))
         self._stopped = ""  # why, once the run was stopped
-        self.ending = Ending(nb_man, self.recorder, rank, size, self.run_dir, target)
+        self.ending = Ending(session, nb_man, self.recorder, rank, size, self.run_dir, target)
 
     def _echoes(
         self, log_output: bool, files: dict[str, TextIO | None]
@@ -270,6 +274,7 @@ class Run:
                 failure = self._refuse(problem)
             else:
                 with environment(**variables), interactive(self.recorder) as shell:
+                    shell.user_ns["session"] = shell.user_ns_hidden["session"] = self.session
                     failure = self._run_cells(shell)
         finally:
             self.ending.stop_watcher()

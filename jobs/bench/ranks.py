@@ -208,8 +208,9 @@ def work(folder: Path, pair: str, place: int, core: str) -> None:
     from bnnlib.experiment import Experiment
     from bnnlib.inference import distributed
     from bnnlib.inference.trainer import Trainer
+    from bnnlib.session import Session
 
-    ranks = distributed.init(threads=1)
+    ranks = distributed.init(Session(), threads=1)
     runs = []
     for model, dataset_name, batch in json.loads((folder / "cases.json").read_text()):
         dataset = data.load(dataset_name)

@@ -109,8 +109,9 @@ def own(model: str, dataset: str, threads: int, way: str):
     from bnnlib.inference import distributed
     from bnnlib.inference.prediction import Predictor
     from bnnlib.inference.trainer import Trainer
+    from bnnlib.session import Session
 
-    ranks = distributed.init(threads)
+    ranks = distributed.init(Session(), threads)
     (x, y), (x_test, y_test) = images_of(dataset, NUM_IMAGES[dataset])
     data = Dataset(
         name=dataset, x_train=x, y_train=y, x_test=x_test, y_test=y_test, num_classes=10,

@@ -32,10 +32,12 @@ from bnnlib.metrics import Prediction, judge
 from bnnlib.record import checkpoint, files, lock
 from bnnlib.record import run as run_module
 from bnnlib.record.logs import read_steps
-from bnnlib.record.run import _OPEN, Run
+from bnnlib.record.run import Run
 from bnnlib.record.schema import read_record
+from bnnlib.session import Session
 
 ALONE = Ranks(hosts=("here",), threads=1)
+SESSION = Session()
 PROVENANCE = {
     **{"commit": None, "clean": None, "versions": {}, "launcher": "alone", "job_id": None},
     **{"environment": {}, "command": "crash_points"},
@@ -59,7 +61,7 @@ class State:
 def live(directory: Path, saved: list[int], logged: list[int]) -> None:
     """A record's life; `saved` and `logged` grow by what the caller may rely on."""
     experiment = Experiment(dataset="tiny", run_dir=str(directory), checkpoint_steps=1)
-    run = Run.open(experiment, ALONE, PROVENANCE)
+    run = Run.open(SESSION, experiment, ALONE, PROVENANCE)
     for step in (1, 2, 3):
         run.log(StepLog(step, step / 4, 2.0, 1.5, 30.0, 1e-3, 100.0, 2.0, False))
         logged.append(step)
@@ -204,7 +206,7 @@ def main(folder: Path) -> None:
                     told = "died"
                 except RecordError as error:
                     told = str(error)
-            _OPEN.clear()
+            SESSION.runs.clear()
             where = f"{'end' if dies else 'error'} at operation {number} ({cut.what})"
             if not cut.what:
                 break

@@ -16,6 +16,7 @@ import pytest
 from bnnlib.errors import DistributedError, ExperimentError
 from bnnlib.inference import distributed
 from bnnlib.inference.distributed import Ranks
+from bnnlib.session import Session
 
 BIN = Path(sys.executable).parent
 RUNNER = Path(__file__).parents[1] / "ranks" / "checks.py"
@@ -108,7 +109,7 @@ def test_a_kernel_that_lost_its_launcher_is_told_the_engine(monkeypatch):
     monkeypatch.setattr("horovod.tensorflow.is_initialized", lambda: False)
     monkeypatch.setattr("horovod.tensorflow.init", lambda: pytest.fail("joined MPI"))
     with pytest.raises(DistributedError, match=r"cannot join MPI itself.* --engine spmd$"):
-        distributed.init()
+        distributed.init(Session())
 
 
 def test_another_mpi_than_the_launchers_is_told(monkeypatch):
@@ -118,7 +119,7 @@ def test_another_mpi_than_the_launchers_is_told(monkeypatch):
     monkeypatch.setattr("horovod.tensorflow.init", lambda: None)
     monkeypatch.setattr("horovod.tensorflow.size", lambda: 1)
     with pytest.raises(DistributedError, match=r"\(mpich\) started 2 ranks and Horovod sees 1: "):
-        distributed.init()
+        distributed.init(Session())
 
 
 # --- collectives and agreement --------------------------------------------------------------------

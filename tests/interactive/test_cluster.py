@@ -26,10 +26,11 @@ from bnnlib import data
 from bnnlib.inference import distributed
 from bnnlib import networks
 from bnnlib.inference import trainer as training
+from bnnlib.session import Session
 from bnnlib.experiment import Experiment
 
 experiment = Experiment(model="CNN_FC", dataset="tiny", batch_size=32, steps=10**9, log_every=10)
-ranks = distributed.init(1)
+ranks = distributed.init(Session(), 1)
 dataset = data.load("tiny")
 network = networks.build("CNN_FC", dataset.image_shape, dataset.num_classes)
 trainer = training.Trainer(experiment, dataset, network, ranks)
@@ -80,7 +81,8 @@ def test_ranks_are_mpi_ranks_and_results_are_in_their_order(shared):
     shared.put(number=20)
     shared.run(
         "from bnnlib.inference import distributed\n"
-        "ranks = distributed.init(1)\n"
+        "from bnnlib.session import Session\n"
+        "ranks = distributed.init(Session(), 1)\n"
         "number += ranks.rank"
     )
     assert [shared.get("(ranks.rank, ranks.size, number)", rank) for rank in (0, 1)] == [

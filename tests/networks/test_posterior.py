@@ -21,6 +21,7 @@ from bnnlib.networks import posterior
 from bnnlib.record.logs import read_posterior
 from bnnlib.record.predictions import read_predictions
 from bnnlib.record.run import Run
+from bnnlib.session import Session
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +107,7 @@ def start(tiny, directory, **parameters):
     experiment = Experiment(**{**given, "run_dir": str(directory), **parameters})
     network = build(experiment.model, tiny)
     trainer = training.Trainer(experiment, tiny, network, Ranks())
-    return Run.open(experiment, Ranks(), PROVENANCE), trainer
+    return Run.open(Session(), experiment, Ranks(), PROVENANCE), trainer
 
 
 def finish(run, trainer, tiny):

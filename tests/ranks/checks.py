@@ -19,6 +19,7 @@ from bnnlib.errors import BnnlibError, ExperimentError
 from bnnlib.experiment import Experiment
 from bnnlib.inference import distributed, prediction
 from bnnlib.inference.trainer import DivergedError, Trainer
+from bnnlib.session import Session
 
 # isort: split
 import tensorflow as tf
@@ -227,7 +228,7 @@ def check_prediction(ranks):
 
 
 def main(folder):
-    ranks = distributed.init(threads=1)
+    ranks = distributed.init(Session(), threads=1)
     independent, state = check_training(ranks, "independent")
     shared, _ = check_training(ranks, "shared")
     train_without_noise(ranks, folder)
@@ -241,8 +242,8 @@ def main(folder):
         "divergence": check_divergence(ranks),
         "equality": check_equality(ranks),
         "prediction": check_prediction(ranks),
-        "threads_error": error_of(lambda: distributed.init(threads=2)),
-        "same_threads_again": dataclasses.asdict(distributed.init(threads=1)),
+        "threads_error": error_of(lambda: distributed.init(Session(), threads=2)),
+        "same_threads_again": dataclasses.asdict(distributed.init(Session(), threads=1)),
     }
     distributed.shutdown()
     (folder / f"rank{ranks.rank}.json").write_text(json.dumps(results))

@@ -16,6 +16,7 @@ from bnnlib import data, networks
 from bnnlib.experiment import Experiment
 from bnnlib.inference import distributed, evaluation, prediction
 from bnnlib.inference.distributed import Ranks
+from bnnlib.session import Session
 
 # isort: split
 import tensorflow as tf
@@ -32,7 +33,7 @@ def network_of(name, dropout, dataset):
 
 
 def main(folder):
-    world = distributed.init(threads=1)
+    world = distributed.init(Session(), threads=1)
     prediction.BLOCK = 10  # 64 test images are 7 blocks: no number of ranks divides them
     gather_all = distributed.gather
     for name, dropout in NETWORKS.items():

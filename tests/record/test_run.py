@@ -26,12 +26,15 @@ from bnnlib.inference.distributed import Ranks
 from bnnlib.inference.trainer import StepLog, Trainer
 from bnnlib.metrics import DrawsCurve, Evaluation, Prediction, judge
 from bnnlib.record import checkpoint, provenance, stopping
+from bnnlib.record.failure import record_failure
 from bnnlib.record.logs import read_posterior, read_steps, training_metrics
 from bnnlib.record.predictions import read_predictions
-from bnnlib.record.run import _OPEN, Run, record_failure, run_directory
+from bnnlib.record.run import Run, run_directory
 from bnnlib.record.schema import KEYS, SCHEMA, read_record
+from bnnlib.session import Session
 
 ALONE = Ranks(hosts=("here",), threads=1)
+SESSION = Session()
 quick = settings(
     suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, derandomize=True
 )
@@ -49,7 +52,7 @@ def in_tmp_path(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("BNN_RUN_DIR", raising=False)
     yield
-    _OPEN.clear()
+    SESSION.runs.clear()
 
 
 def step_log(step: int, **changes: Any) -> StepLog:
@@ -73,7 +76,7 @@ def read(directory: str | Path) -> dict[str, Any]:
 
 def open_run(directory: str = "runs/g/a", ranks: Ranks = ALONE, **parameters: Any) -> Run:
     experiment = Experiment(**{"dataset": "tiny", "run_dir": directory} | parameters)
-    return Run.open(experiment, ranks, provenance.collect())
+    return Run.open(SESSION, experiment, ranks, provenance.collect())
 
 
 def made_prediction(labels: np.ndarray, num_classes: int = 3) -> tuple[Prediction, np.ndarray]:
@@ -100,7 +103,7 @@ def test_a_run_that_is_interrupted_goes_on_from_its_checkpoint_to_the_same_bits(
     experiment = Experiment(
         model="BNN_FC_flip", dataset="tiny", epochs=2, batch_size=8, log_every=2, run_dir="runs/g/a"
     )
-    run = Run.open(experiment, ALONE, provenance.collect())
+    run = Run.open(SESSION, experiment, ALONE, provenance.collect())
     assert read("runs/g/a")["status"] == "running"
     trainer = trainer_of(experiment)
     assert run.resume(trainer) == 0
@@ -114,17 +117,17 @@ def test_a_run_that_is_interrupted_goes_on_from_its_checkpoint_to_the_same_bits(
     assert read("runs/g/a")["status"] == "finished"
 
     stopped = dataclasses.replace(experiment, run_dir="runs/g/b")
-    run = Run.open(stopped, ALONE, provenance.collect())
+    run = Run.open(SESSION, stopped, ALONE, provenance.collect())
     interrupted = trainer_of(stopped)
     for line in run.follow(interrupted):
         if line.step > interrupted.steps_per_epoch:
             break
     assert line.step > interrupted.steps_per_epoch
     del run, interrupted
-    _OPEN.clear()  # the process was killed: nothing closed the record
+    SESSION.runs.clear()  # the process was killed: nothing closed the record
     assert read("runs/g/b")["status"] == "running"
 
-    run = Run.open(stopped, ALONE, provenance.collect())
+    run = Run.open(SESSION, stopped, ALONE, provenance.collect())
     again = trainer_of(stopped)
     assert run.resume(again) == again.steps_per_epoch
     kept = read_steps("runs/g/b")
@@ -140,7 +143,7 @@ def test_a_run_that_is_interrupted_goes_on_from_its_checkpoint_to_the_same_bits(
     assert np.array_equal(first[0].mean_probs, second[0].mean_probs)
 
     # A finished run that is started again has nothing to train.
-    run = Run.open(stopped, ALONE, provenance.collect())
+    run = Run.open(SESSION, stopped, ALONE, provenance.collect())
     last = trainer_of(stopped)
     assert run.resume(last) == last.num_steps
     assert list(run.follow(last)) == []
@@ -165,7 +168,7 @@ def test_checkpoints_come_when_asked(upkeep, steps):
         keep_checkpoints=99,
         run_dir="runs/g/a",
     )
-    run = Run.open(experiment, ALONE, provenance.collect())
+    run = Run.open(SESSION, experiment, ALONE, provenance.collect())
     list(run.follow(trainer_of(experiment)))
     found = sorted(Path("runs/g/a/checkpoints").iterdir())
     assert [int(path.stem.partition("-")[2]) for path in found] == steps
@@ -175,12 +178,12 @@ def test_checkpoints_come_when_asked(upkeep, steps):
 def test_a_run_goes_on_to_the_same_bits_from_the_middle_of_an_epoch(whole_line):
     common = {"model": "BNN_FC_flip", "dataset": "tiny", "epochs": 2, "batch_size": 32}
     common |= {"log_every": 3, "checkpoint_steps": 3}
-    whole = Run.open(Experiment(**common, run_dir="runs/g/a"), ALONE, provenance.collect())
+    whole = Run.open(SESSION, Experiment(**common, run_dir="runs/g/a"), ALONE, provenance.collect())
     expected = trainer_of(whole.experiment)
     list(whole.follow(expected))
 
     experiment = Experiment(**common, run_dir="runs/g/b")
-    run = Run.open(experiment, ALONE, provenance.collect())
+    run = Run.open(SESSION, experiment, ALONE, provenance.collect())
     first = trainer_of(experiment)
     for line in run.follow(first):
         if line.step == 11:
@@ -190,9 +193,9 @@ def test_a_run_goes_on_to_the_same_bits_from_the_middle_of_an_epoch(whole_line):
         assert list(first.run()) == []
         run.save(first)
     run._writer.wait()
-    _OPEN.clear()
+    SESSION.runs.clear()
     again = trainer_of(experiment)
-    run = Run.open(experiment, ALONE, provenance.collect())
+    run = Run.open(SESSION, experiment, ALONE, provenance.collect())
     assert run.resume(again) == (11 if whole_line else 12)
     *_, event = read("runs/g/b")["history"]
     assert (event["event"], event["what"]) == ("continued", f"from step {again.step}")
@@ -212,14 +215,14 @@ def without_times(line: StepLog) -> dict[str, Any]:
     return dataclasses.asdict(line) | {"images_per_second": 0, "seconds": 0, "warmup": None}
 
 
-def test_a_stop_is_recorded_with_its_reason_and_raised(monkeypatch):
+def test_a_stop_is_recorded_with_its_reason_and_raised():
+    session = Session()
     experiment = Experiment(dataset="tiny", model="CNN_FC", run_dir="runs/g/a", log_every=1)
-    monkeypatch.setattr(stopping, "_LISTENER", stopping.Listener(math.inf))
-    run = Run.open(experiment, ALONE, provenance.collect())
+    run = Run.open(session, experiment, ALONE, provenance.collect())
     trainer = trainer_of(experiment)
     lines = run.follow(trainer)
     assert [next(lines).step, next(lines).step] == [1, 2]
-    stopping._LISTENER.ask("SIGUSR1")
+    session.requests.ask("SIGUSR1")
     assert next(lines).step == 3  # the step's own line
     with pytest.raises(stopping.Stopped, match=r"^SIGUSR1, after step 3 of 40; the same command"):
         next(lines)
@@ -230,12 +233,12 @@ def test_a_stop_is_recorded_with_its_reason_and_raised(monkeypatch):
     assert not Path("runs/g/a/run.lock").exists()
 
 
-def test_evaluation_is_stopped_too(monkeypatch):
+def test_evaluation_is_stopped_too():
+    session = Session()
     trainer = trainer_of(Experiment(dataset="tiny", model="CNN_FC", run_dir="runs/g/a"))
-    monkeypatch.setattr(stopping, "_LISTENER", stopping.Listener(math.inf))
-    stopping._LISTENER.ask("SIGTERM")
+    session.requests.ask("SIGTERM")
     with pytest.raises(stopping.Stopped, match=r"^SIGTERM; the same command started again goes on"):
-        predict(trainer)
+        predict(trainer, session)
 
 
 def test_a_failed_write_of_a_checkpoint_is_raised_by_what_comes_next(monkeypatch):
@@ -288,11 +291,9 @@ def test_what_killed_writers_left_is_removed_and_nothing_else():
     assert all((run.directory / name).exists() for name in kept)
 
 
-def predict(trainer: Trainer) -> tuple[Prediction, np.ndarray]:
-    test = prediction.predict(
-        trainer.network, trainer.dataset, trainer.dataset.x_test, num_draws=2, seed=0
-    )
-    return test, trainer.dataset.y_test
+def predict(trainer: Trainer, session: Session = SESSION) -> tuple[Prediction, np.ndarray]:
+    predictor = prediction.Predictor(trainer.network, trainer.dataset, 2, 0, session=session)
+    return predictor(trainer.dataset.x_test), trainer.dataset.y_test
 
 
 def test_the_record_is_there_before_training():
@@ -349,7 +350,7 @@ def test_the_finished_record_has_metrics_by_hand_and_the_predictions():
     found, labels = read_predictions(run.directory)
     assert labels.tolist() == [0, 1, 2, 0]
     assert found.mean_probs.argmax(axis=1).tolist() == [0, 1, 2, 0]
-    assert run not in _OPEN
+    assert run not in SESSION.runs
 
 
 @pytest.mark.parametrize(
@@ -618,12 +619,12 @@ def test_fail_keeps_the_error_with_its_traceback():
     record = read(run.directory)
     assert (record["status"], record["error"]) == ("failed", ERROR)
     assert record["ended"] is not None
-    assert run not in _OPEN
+    assert run not in SESSION.runs
 
 
 def test_a_failure_of_an_open_run_closes_its_record_wherever_it_is():
     run = open_run("runs/g/a")
-    record_failure("runs/g/elsewhere", {}, ERROR)
+    SESSION.fail("runs/g/elsewhere", {}, ERROR)
     assert read("runs/g/a")["error"] == ERROR
     assert read("runs/g/a")["parameters"] == run.experiment.to_dict()
     assert not Path("runs/g/elsewhere").exists()
@@ -650,7 +651,7 @@ def test_a_failure_of_another_start_leaves_a_trained_run_alone(status):
         run.fail(ERROR)
     elif status != "running":
         run.finish(judge({"test": made_prediction(np.array([0, 1]))}), status=status)
-    _OPEN.clear()
+    SESSION.runs.clear()
     before = (run.directory / "run.json").read_bytes()
     record_failure(run.directory, {"batch_size": 0}, ERROR | {"message": "another"})
     assert (run.directory / "run.json").read_bytes() == before
@@ -663,7 +664,10 @@ def test_in_a_kernel_a_cells_error_closes_the_record(monkeypatch):
     shell = InteractiveShell()
     shell.kernel = object()  # as ipykernel's
     monkeypatch.setattr(sys.modules["IPython"], "get_ipython", lambda: shell)
-    run = open_run()
+    session = Session.of({})
+    assert Session.of({"session": session}) is session
+    experiment = Experiment(dataset="tiny", run_dir="runs/g/a")
+    run = Run.open(session, experiment, ALONE, provenance.collect())
     shell.run_cell("x = 1")
     assert read(run.directory)["status"] == "running"
     shell.run_cell("raise ValueError('bad')", silent=False)
@@ -672,6 +676,10 @@ def test_in_a_kernel_a_cells_error_closes_the_record(monkeypatch):
     assert (record["error"]["type"], record["error"]["message"]) == ("ValueError", "bad")
     shell.run_cell("raise KeyError('later')")
     assert read(run.directory) == record
+    again = Run.open(session, experiment, ALONE, provenance.collect())
+    session.close()
+    shell.run_cell("raise ValueError('of another session')")
+    assert read(again.directory)["status"] == "running"
 
 
 # ---------------------------------------------------------------------------------------- reading
@@ -686,7 +694,7 @@ def group():
         finish(run)
     record_failure("runs/g/c", {"modle": "x"}, ERROR)
     open_run("runs/g/d", seed=3)
-    _OPEN.clear()
+    SESSION.runs.clear()
     return Path("runs/g")
 
 

@@ -6,43 +6,51 @@ import sys
 import time
 from pathlib import Path
 
-import pytest
-
-from bnnlib.record import startup
+from bnnlib.record.startup import STAGES, Clock
 
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture
-def fresh(monkeypatch):
-    monkeypatch.setattr(startup, "_ends", [])
-    monkeypatch.setattr(startup, "_begun", [])
-
-
-def test_stages_follow_one_another_and_only_their_first_end_counts(fresh):
-    startup.begin()
-    startup.reached("horovod")  # before the imports: of another start
-    for stage in startup.STAGES:
+def test_stages_follow_one_another_and_only_their_first_end_counts():
+    clock = Clock(time.time())
+    clock.reached("horovod")  # before the imports: of another start
+    for stage in STAGES:
         time.sleep(0.02)
-        startup.reached(stage)
-    first = startup.seconds()
-    startup.reached("data")
-    startup.reached("trace")
-    assert startup.seconds() == first
-    assert list(first) == list(startup.STAGES)
+        clock.reached(stage)
+    first = clock.seconds()
+    clock.reached("data")
+    clock.reached("trace")
+    assert clock.seconds() == first
+    assert list(first) == list(STAGES)
     assert all(seconds >= 0.02 for seconds in first.values())
 
 
-def test_a_kernel_that_waits_for_its_reader_has_none(fresh):
-    for stage in startup.STAGES:
-        startup.reached(stage)
-    assert startup.seconds() is None
+def test_the_next_run_of_a_process_has_its_own_start():
+    clock = Clock(time.time() - 100)
+    for stage in STAGES:
+        clock.reached(stage)
+    assert clock.seconds()["imports"] >= 100
+    clock.restart()
+    assert clock.seconds() is None
+    for stage in STAGES:
+        clock.reached(stage)
+    assert sum(clock.seconds().values()) < 1
+
+
+def test_a_kernel_that_waits_for_its_reader_has_none():
+    clock = Clock()
+    for stage in STAGES:
+        clock.reached(stage)
+    assert clock.seconds() is None
+    clock.restart()
+    assert clock.seconds() is None
 
 
 def test_the_imports_count_from_the_process_start():
     script = (
-        "import time; time.sleep(0.5); from bnnlib.record import startup as s; s.begin(); "
-        "[s.reached(name) for name in s.STAGES]; print(s.seconds()['imports'])"
+        "import time; time.sleep(0.5); from bnnlib.record import startup as s; "
+        "clock = s.Clock(s.process_start()); "
+        "[clock.reached(name) for name in s.STAGES]; print(clock.seconds()['imports'])"
     )
     started = time.monotonic()
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, stdout=subprocess.PIPE)
@@ -54,6 +62,6 @@ def test_a_run_records_them(tmp_path):
     words = [sys.executable, str(ROOT / "tests" / "faults" / "train.py"), json.dumps(values)]
     subprocess.run(words, cwd=ROOT, check=True)
     found = json.loads((tmp_path / "run.json").read_text())["startup_seconds"]
-    assert list(found) == list(startup.STAGES)
+    assert list(found) == list(STAGES)
     assert found["imports"] > 0.5
     assert found["trace"] > 0.05

@@ -1,5 +1,6 @@
 """A signal or a deadline stops a run in good order: status 75, and then the same bits."""
 
+import contextlib
 import math
 import os
 import re
@@ -7,7 +8,9 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
+import weakref
 from pathlib import Path
 
 import nbformat
@@ -60,14 +63,19 @@ def run(code: str, **environ: str) -> subprocess.Popen:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
 def test_a_signal_is_heard_while_the_main_thread_is_inside_c(number):
     process = run("""
-        import ctypes, os, signal
+        import contextlib, ctypes, math, os, signal
         from bnnlib.record import stopping
 
-        assert stopping.asked() == ""
-        listener = stopping.listen()
-        assert stopping.listen() is listener
-        stopping.when_asked(lambda: os.write(1, f"asked by {stopping.asked()}\\n".encode()))
-        stopping.when_asked(lambda: stopping.when_asked(lambda: os._exit(7)))  # at once
+        listener = stopping.Listener(math.inf)
+        assert listener.reason == ""
+        calls = contextlib.ExitStack()
+
+        def at_once():
+            calls.enter_context(listener.calling(lambda: os._exit(7)))
+
+        told = lambda: os.write(1, f"asked by {listener.reason}\\n".encode())
+        calls.enter_context(listener.calling(told))
+        calls.enter_context(listener.calling(at_once))
         # As inside a graph of many steps: nothing brings this thread back to the interpreter.
         signal.pthread_sigmask(signal.SIG_BLOCK, stopping.SIGNALS)
         os.write(1, b"listening\\n")
@@ -85,26 +93,68 @@ def test_the_deadline_is_heard():
         import os, time
         from bnnlib.record import stopping
 
-        stopping.listen()
-        stopping.when_asked(lambda: (os.write(1, stopping.asked().encode()), os._exit(7)))
-        time.sleep(60)
+        listener = stopping.Listener(stopping.stop_time())
+        with listener.calling(lambda: (os.write(1, listener.reason.encode()), os._exit(7))):
+            time.sleep(60)
     """
     process = run(code, BNN_DEADLINE=str(time.time() + 1), BNN_STOP_MARGIN="0.5")
     assert process.communicate(timeout=20) == ("the deadline (BNN_DEADLINE)", None)
     assert process.returncode == 7
 
 
-def test_nobody_listens_unless_told():
-    # In a process of its own: other tests make this one listen.
-    process = run("""
-        import signal
-        from bnnlib.record import stopping
+def test_what_is_called_is_not_held_once_it_need_not_be_called():
+    """A plan of many runs would keep every trainer, with its data and its graph."""
 
-        assert stopping.asked() == ""
-        stopping.when_asked(lambda: print("asked"))
+    class Trainer:
+        asked = 0
+
+        def ask_to_stop(self):
+            self.asked += 1
+
+    requests = stopping.Requests()
+    first, second = Trainer(), Trainer()
+    with requests.calling(first.ask_to_stop):
+        pass
+    held = weakref.ref(first)
+    del first
+    assert held() is None
+    with requests.calling(second.ask_to_stop):
+        requests.ask("SIGTERM")
+        assert second.asked == 1
+    requests.ask("SIGUSR1")
+    assert (second.asked, requests.reason) == (1, "SIGTERM")
+
+
+def test_a_listener_gives_the_signals_back():
+    heard = []
+    before = signal.signal(signal.SIGUSR1, lambda *_: heard.append("ours"))
+    try:
+        with contextlib.closing(stopping.Listener(math.inf)) as listener:
+            os.kill(os.getpid(), signal.SIGUSR1)
+            end = time.monotonic() + 20
+            while not listener.reason and time.monotonic() < end:
+                time.sleep(0.01)
+        assert listener.reason == "SIGUSR1"
+        assert heard == []
+        os.kill(os.getpid(), signal.SIGUSR1)
+        assert heard == ["ours"]
+        assert not [thread for thread in threading.enumerate() if thread.name == "bnnlib-stopping"]
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
+def test_importing_the_session_has_no_effect():
+    process = run("""
+        import signal, threading
+        import bnnlib.session
+
+        session = bnnlib.session.Session()
+        session.requests.ask("nobody")
+        session.close()
         assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+        assert threading.active_count() == 1
     """)
-    assert process.communicate(timeout=20) == ("", None)
+    assert process.communicate(timeout=60) == ("", None)
     assert process.returncode == 0
 
 

@@ -1,0 +1,79 @@
+"""What a record says of a failure: the error, and a record for a run that had none yet."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from bnnlib import launcher
+from bnnlib.record.schema import SCHEMA, now, read_record, write_record
+
+
+def error_of(error: BaseException) -> dict[str, Any]:
+    """An exception on this rank as :func:`record_failure` takes it."""
+    lines = "".join(traceback.format_exception(error)).splitlines()
+    return {
+        "rank": launcher.rank(),
+        "type": type(error).__name__,
+        "message": str(error),
+        "traceback": lines,
+    }
+
+
+def record_failure(
+    directory: str | Path, parameters: Mapping[str, Any], error: Mapping[str, Any]
+) -> None:
+    """Records that a run failed which is not open in this process.
+
+    Args:
+        directory: where the record goes.
+        parameters: as they were given, for a run whose parameters were refused.
+        error: of :func:`error_of`: ``rank``, ``type``, ``message``, ``traceback`` (lines).
+
+    A record of another run in that directory, one that trained or may be training, is left as it
+    is, so that a mistyped parameter does not cost the run that it was meant to continue.
+    """
+    directory = Path(directory)
+    path = directory / "run.json"
+    trained = (directory / "checkpoints").exists()
+    if path.exists() and (trained or read_record(directory)["status"] != "failed"):
+        return
+    ranks = int(error.get("ranks", 1))
+    record = {
+        "schema": SCHEMA,
+        "parameters": dict(parameters),
+        "status": "failed",
+        "metrics": {},
+        "evaluation": [],
+        "error": without_home(dict(error)),
+        "ranks": ranks,
+        "hosts": [],
+        "threads": 0,
+        "cores": None,
+        "seed": 0,
+        "commit": None,
+        "clean": None,
+        "versions": {},
+        "horovod": {},
+        "launcher": "",
+        "job_id": None,
+        "environment": {},
+        "command": "",
+        "started": now(),
+        "ended": now(),
+        "history": [],
+        "startup_seconds": None,
+    }
+    write_record(directory, record)
+
+
+def without_home(value: Any) -> Any:
+    """Texts with ``~`` for the user's home: a traceback names the place of every file."""
+    home = str(Path.home()).rstrip("/")
+    if isinstance(value, Mapping):
+        return {key: without_home(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_home(item) for item in value]
+    return value.replace(home, "~") if isinstance(value, str) and home else value

@@ -1,0 +1,155 @@
+"""What one process holds while it trains: made at the start, passed to what needs it, closed.
+
+A program that trains makes one by :meth:`Session.begin`: ``python -m bnnlib``, the engine ``spmd``
+(whose notebooks find it as ``session``), the seed study's command. A notebook takes the engine's
+by :meth:`Session.of`, or its kernel's own. Whoever only computes needs none, or an empty one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import traceback
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+from bnnlib import launcher
+from bnnlib.errors import DistributedError, RecordError
+from bnnlib.record import startup, stopping
+from bnnlib.record.failure import error_of, record_failure
+from bnnlib.record.run import Run
+from bnnlib.record.watchdog import Watch
+
+
+class Session:
+    """One process: its clock, what asks it to stop, its open runs, and how it ends when it hangs.
+
+    Attributes:
+        clock: of the stages of a run's start.
+        requests: to stop; nothing asks unless the session was made by :meth:`begin`.
+        runs: the runs that are open in this process.
+        endings: what is done, in this order, before a process that hangs is ended.
+    """
+
+    def __init__(
+        self, clock: startup.Clock | None = None, requests: stopping.Requests | None = None
+    ) -> None:
+        self.clock = clock or startup.Clock()
+        self.requests = requests or stopping.Requests()
+        self.runs: list[Run] = []
+        self.endings: list[Callable[[DistributedError], object]] = [
+            lambda error: self.fail_runs(error_of(error))
+        ]
+        self._leave_kernel: Callable[[], object] = lambda: None
+
+    @classmethod
+    def begin(cls) -> Session:
+        """For a program that was started to train: counts from its start, listens for signals.
+
+        Raises:
+            ExperimentError: the deadline of the environment is no time.
+        """
+        clock = startup.Clock(startup.process_start())
+        return cls(clock, stopping.Listener(stopping.stop_time()))
+
+    @classmethod
+    def of(cls, namespace: Mapping[str, Any]) -> Session:
+        """The session in a notebook's namespace, else a new one.
+
+        A new one does not take signals, which are the kernel's own. In a kernel an error of a cell
+        closes the open runs; the engine spmd does so itself.
+        """
+        found = namespace.get("session")
+        if isinstance(found, Session):
+            return found
+        session = cls()
+        shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+        if shell is not None and hasattr(shell, "kernel"):
+            after_cell = session._after_cell
+            shell.events.register("post_run_cell", after_cell)
+            session._leave_kernel = lambda: shell.events.unregister("post_run_cell", after_cell)
+        return session
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Gives back what the session took of the process; open runs stay as their records are."""
+        self.requests.close()
+        self._leave_kernel()
+        self._leave_kernel = lambda: None
+
+    def watch(self, minutes: float, sign: str = "line of the log") -> Watch:
+        """A watch that ends this process when nothing has happened for so long; 0: never."""
+        return Watch(60 * minutes, self.end_process, sign)
+
+    def end_process(self, error: DistributedError) -> NoReturn:
+        """Ends this process, and with it the run, after :attr:`endings`."""
+        try:
+            for end in list(self.endings):
+                end(error)
+        finally:
+            abort(error)
+
+    def stop_runs(self, reason: str) -> None:
+        """Records that the open runs were stopped; for what hears of it outside of training."""
+        for run in list(self.runs):
+            run.stop(reason)
+
+    def fail_runs(self, error: Mapping[str, Any]) -> None:
+        """Records that the open runs failed.
+
+        Args:
+            error: of :func:`bnnlib.record.failure.error_of`.
+        """
+        for run in list(self.runs):
+            run.fail(error)
+
+    def fail(
+        self, directory: str | Path, parameters: Mapping[str, Any], error: Mapping[str, Any]
+    ) -> None:
+        """Records that a run failed, whether or not it had come as far as its record.
+
+        Args:
+            directory: where the record goes if no run is open.
+            parameters: as they were given, for a run whose parameters were refused.
+            error: of :func:`bnnlib.record.failure.error_of`.
+        """
+        if self.runs:
+            self.fail_runs(error)
+        else:
+            record_failure(directory, parameters, error)
+
+    def abandon_runs(self) -> list[int]:
+        """Leaves the open runs as they are, for another start; their last lines' steps."""
+        steps = []
+        for run in list(self.runs):
+            with contextlib.suppress(RecordError):  # the start finds the checkpoint before
+                run.abandon()
+            steps += [line.step for line in run.lines[-1:]]
+        return steps
+
+    def _after_cell(self, result: Any) -> None:
+        error = result.error_in_exec or result.error_before_exec
+        if isinstance(error, stopping.Stopped):
+            self.stop_runs(str(error))
+        elif error is not None:
+            self.fail_runs(error_of(error))
+
+
+def abort(error: BaseException) -> NoReturn:
+    """Ends this rank so that the launcher ends all: prints the error, leaves without clean-up.
+
+    An exception that merely ends the interpreter would run Horovod's exit handler, which waits for
+    the other ranks, which wait for this one.
+    """
+    text = "".join(traceback.format_exception(error))
+    sys.stderr.write("".join(f"[rank {launcher.rank()}] {line}\n" for line in text.splitlines()))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(1)
