@@ -81,7 +81,7 @@ PATH=$(cd "$venv" && pwd)/bin:$PATH # mpicxx, cmake and mpiexec of the lock come
 export PATH
 
 if [ "$(cat "$packages" 2>/dev/null)" != "$(cksum requirements.lock)" ]; then
-  say "installing the locked packages (about 1.5 GB once unpacked)"
+  say "installing the locked packages (about 2 GB once unpacked)"
   # pip would unpack tensorflow-cpu over an older environment's tensorflow, in the same folder.
   if [ "$(uname -sm)" = "Linux x86_64" ] && pip show --quiet tensorflow 2>/dev/null; then
     pip uninstall --quiet --yes tensorflow
