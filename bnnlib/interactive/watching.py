@@ -17,11 +17,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from bnnlib.analysis import figures
-from bnnlib.inference import distributed
 from bnnlib.inference.distributed import Ranks
-from bnnlib.inference.trainer import StepLog
 from bnnlib.interactive.cluster import LOOK_EVERY, Cluster
-from bnnlib.record.logs import read_steps
+from bnnlib.record.logs import StepLog, read_steps
 from bnnlib.record.run import Run
 
 # Seconds from one picture to the next; one takes a tenth of that, on cores that are the ranks'.
@@ -46,7 +44,7 @@ def stop_requested(run: Run, ranks: Ranks) -> Callable[[], bool]:
         file.unlink(missing_ok=True)
 
     def until() -> bool:
-        asked = bool(distributed.gather(ranks.rank == 0 and file.exists())[0])
+        asked = bool(ranks.gather(ranks.rank == 0 and file.exists())[0])
         if asked and ranks.rank == 0:
             file.unlink(missing_ok=True)
         return asked
