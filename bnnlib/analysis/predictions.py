@@ -1,103 +1,227 @@
-"""Deep ensembles: the runs of one model with different seeds, judged as one predictor."""
+"""What runs predict, what the ensembles of their seeds predict, and a user's own arrays."""
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from bnnlib import metrics
-from bnnlib.analysis.runs import EVALUATION_COLUMNS, evaluation_table
+from bnnlib.analysis.runs import MAY_DIFFER, load, load_evaluation, named
 from bnnlib.errors import RecordError
-from bnnlib.experiment import UPKEEP, Experiment
+from bnnlib.experiment import Experiment
 from bnnlib.metrics import Labels, Prediction
-from bnnlib.record import predictions as recorded
-
-# What may differ between the members of an ensemble: nothing of it changes a trained network's
-# predictions, but for the seed. Other evaluation sets leave those that all members have.
-MAY_DIFFER = {
-    *("seed", "run_dir", "threads", "inter_threads", "log_every", "eval_sets", "ood_sets"),
-    *UPKEEP,
-}
+from bnnlib.record.predictions import read_all_predictions, read_predictions
 
 
-def ensembles(table: pd.DataFrame, by: Sequence[str] = ("model",)) -> pd.DataFrame:
-    """Deep ensembles: the runs of one model with different seeds, judged as one predictor.
+@dataclasses.dataclass(frozen=True, eq=False)
+class Predicted:
+    """One model's predictions of one set of images.
 
-    Lakshminarayanan et al. 2017, section 2.4: the members' probabilities are averaged with equal
-    weights. Nothing is trained: an ensemble is a group of runs that exist.
+    Attributes:
+        model: its name in tables and figures.
+        mean_probs: ``(num_images, num_classes)``.
+        labels: int ``(num_images,)``; None for images out of distribution.
+        expected_entropy: ``(num_images,)`` nats; None where only mean probabilities are known.
+        run: tells the runs of one model apart.
+        seed: of the run; of an ensemble, the number of its members.
+        temperature: fitted on held-out images; NaN where none were held out.
+        images_per_second: of training, all ranks together; NaN if unknown.
+    """
+
+    model: str
+    mean_probs: np.ndarray
+    labels: np.ndarray | None = None
+    expected_entropy: np.ndarray | None = None
+    run: str = ""
+    seed: int = 0
+    temperature: float = math.nan
+    images_per_second: float = math.nan
+
+    @property
+    def scaled_probs(self) -> np.ndarray:
+        """The mean probabilities at `temperature`, ``(num_images, num_classes)``."""
+        return metrics.apply_temperature(metrics.log_mean_probs(self.mean_probs), self.temperature)
+
+    @property
+    def is_stochastic(self) -> bool:
+        """Whether its draws differ, so that some uncertainty is epistemic."""
+        if self.expected_entropy is None:
+            return False
+        information = metrics.mutual_information(self.mean_probs, self.expected_entropy)
+        return bool((information > 0).any())
+
+
+def given(
+    model: str, probs: npt.ArrayLike, labels: npt.ArrayLike | None = None, run: str = ""
+) -> Predicted:
+    """A user's own model, trained anywhere, for every function of this module.
 
     Args:
-        table: of :func:`load`; runs that are not finished are passed over.
-        by: columns that the members of one ensemble share, such as ``("model", "dropout")``.
+        model: its name in tables and figures.
+        probs: class probabilities, of draws ``(num_draws, num_images, num_classes)`` or their mean
+            ``(num_images, num_classes)``. From draws the epistemic part is known too.
+        labels: ``(num_images,)``; None for images out of distribution.
+        run: tells several runs of the model apart.
 
     Returns:
-        As :func:`load_evaluation`, a row an ensemble and set that all its members have: ``model``
-        is ``<model> ensemble(<members>)``, with what else of `by` is no default as in
-        ``CNN_FC dropout(0.1) ensemble(5)``, ``run_id`` its members', joined by ``+``, and ``path``
-        and ``seed`` are empty. A model with one run has none. The temperature is the ensemble's
-        own, fitted on the images held out.
+        The prediction.
 
     Raises:
-        RecordError: the members differ in a parameter other than their seed, or not in that, or
-            were judged on other images.
+        MetricsError: the arrays are no probabilities, or no labels of these images.
     """
-    rows: list[dict[str, Any]] = []
-    defaults = Experiment().to_dict()
-    finished = table[table["status"] == "finished"]
-    for _, members in finished.groupby(list(by), sort=False, dropna=False):
-        if len(members) < 2:
-            continue
-        _refuse_unlike_members(members, by)
-        first = members.iloc[0]
-        more = [
-            f"{name}({first[name]})"
-            for name in by
-            if name not in EVALUATION_COLUMNS and first[name] != defaults.get(name)
-        ]
-        whose = {
-            "group": first["group"],
-            "run_id": "+".join(members["run_id"]),
-            "path": "",
-            "model": " ".join([first["model"], *more, f"ensemble({len(members)})"]),
-            "dataset": first["dataset"],
-            "seed": None,
-            "ranks": first["ranks"],
-        }
-        predictions = [recorded.read_all_predictions(p) for p in members["path"]]
-        common = [name for name in predictions[0] if all(name in one for one in predictions)]
-        judged = metrics.judge(
-            {name: _ensemble([one[name] for one in predictions], name) for name in common}
-        )
-        rows += [whose | row for row in judged.rows]
-    return evaluation_table(rows)
+    array = np.asarray(probs)
+    expected = metrics.expected_entropy(array) if array.ndim == 3 else None
+    mean = metrics.mean_probs(array if array.ndim == 3 else array[np.newaxis])
+    truth = None if labels is None else np.asarray(labels)
+    if truth is not None:
+        metrics.accuracy(mean, truth)  # refuses labels that are none of these images
+    return Predicted(model, mean, truth, expected, run or model)
 
 
-def ensemble_predictions(
-    paths: Sequence[str | Path], name: str = "test"
-) -> tuple[Prediction, Labels]:
-    """The prediction of an ensemble on one evaluation set, from its members' records.
+class Group:
+    """The finished runs of a group, the ensembles of their seeds, and what they predict.
+
+    Attributes:
+        runs: of :func:`bnnlib.analysis.runs.load`, finished runs only; `model` tells variants of a
+            network apart, such as ``CNN_conv dropout(0.1)``.
+        unfinished: the runs that are left out.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        """Reads the records below `path`.
+
+        Raises:
+            RecordError: there is no finished run, or a record is damaged.
+        """
+        table = load(path)
+        self.unfinished = table[table.status != "finished"]
+        if len(self.unfinished) == len(table):
+            raise RecordError(f"{path}: no finished run among {len(table)}; train first")
+        self.runs = named(table[table.status == "finished"]).reset_index(drop=True)
+        names = self.runs.group + "/" + self.runs.run_id
+        self._paths = dict(zip(names, self.runs.path, strict=True))
+        rows = load_evaluation(path)
+        self._kinds = dict(zip(rows["set"], rows["kind"], strict=True))
+        self._sets = {path: set(mine["set"]) for path, mine in rows.groupby("path")}
+        self._predicted: dict[str, list[Predicted]] = {}
+
+    def sets(self, kind: str) -> list[str]:
+        """Names of the evaluation sets of a kind: ``test``, ``holdout``, ``shift`` or ``ood``."""
+        return [name for name, its_kind in self._kinds.items() if its_kind == kind]
+
+    def predictions(self, name: str = metrics.TEST) -> list[Predicted]:
+        """What every run that has this set predicts on it, then the ensembles of their seeds.
+
+        Raises:
+            RecordError: a record's predictions are missing or damaged, or an ensemble's members
+                were not judged on the same images.
+        """
+        if name not in self._predicted:
+            self._predicted[name] = self._of_runs(name) + self._of_ensembles(name)
+        return self._predicted[name]
+
+    def by_set(self, kind: str) -> dict[str, list[Predicted]]:
+        """:meth:`predictions` of every set of a kind, by the set's name."""
+        return {name: self.predictions(name) for name in self.sets(kind)}
+
+    def by_draws(self) -> dict[int, list[Predicted]]:
+        """Predictions of the test set by the mean over the first draws, by their number."""
+        found: dict[int, list[Predicted]] = {}
+        for one in self.predictions():
+            if one.run in self._paths and one.is_stochastic:
+                curve = read_predictions(self._paths[one.run])[0].draws_curve
+                if curve is None:
+                    continue
+                for index, draws in enumerate(curve.draws):
+                    probs, entropy = curve.mean_probs[index], curve.expected_entropy[index]
+                    fewer = dataclasses.replace(one, mean_probs=probs, expected_entropy=entropy)
+                    found.setdefault(int(draws), []).append(fewer)
+        return found
+
+    def _of_runs(self, name: str) -> list[Predicted]:
+        found = []
+        for run in self.runs.itertuples():
+            if name != metrics.TEST and name not in self._sets.get(run.path, ()):
+                continue
+            prediction, labels = read_predictions(run.path, name)
+            found.append(
+                Predicted(
+                    model=run.model,
+                    mean_probs=prediction.mean_probs,
+                    labels=labels,
+                    expected_entropy=prediction.expected_entropy,
+                    run=f"{run.group}/{run.run_id}",
+                    seed=run.seed,
+                    temperature=_number(run, "temperature"),
+                    images_per_second=_number(run, "images_per_second"),
+                )
+            )
+        return found
+
+    def _of_ensembles(self, name: str) -> list[Predicted]:
+        found = []
+        # Of several runs with one seed the first is a member: the others predict the same.
+        for _, runs in self.runs.drop_duplicates(["model", "seed"]).groupby("model"):
+            sets = [self._sets.get(path, {metrics.TEST}) for path in runs.path]
+            if len(runs) > 1 and all(name in one for one in sets):
+                found.append(ensemble(runs, name))
+        return found
+
+
+def ensemble(members: pd.DataFrame, name: str = metrics.TEST) -> Predicted:
+    """A deep ensemble: runs of one network with different seeds, taken as one predictor.
+
+    Lakshminarayanan et al. 2017, section 2.4: the members' probabilities are averaged with equal
+    weights, and so are their expected entropies, so that the mutual information holds what the
+    members disagree about, too. Nothing is trained.
 
     Args:
-        paths: the members' directories, runs of one model with different seeds.
+        members: rows of :func:`bnnlib.analysis.runs.load`, two or more.
         name: the evaluation set.
 
     Returns:
-        The members' mean probabilities, averaged, and the average of their expected entropies, so
-        that the mutual information holds what the members disagree about, too; and the labels.
+        The prediction, its model ``<model> ensemble(<members>)``. Its temperature is its own,
+        fitted where every member has images held out.
 
     Raises:
-        RecordError: a member lacks the set, or the members were judged on other images.
+        RecordError: there are fewer than two members, they differ in a parameter other than their
+            seed, two have one seed, one lacks the set, or they were judged on other images.
     """
-    return _ensemble([recorded.read_predictions(path, name) for path in paths], name)
+    _refuse_unlike_members(members)
+    sets = [read_all_predictions(path) for path in members["path"]]
+    for path, its_sets in zip(members["path"], sets, strict=True):
+        if name not in its_sets:
+            raise RecordError(
+                f"{path}: no evaluation set {name!r}; it holds {', '.join(sorted(its_sets))}"
+            )
+    prediction, labels = _mean([one[name] for one in sets], name)
+    temperature = math.nan
+    if all(metrics.HOLDOUT in one for one in sets):
+        held_out, their_labels = _mean([one[metrics.HOLDOUT] for one in sets], metrics.HOLDOUT)
+        temperature = metrics.fit_temperature(
+            metrics.log_mean_probs(held_out.mean_probs), their_labels
+        )
+    model = str(members.iloc[0]["model"])
+    return Predicted(
+        model=f"{model} ensemble({len(members)})",
+        mean_probs=prediction.mean_probs,
+        labels=labels,
+        expected_entropy=prediction.expected_entropy,
+        run=f"{model} ensemble",
+        seed=len(members),
+        temperature=temperature,
+    )
 
 
-def _ensemble(members: Sequence[tuple[Prediction, Labels]], name: str) -> tuple[Prediction, Labels]:
-    if not members:
-        raise RecordError(f"an ensemble for {name!r} without members: give the paths of its runs")
+def _mean(members: Sequence[tuple[Prediction, Labels]], name: str) -> tuple[Prediction, Labels]:
+    """The members' mean prediction of one set, of the same images and labels."""
     labels = members[0][1]
     shape = members[0][0].mean_probs.shape
     for prediction, its_labels in members[1:]:
@@ -113,7 +237,9 @@ def _ensemble(members: Sequence[tuple[Prediction, Labels]], name: str) -> tuple[
     return Prediction(mean_probs.astype(np.float32), entropy.astype(np.float32)), labels
 
 
-def _refuse_unlike_members(members: pd.DataFrame, by: Sequence[str]) -> None:
+def _refuse_unlike_members(members: pd.DataFrame) -> None:
+    if len(members) < 2:
+        raise RecordError(f"an ensemble of {len(members)} run(s): select two or more")
     names = [name for name in Experiment.names() if name in members and name not in MAY_DIFFER]
     defaults = Experiment().to_dict()
     # A run older than a parameter was made with what is its default now.
@@ -123,11 +249,16 @@ def _refuse_unlike_members(members: pd.DataFrame, by: Sequence[str]) -> None:
         for name, values in [*known.items(), ("ranks", members["ranks"])]
         if len(set(values)) > 1
     ]
-    what = f"{', '.join(map(str, members.iloc[0][list(by)]))} ({', '.join(members['run_id'])})"
+    what = f"{members.iloc[0]['model']} ({', '.join(members['run_id'])})"
     if different:
         raise RecordError(
-            f"no ensemble of {what}: its runs differ in {', '.join(different)}; select runs, or "
-            "add the parameter to `by`"
+            f"no ensemble of {what}: its runs differ in {', '.join(different)}; select runs "
+            "that differ in their seed alone"
         )
     if members["seed"].duplicated().any():
         raise RecordError(f"no ensemble of {what}: two of its runs have one seed; select runs")
+
+
+def _number(run: Any, name: str) -> float:
+    value = getattr(run, name, None)
+    return math.nan if value is None else float(value)

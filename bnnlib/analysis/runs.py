@@ -12,6 +12,7 @@ import pandas as pd
 
 from bnnlib import metrics
 from bnnlib.errors import BnnlibError, RecordError
+from bnnlib.experiment import UPKEEP, Experiment
 from bnnlib.record.files import write_atomically
 from bnnlib.record.schema import read_record
 
@@ -46,6 +47,12 @@ EVALUATION_COLUMNS = (
     "family",
     "severity",
 )
+# What may differ between runs of one variant of a network: nothing of it changes what a trained
+# network predicts, but for the seed. Other evaluation sets leave those that all runs have.
+MAY_DIFFER = {
+    *("seed", "run_dir", "threads", "inter_threads", "log_every", "eval_sets", "ood_sets"),
+    *UPKEEP,
+}
 SCALED_COLUMNS = ("temperature", *(f"{name}_scaled" for name in metrics.SCALED))
 
 
@@ -62,12 +69,7 @@ def load(path: str | Path) -> pd.DataFrame:
     Raises:
         RecordError: no run there, or a damaged record.
     """
-    found = sorted(Path(path).rglob("run.json"))
-    if not found:
-        raise RecordError(
-            f"{path}: no run records (run.json) below; train first, for example with make study"
-        )
-    table = pd.DataFrame([_row(file.parent) for file in found])
+    table = pd.DataFrame([_row(*one) for one in _read_all(path)])
     table = table.reindex(columns=list(dict.fromkeys([*COLUMNS, *table.columns])))
     for name in set(SCALED_COLUMNS) & set(table.columns):
         table[name] = table[name].astype(float)  # null where nothing is held out
@@ -82,24 +84,18 @@ def load_evaluation(path: str | Path) -> pd.DataFrame:
 
     Returns:
         The columns :data:`EVALUATION_COLUMNS` and then the scores of the record's rows
-        (:class:`bnnlib.metrics.Evaluation`), NaN where a set has none. A shift's
-        ``family`` and
+        (:class:`bnnlib.metrics.Evaluation`), NaN where a set has none. A shift's ``family`` and
         ``severity`` are the two parts of its name, such as rotate and 30. A run without a finished
         evaluation has no row.
 
     Raises:
         RecordError: no run there, or a damaged record.
     """
-    runs = load(path)
     rows = []
-    for run in runs.to_dict("records"):
-        whose = {name: run[name] for name in EVALUATION_COLUMNS[:7]}
-        rows += [whose | row for row in read_record(run["path"])["evaluation"]]
-    return evaluation_table(rows)
-
-
-def evaluation_table(rows: list[dict[str, Any]]) -> pd.DataFrame:
-    """Rows of a run or ensemble and set as :func:`load_evaluation` gives them."""
+    for directory, record in _read_all(path):
+        run = _row(directory, record)
+        whose = {name: run.get(name) for name in EVALUATION_COLUMNS[:7]}
+        rows += [whose | row for row in record["evaluation"]]
     for row in rows:
         if row["kind"] == "shift":
             row["family"], _, severity = row["set"].rpartition("-")
@@ -110,8 +106,18 @@ def evaluation_table(rows: list[dict[str, Any]]) -> pd.DataFrame:
     return table.astype(dict.fromkeys(numbers, float))
 
 
-def _row(directory: Path) -> dict[str, Any]:
-    record = read_record(directory)
+def _read_all(path: str | Path) -> list[tuple[Path, dict[str, Any]]]:
+    """The directory and record of each run below a folder, in order of path."""
+    found = sorted(Path(path).rglob("run.json"))
+    if not found:
+        raise RecordError(
+            f"{path}: no run records (run.json) below; train first, for example with make study"
+        )
+    return [(file.parent, read_record(file.parent)) for file in found]
+
+
+def _row(directory: Path, record: dict[str, Any]) -> dict[str, Any]:
+    """A run's row of :func:`load`."""
     place = directory.resolve()
     row: dict[str, Any] = {"group": place.parent.name, "run_id": place.name, "path": str(directory)}
     row |= record["parameters"] | record["metrics"]
@@ -119,6 +125,35 @@ def _row(directory: Path) -> dict[str, Any]:
     row |= {key: record[key] for key in keys}
     row |= {"num_hosts": len(record["hosts"]), "command": record["command"]}
     return row | {"started": record["started"], "ended": record["ended"]}
+
+
+def named(runs: pd.DataFrame) -> pd.DataFrame:
+    """The runs with names that tell variants of a network apart, so that no mean mixes them.
+
+    ``CNN_conv`` with dropout is ``CNN_conv dropout(0.1)``; where runs of one network differ in
+    other parameters or in their number of ranks, these follow, as in ``CNN_FC kl_weight(0.5)``.
+
+    Args:
+        runs: of :func:`load`.
+
+    Returns:
+        A copy with other names in the column `model`.
+    """
+    runs = runs.copy()
+    defaults = Experiment().to_dict()
+    same_network = {"model", *MAY_DIFFER}
+    parameters = [name for name in defaults if name in runs and name not in same_network]
+    # A run older than a parameter was made with what is its default now.
+    known = runs[[*parameters, "ranks"]].fillna({name: defaults[name] for name in parameters})
+    for _, rows in runs.groupby("model").groups.items():
+        for name, values in known.loc[rows].items():
+            if name == "dropout":
+                values = values[values > 0]
+            elif values.astype(str).nunique() < 2:
+                continue
+            for row, value in values.items():
+                runs.loc[row, "model"] += f" {name}({value})"
+    return runs
 
 
 def print_table(path: str | Path, csv: str | Path | None = None) -> None:

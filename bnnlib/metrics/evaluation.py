@@ -101,7 +101,7 @@ def judge(predictions: Predictions) -> Evaluation:
     temperature = None
     if HOLDOUT in predictions:
         held_out, labels = predictions[HOLDOUT]
-        temperature = fit_temperature(log_mean_probs(held_out), labels)
+        temperature = fit_temperature(log_mean_probs(held_out.mean_probs), labels)
     rows = [
         {"set": name, "kind": set_kind(name, labels), "num_images": len(prediction.mean_probs)}
         | (
@@ -125,13 +125,13 @@ def set_kind(name: str, labels: Labels) -> str:
     return name if name in (TEST, HOLDOUT, TRAIN) else "shift"
 
 
-def log_mean_probs(prediction: Prediction) -> np.ndarray:
+def log_mean_probs(mean_probs: np.ndarray) -> np.ndarray:
     """Logarithms of the mean probabilities, for temperatures; none is below :data:`SMALLEST_PROB`.
 
     Returns:
         float64 ``(num_images, num_classes)``.
     """
-    return np.log(np.maximum(prediction.mean_probs.astype(np.float64), SMALLEST_PROB))
+    return np.log(np.maximum(mean_probs.astype(np.float64), SMALLEST_PROB))
 
 
 def _labelled(
@@ -139,7 +139,7 @@ def _labelled(
 ) -> dict[str, float]:
     values = summary(prediction.mean_probs, labels, prediction.expected_entropy)
     if temperature is not None:
-        probs = apply_temperature(log_mean_probs(prediction), temperature)
+        probs = apply_temperature(log_mean_probs(prediction.mean_probs), temperature)
         values |= {f"{name}_scaled": metric(probs, labels) for name, metric in SCALED.items()}
     return values
 

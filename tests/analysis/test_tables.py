@@ -1,65 +1,16 @@
 """The tables behind the figures, by hand on small predictions, and from records."""
 
-import json
-
 import numpy as np
 import pandas as pd
 import pytest
 
 from bnnlib import data, metrics, networks
-from bnnlib.analysis import runs as run_tables
 from bnnlib.analysis import tables
-from bnnlib.errors import MetricsError, RecordError
-from bnnlib.experiment import Experiment
-from bnnlib.metrics import Prediction
 from bnnlib.networks import posterior
-from bnnlib.record import files, schema
-from bnnlib.record.schema import SCHEMA
+from tests.analysis.records import random_probs
 
 LABELS = np.array([0, 1, 1, 0])
 PROBS = np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4], [0.7, 0.3]])  # the third is wrong
-
-
-def random_probs(seed, num_images=40, num_draws=None, sharpness=1.0):
-    shape = (num_images, 3) if num_draws is None else (num_draws, num_images, 3)
-    logits = sharpness * np.random.default_rng(seed).normal(size=shape)
-    return np.exp(logits) / np.exp(logits).sum(axis=-1, keepdims=True)
-
-
-# ----------------------------------------------------------------------------------- given arrays
-
-
-def test_given_means():
-    one = tables.given("mine", PROBS, LABELS)
-    assert (one.model, one.run) == ("mine", "mine")
-    assert np.array_equal(one.mean_probs, PROBS)
-    assert one.expected_entropy is None
-    assert not one.is_stochastic
-
-
-def test_given_draws_by_hand():
-    draws = np.array([[[1.0, 0.0]], [[0.0, 1.0]]])  # two draws, each sure, of different classes
-    one = tables.given("mine", draws)
-    assert one.mean_probs.tolist() == [[0.5, 0.5]]
-    assert one.expected_entropy is not None
-    assert one.expected_entropy.tolist() == [0.0]
-    assert one.labels is None
-    assert one.is_stochastic
-
-
-@pytest.mark.parametrize(
-    ("probs", "labels"),
-    [(PROBS * 2, LABELS), (PROBS, LABELS[:3]), (PROBS, LABELS + 5), (np.zeros((0, 2)), None)],
-)
-def test_given_refuses_what_is_no_prediction(probs, labels):
-    with pytest.raises(MetricsError):
-        tables.given("mine", probs, labels)
-
-
-def test_a_deterministic_network_in_float32_is_not_stochastic():
-    probs = random_probs(0).astype(np.float32)
-    entropy = metrics.predictive_entropy(probs).astype(np.float32)
-    assert not tables.Predicted("a", probs, expected_entropy=entropy).is_stochastic
 
 
 # ------------------------------------------------------------------------------------ the test set
@@ -272,94 +223,6 @@ def test_convergence_by_hand():
 # ------------------------------------------------------------------------------------ from records
 
 
-def write_run(folder, model, seed, sets, **parameters):
-    """A finished record with predictions: `sets` holds probabilities and labels by set."""
-    experiment = Experiment(model=model, dataset="tiny", seed=seed, **parameters)
-    predictions = {}
-    for name, (probs, labels) in sets.items():
-        mean = probs.mean(axis=0) if probs.ndim == 3 else probs
-        draws = probs if probs.ndim == 3 else probs[np.newaxis]
-        prediction = Prediction(mean.astype(np.float32), metrics.expected_entropy(draws))
-        predictions[name] = prediction, labels
-    judged = metrics.judge(predictions)
-    folder.mkdir(parents=True)
-    record = {
-        "schema": SCHEMA,
-        "parameters": experiment.to_dict(),
-        "status": "finished",
-        "metrics": judged.metrics | {"images_per_second": 100.0 + seed},
-        "evaluation": judged.rows,
-        "error": None,
-        "ranks": 1,
-        "hosts": ["h"],
-        "threads": 1,
-        "seed": seed,
-        "commit": None,
-        "clean": None,
-        "versions": {},
-        "horovod": {},
-        "launcher": "alone",
-        "job_id": None,
-        "environment": {},
-        "command": "test",
-        "started": "2020-01-01T00:00:00+00:00",
-        "ended": None,
-        "startup_seconds": None,
-    }
-    plain = schema.plain(record)
-    (folder / "run.json").write_text(json.dumps(plain))
-    arrays = {}
-    for name, (prediction, labels) in predictions.items():
-        arrays[f"{name}/mean_probs"] = prediction.mean_probs
-        arrays[f"{name}/expected_entropy"] = prediction.expected_entropy.astype(np.float32)
-        if labels is not None:
-            arrays[f"{name}/labels"] = labels
-    files.write_npz(folder / "predictions.npz", arrays)
-
-
-@pytest.fixture
-def runs(tmp_path):
-    """Two seeds of CNN_FC, one run of it with dropout and one of BNN_FC_flip, with all sets."""
-    labels = np.random.default_rng(0).integers(0, 3, 40)
-
-    def sets(seed, draws=None):
-        names = ["test", "holdout", "rotate-30", "noise"]
-        return {
-            name: (random_probs([seed, i], num_draws=draws), None if name == "noise" else labels)
-            for i, name in enumerate(names)
-        }
-
-    write_run(tmp_path / "g" / "a0", "CNN_FC", 0, sets(0))
-    write_run(tmp_path / "g" / "a1", "CNN_FC", 1, sets(1))
-    write_run(tmp_path / "g" / "ad", "CNN_FC", 0, sets(2, 4), dropout=0.1)
-    write_run(tmp_path / "g" / "b0", "BNN_FC_flip", 0, sets(3, 4))
-    return tmp_path / "g"
-
-
-def test_group_reads_runs_variants_and_ensembles(runs):
-    group = tables.Group(runs)
-    test = group.predictions()
-    assert [(one.model, one.run) for one in test] == [
-        ("CNN_FC", "g/a0"),
-        ("CNN_FC", "g/a1"),
-        ("CNN_FC dropout(0.1)", "g/ad"),
-        ("BNN_FC_flip", "g/b0"),
-        ("CNN_FC ensemble(2)", "CNN_FC ensemble"),
-    ]
-    assert test[1].images_per_second == 101.0
-    ensemble = test[-1]
-    mean = (random_probs([0, 0]) + random_probs([1, 0])) / 2
-    assert ensemble.mean_probs == pytest.approx(mean, abs=1e-6)
-    assert ensemble.is_stochastic  # its members disagree
-    held_out = (random_probs([0, 1]) + random_probs([1, 1])) / 2
-    fitted = metrics.fit_temperature(np.log(held_out), ensemble.labels)
-    assert ensemble.temperature == pytest.approx(fitted, rel=1e-3)
-    assert group.sets("shift") == ["rotate-30"]
-    assert list(group.by_set("ood")) == ["noise"]
-    assert all(one.labels is None for one in group.by_set("ood")["noise"])
-    assert len(group.by_set("shift")["rotate-30"]) == 5
-
-
 def test_every_table_of_a_group_has_its_models(runs):
     group = tables.Group(runs)
     test, shifted, foreign = group.predictions(), group.by_set("shift"), group.by_set("ood")
@@ -377,39 +240,6 @@ def test_every_table_of_a_group_has_its_models(runs):
         assert set(table.model) == names
     parts = tables.uncertainties(test, shifted, foreign)
     assert set(parts.model) == names - {"CNN_FC"}
-
-
-def test_group_leaves_out_what_is_not_finished(runs):
-    path = runs / "b0" / "run.json"
-    record = json.loads(path.read_text())
-    path.write_text(json.dumps(record | {"status": "failed"}))
-    group = tables.Group(runs)
-    assert group.unfinished.run_id.tolist() == ["b0"]
-    assert "BNN_FC_flip" not in {one.model for one in group.predictions()}
-    for other in ("a0", "a1", "ad"):
-        path = runs / other / "run.json"
-        path.write_text(json.dumps(json.loads(path.read_text()) | {"status": "running"}))
-    with pytest.raises(RecordError, match="no finished run among 4"):
-        tables.Group(runs)
-
-
-def test_named_tells_variants_apart_and_repetitions_not(runs):
-    table = run_tables.load(runs)
-    other = table.assign(ranks=[1, 2, 1, 1], kl_weight=[1.0, 1.0, 1.0, 0.5])
-    assert tables.named(table).model.tolist() == [
-        "CNN_FC",
-        "CNN_FC",
-        "CNN_FC dropout(0.1)",
-        "BNN_FC_flip",
-    ]
-    assert tables.named(other).model.tolist() == [
-        "CNN_FC ranks(1)",
-        "CNN_FC ranks(2)",
-        "CNN_FC dropout(0.1) ranks(1)",
-        "BNN_FC_flip",  # alone, whatever its weight
-    ]
-    old = table.drop(columns="dropout")  # of before the parameter
-    assert tables.named(old).model.tolist()[:3] == ["CNN_FC"] * 3
 
 
 # ------------------------------------------------------------------------------- inside one network
@@ -436,11 +266,11 @@ def test_signal_to_noise_by_hand():
     layer = network.layers[0]
     layer.mean.assign(np.linspace(-1, 1, 256, dtype=np.float32).reshape(4, 64))
     layer.rho.assign(np.full((4, 64), np.log(np.expm1(0.5)), np.float32))
-    table = tables.signal_to_noise(network)
+    table = tables.signal_to_noise(posterior.entries(network))
     assert set(table.layer) == {"layer0_dense"}
     # abs(mean) is even on 0 to 1, and the standard deviation 0.5.
     assert table.snr.to_numpy() == pytest.approx(2 * table.share.to_numpy(), abs=0.02)
-    assert tables.signal_to_noise(networks.build("CNN_FC", (2, 2, 1), 3)).empty
+    assert tables.signal_to_noise(posterior.entries(networks.build("CNN_FC", (2, 2, 1), 3))).empty
 
 
 def test_examples_are_the_clear_the_ambiguous_the_rotated_and_another(monkeypatch):

@@ -1,0 +1,50 @@
+"""What the tables share: the scores, and predictions in the order of their models."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from bnnlib import metrics
+from bnnlib.analysis.predictions import Predicted
+from bnnlib.errors import RecordError
+from bnnlib.names import in_order
+
+SCORES: dict[str, Callable[..., float]] = {
+    "accuracy": metrics.accuracy,
+    "nll": metrics.nll,
+    "brier": metrics.brier,
+    "ece": metrics.ece,
+    "aurc": metrics.aurc,
+}
+
+
+def labels_of(one: Predicted) -> np.ndarray:
+    """The labels of the images predicted, ``(num_images,)``.
+
+    Raises:
+        RecordError: there are none.
+    """
+    if one.labels is None:
+        raise RecordError(f"{one.model}, {one.run}: no labels; give those of the images predicted")
+    return one.labels
+
+
+def correct(one: Predicted) -> np.ndarray:
+    """1.0 for each image that is classified rightly, else 0.0; ``(num_images,)``."""
+    return (one.mean_probs.argmax(axis=1) == labels_of(one)).astype(float)
+
+
+def in_model_order(predictions: Sequence[Predicted]) -> list[Predicted]:
+    """The predictions in the study's order of models."""
+    order = in_order(one.model for one in predictions)
+    return sorted(predictions, key=lambda one: order.index(one.model))
+
+
+def by_model(predictions: Sequence[Predicted]) -> dict[str, list[Predicted]]:
+    """The predictions of each model's runs, in the study's order of models."""
+    groups: dict[str, list[Predicted]] = {}
+    for one in in_model_order(predictions):
+        groups.setdefault(one.model, []).append(one)
+    return groups

@@ -1,0 +1,233 @@
+"""Tables of shifted sets and of sets out of distribution."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from bnnlib import metrics
+from bnnlib.analysis.predictions import Predicted
+from bnnlib.analysis.tables.common import SCORES, in_model_order, labels_of
+
+OOD_SCORES = ("max_probability", "entropy", "mutual_information")
+FALSE_ALARMS = np.round(np.concatenate([np.arange(0, 0.1, 0.002), np.arange(0.1, 1.001, 0.01)]), 3)
+
+
+def shifts(
+    test: Sequence[Predicted],
+    shifted: Mapping[str, Sequence[Predicted]],
+    num_resamples: int = 200,
+) -> pd.DataFrame:
+    """Accuracy and calibration error against severity, family by family.
+
+    Args:
+        test: predictions of the set that is shifted: severity 0 of every family.
+        shifted: predictions by the shifted set's name, ``<family>-<severity>``.
+        num_resamples: of the bootstrap over images.
+
+    Returns:
+        A row a run, family, severity and score (accuracy, ece, ece_scaled): run, model, family,
+        severity, set, score, value, low, high (95 % over images). No rows without shifted sets.
+    """
+    families = list(dict.fromkeys(_family(name)[0] for name in shifted))
+    rows = []
+    for name, predictions in {"test": test, **shifted}.items():
+        family, severity = _family(name)
+        for one in in_model_order(predictions):
+            arrays = {"accuracy": one.mean_probs, "ece": one.mean_probs}
+            if not math.isnan(one.temperature):
+                arrays["ece_scaled"] = one.scaled_probs
+            for score, probs in arrays.items():
+                metric = SCORES[score.removesuffix("_scaled")]
+                interval = metrics.bootstrap_interval(
+                    metric, probs, labels_of(one), num_resamples=num_resamples
+                )
+                row: dict[str, Any] = {"run": one.run, "model": one.model, "set": name}
+                row |= {"score": score} | dict(zip(("value", "low", "high"), interval, strict=True))
+                # Every family begins with the set that it shifts.
+                places = (
+                    [(each, 0) for each in families] if name == "test" else [(family, severity)]
+                )
+                for each, at in places:
+                    rows.append(row | {"family": each, "severity": at})
+    columns = ["run", "model", "family", "severity", "set", "score", "value", "low", "high"]
+    rows.sort(key=lambda row: (families.index(row["family"]), row["severity"]))
+    return pd.DataFrame(rows, columns=columns)
+
+
+def ood(test: Sequence[Predicted], foreign: Mapping[str, Sequence[Predicted]]) -> pd.DataFrame:
+    """How well every uncertainty tells foreign images from the test images.
+
+    Args:
+        test: predictions of the test set.
+        foreign: predictions by the name of the set out of distribution, of the same runs.
+
+    Returns:
+        A row a run, set and score (:data:`OOD_SCORES`): run, model, set, score, auroc, aupr_in,
+        aupr_out, fpr95, and median (of the score on the set). The mutual information has no rows
+        where all draws agree. No rows without sets.
+    """
+    rows = []
+    for name, one, other in _pairs(test, foreign):
+        values = metrics.ood_summary(
+            one.mean_probs, one.expected_entropy, other.mean_probs, other.expected_entropy
+        )
+        found = metrics.uncertainty_scores(other.mean_probs, other.expected_entropy)
+        for score in OOD_SCORES:
+            if score == "mutual_information" and not one.is_stochastic:
+                continue
+            row: dict[str, Any] = {"run": one.run, "model": one.model, "set": name}
+            row |= {"score": score}
+            row |= {m: values[f"{m}_{score}"] for m in ("auroc", "aupr_in", "aupr_out", "fpr95")}
+            rows.append(row | {"median": float(np.median(found[score]))})
+    columns = ["run", "model", "set", "score", "auroc", "aupr_in", "aupr_out", "fpr95", "median"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def ood_histograms(
+    test: Sequence[Predicted], foreign: Mapping[str, Sequence[Predicted]], num_bins: int = 24
+) -> pd.DataFrame:
+    """How the predictive entropy is distributed over test images and over foreign ones.
+
+    Args:
+        test: predictions of the test set.
+        foreign: predictions by the name of the set out of distribution, of the same runs.
+        num_bins: from 0 to the entropy of equal probabilities.
+
+    Returns:
+        A row a model, set and bin: model, set, lower, upper (nats), test and foreign (shares of the
+        images, over all runs), auroc (of the entropy, mean over runs). No rows without sets.
+    """
+    rows: dict[tuple[str, str], list[Any]] = {}
+    for name, one, other in _pairs(test, foreign):
+        inside = metrics.predictive_entropy(one.mean_probs)
+        outside = metrics.predictive_entropy(other.mean_probs)
+        edges = np.linspace(0.0, math.log(one.mean_probs.shape[1]), num_bins + 1)
+        shares = [
+            # Rounding may lift equal probabilities' entropy over the last edge.
+            np.histogram(np.minimum(entropy, edges[-1]), edges)[0] / len(entropy)
+            for entropy in (inside, outside)
+        ]
+        entry = (edges, *shares, metrics.auroc(inside, outside))
+        rows.setdefault((one.model, name), []).append(entry)
+    frames = [
+        pd.DataFrame(
+            {
+                "model": model,
+                "set": name,
+                "lower": runs[0][0][:-1],
+                "upper": runs[0][0][1:],
+                "test": np.mean([run[1] for run in runs], axis=0),
+                "foreign": np.mean([run[2] for run in runs], axis=0),
+                "auroc": np.mean([run[3] for run in runs]),
+            }
+        )
+        for (model, name), runs in rows.items()
+    ]
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+
+
+def roc(test: Sequence[Predicted], foreign: Mapping[str, Sequence[Predicted]]) -> pd.DataFrame:
+    """Share of foreign images found against share of test images taken for foreign.
+
+    Args:
+        test: predictions of the test set.
+        foreign: predictions by the name of the set out of distribution, of the same runs.
+
+    Returns:
+        A row a model, set, score (entropy, mutual_information) and share of false alarms
+        (:data:`FALSE_ALARMS`): model, set, score, false_alarms, found (mean over runs). No rows
+        without sets.
+    """
+    rows = []
+    for name, one, other in _pairs(test, foreign):
+        inside = metrics.uncertainty_scores(one.mean_probs, one.expected_entropy)
+        outside = metrics.uncertainty_scores(other.mean_probs, other.expected_entropy)
+        for score in ("entropy", "mutual_information"):
+            if score not in inside or (score == "mutual_information" and not one.is_stochastic):
+                continue
+            false_alarms, found = _roc_curve(inside[score], outside[score])
+            columns = {"model": one.model, "set": name, "score": score}
+            # Where the curve rises at one share of false alarms, its upper end counts.
+            last = np.searchsorted(false_alarms, FALSE_ALARMS, side="right") - 1
+            exact = np.isclose(false_alarms[last], FALSE_ALARMS)
+            at = np.where(exact, found[last], np.interp(FALSE_ALARMS, false_alarms, found))
+            rows.append(pd.DataFrame(columns | {"false_alarms": FALSE_ALARMS, "found": at}))
+    if not rows:
+        return pd.DataFrame()
+    keys = ["model", "set", "score", "false_alarms"]
+    return pd.concat(rows).groupby(keys, sort=False, as_index=False).found.mean()
+
+
+def uncertainties(
+    test: Sequence[Predicted],
+    shifted: Mapping[str, Sequence[Predicted]],
+    foreign: Mapping[str, Sequence[Predicted]],
+) -> pd.DataFrame:
+    """The entropy's two parts on every set, for the models whose draws differ.
+
+    Args:
+        test: predictions of the test set, which is split in right and wrong ones.
+        shifted: predictions by the shifted set's name.
+        foreign: predictions by the name of the set out of distribution.
+
+    Returns:
+        A row a model and set: model, set, kind (``right``, ``wrong``, ``shift``, ``ood``), images,
+        aleatoric, epistemic (nats, means over images and runs). No rows without such models.
+    """
+    stochastic = {one.run for one in test if one.is_stochastic}
+    rows = []
+    kinds = {"test": "test"} | dict.fromkeys(shifted, "shift") | dict.fromkeys(foreign, "ood")
+    for name, predictions in {"test": test, **shifted, **foreign}.items():
+        for one in in_model_order(predictions):
+            if one.run not in stochastic or one.expected_entropy is None:
+                continue
+            epistemic = metrics.mutual_information(one.mean_probs, one.expected_entropy)
+            parts = {kinds[name]: np.ones(len(epistemic), bool)}
+            if name == "test":
+                right = one.mean_probs.argmax(axis=1) == labels_of(one)
+                parts = {"right": right, "wrong": ~right}
+            for kind, chosen in parts.items():
+                if not chosen.any():
+                    continue
+                row: dict[str, Any] = {"model": one.model, "kind": kind}
+                row |= {"set": f"test, {kind}" if name == "test" else name}
+                row |= {"images": int(chosen.sum())}
+                row |= {"aleatoric": float(one.expected_entropy[chosen].mean())}
+                rows.append(row | {"epistemic": float(epistemic[chosen].mean())})
+    if not rows:
+        return pd.DataFrame()
+    keys = ["model", "set", "kind"]
+    return pd.DataFrame(rows).groupby(keys, sort=False, as_index=False).mean()
+
+
+def _family(name: str) -> tuple[str, int]:
+    """The parts of a shifted set's name; a name of another form is a family of one severity."""
+    family, _, severity = name.rpartition("-")
+    return (family, int(severity)) if family and severity.isdecimal() else (name, 1)
+
+
+def _pairs(
+    test: Sequence[Predicted], foreign: Mapping[str, Sequence[Predicted]]
+) -> list[tuple[str, Predicted, Predicted]]:
+    """Each run's predictions of the test set and of a foreign one, by the model's order."""
+    return [
+        (name, one, other)
+        for one in in_model_order(test)
+        for name, predictions in foreign.items()
+        for other in predictions
+        if (other.model, other.run) == (one.model, one.run)
+    ]
+
+
+def _roc_curve(inside: np.ndarray, outside: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Shares of inside and outside scores at or above each threshold, from (0, 0) to (1, 1)."""
+    thresholds = np.unique(np.concatenate([inside, outside]))[::-1]
+    ranked_in, ranked_out = np.sort(inside), np.sort(outside)
+    false_alarms = 1.0 - np.searchsorted(ranked_in, thresholds, side="left") / len(inside)
+    found = 1.0 - np.searchsorted(ranked_out, thresholds, side="left") / len(outside)
+    return np.concatenate([[0.0], false_alarms]), np.concatenate([[0.0], found])
