@@ -131,6 +131,8 @@ def train_one(
 
     ranks = distributed.init(session, experiment.threads, experiment.inter_threads)
     run = Run.open(session, experiment, ranks, origin, events)
+    if run.is_finished:
+        return run.directory
     dataset = distributed.on_first_local_rank(
         lambda: data.load(experiment.dataset, experiment.subtract_mean, experiment.holdout), ranks
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bnnlib import launcher
-from bnnlib.record.schema import SCHEMA, now, read_record, write_record
+from bnnlib.record.schema import SCHEMA, now, read_file, write_record
 
 
 def error_of(error: BaseException) -> dict[str, Any]:
@@ -35,24 +35,17 @@ def record_failure(
     A record of another run in that directory, one that trained or may be training, is left as it
     is, so that a mistyped parameter does not cost the run that it was meant to continue.
     """
-    directory = Path(directory)
-    path = directory / "run.json"
-    trained = (directory / "checkpoints").exists()
-    if path.exists() and (trained or read_record(directory)["status"] != "failed"):
-        return
-    ranks = int(error.get("ranks", 1))
-    record = {
-        "schema": SCHEMA,
-        "parameters": dict(parameters),
-        "status": "failed",
-        "metrics": {},
-        "evaluation": [],
-        "error": without_home(dict(error)),
-        "ranks": ranks,
+    directory, attempts = Path(directory), []
+    if (directory / "run.json").exists():
+        old = read_file(directory)
+        if old["status"] != "failed" or (directory / "checkpoints").exists():
+            return
+        attempts = old["attempts"]
+    attempt = {
+        "ranks": int(error.get("ranks", 1)),
         "hosts": [],
         "threads": 0,
         "cores": None,
-        "seed": 0,
         "commit": None,
         "clean": None,
         "versions": {},
@@ -63,8 +56,18 @@ def record_failure(
         "command": "",
         "started": now(),
         "ended": now(),
-        "history": [],
         "startup_seconds": None,
+        "first_step": None,
+    }
+    record = {
+        "schema": SCHEMA,
+        "parameters": dict(parameters),
+        "status": "failed",
+        "metrics": {},
+        "evaluation": [],
+        "error": without_home(dict(error)),
+        "history": [],
+        "attempts": [*attempts, attempt],
     }
     write_record(directory, record)
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
 from bnnlib.errors import RecordError
+from bnnlib.record.files import write_atomically
 from bnnlib.record.schema import is_number, plain
 
+STEPS, POSTERIOR, ACCURACY = "steps.jsonl", "posterior.jsonl", "accuracy.jsonl"
 Line = TypeVar("Line")
 # The quantiles that are kept: the extremes, what lies outside 98 % and 90 %, and the quartiles.
 LEVELS = (0.0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1.0)
@@ -84,6 +86,9 @@ class AccuracyLog:
     accuracy: float
 
 
+Log = StepLog | LayerLog | AccuracyLog
+
+
 def read_steps(directory: str | Path) -> list[StepLog]:
     """The lines of a run's ``steps.jsonl``; an unfinished last line is left out.
 
@@ -96,7 +101,7 @@ def read_steps(directory: str | Path) -> list[StepLog]:
             raise ValueError("expected numbers only")
         return StepLog(**values)
 
-    return _read_lines(Path(directory) / "steps.jsonl", "step", step)
+    return _read_lines(Path(directory) / STEPS, "step", step)
 
 
 def read_posterior(directory: str | Path) -> list[LayerLog]:
@@ -117,7 +122,7 @@ def read_posterior(directory: str | Path) -> list[LayerLog]:
             raise ValueError(f"expected {len(LEVELS)} quantiles of each quantity")
         return line
 
-    return _read_lines(Path(directory) / "posterior.jsonl", "layer's posterior", layer)
+    return _read_lines(Path(directory) / POSTERIOR, "layer's posterior", layer)
 
 
 def read_accuracy(directory: str | Path) -> list[AccuracyLog]:
@@ -126,9 +131,7 @@ def read_accuracy(directory: str | Path) -> list[AccuracyLog]:
     Raises:
         RecordError: a line but the last, which may be unfinished, is none.
     """
-    path = Path(directory) / "accuracy.jsonl"
-    if not path.exists():
-        return []
+    path = Path(directory) / ACCURACY
     return _read_lines(path, "accuracy", lambda values: AccuracyLog(**values))
 
 
@@ -149,7 +152,45 @@ def _read_lines(path: Path, what: str, parse: Callable[[dict[str, Any]], Line]) 
     return lines
 
 
-def json_line(line: StepLog | LayerLog | AccuracyLog) -> str:
+def append(path: Path, lines: Iterable[Log]) -> None:
+    """Appends lines to one of these files, at once visible to ``tail -f``.
+
+    Raises:
+        RecordError: the disk is full, say.
+    """
+    try:
+        with open(path, "a", encoding="utf-8") as file:
+            file.writelines(json_line(line) for line in lines)
+    except OSError as error:
+        raise RecordError(
+            f"{path}: could not be written ({error.strerror}); checkpoints and lines written "
+            "before are unharmed"
+        ) from error
+
+
+def keep_until(directory: Path, step: int) -> list[StepLog]:
+    """Drops the lines that training from `step` on writes again, and returns the steps' others.
+
+    Raises:
+        RecordError: a file is damaged, or cannot be written.
+    """
+    if (directory / ACCURACY).exists():
+        _write(directory / ACCURACY, [one for one in read_accuracy(directory) if one.step <= step])
+    kept = [line for line in read_steps(directory) if line.step <= step]
+    _write(directory / STEPS, kept)
+    if (directory / POSTERIOR).exists():
+        # The initial posterior is written again by a run that starts again.
+        layers = read_posterior(directory) if step > 0 else []
+        _write(directory / POSTERIOR, [line for line in layers if line.step <= step])
+    return kept
+
+
+def _write(path: Path, lines: Iterable[Log]) -> None:
+    text = "".join(map(json_line, lines))
+    write_atomically(path, lambda file: file.write(text.encode()))
+
+
+def json_line(line: Log) -> str:
     """A line of one of these files, with its end."""
     return json.dumps(plain(dataclasses.asdict(line)), allow_nan=False) + "\n"
 
@@ -161,8 +202,8 @@ def training_metrics(lines: list[StepLog]) -> dict[str, Any]:
         ``images_per_second`` of all ranks together, over the measured lines (over all where a run
         is too short to have others), ``step_ms_p10``, ``step_ms_p50`` and ``step_ms_p90``, the
         quantiles over those lines of a step's milliseconds, each line with the weight of its steps,
-        ``train_seconds`` over all lines, ``steps``, ``train_nll`` (nats an image) and ``kl`` (nats)
-        at the end; empty for no lines.
+        ``train_seconds`` over all lines, ``steps_done``, ``train_nll`` (nats an image) and ``kl``
+        (nats) at the end; empty for no lines.
     """
     if not lines:
         return {}
@@ -173,7 +214,7 @@ def training_metrics(lines: list[StepLog]) -> dict[str, Any]:
         "images_per_second": images / seconds,
         **_step_quantiles(lines),
         "train_seconds": sum(line.seconds for line in lines),
-        "steps": lines[-1].step,
+        "steps_done": lines[-1].step,
         "train_nll": lines[-1].nll,
         "kl": lines[-1].kl,
     }

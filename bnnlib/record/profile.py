@@ -14,6 +14,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import socket
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,7 +23,10 @@ import numpy as np
 import pandas as pd
 
 from bnnlib.errors import RecordError
+from bnnlib.record.files import write_atomically
+from bnnlib.record.logs import StepLog
 
+TABLE, TIMELINE = "profile.csv", "timeline.json"
 # The borders that a rank stamps in each step, seconds since the epoch: the step begins, its images
 # are gathered, its gradients computed, the average has come, the weights are updated.
 STAMPS = ("began", "gathered", "computed", "averaged", "updated")
@@ -162,13 +167,49 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
     return found.reset_index()
 
 
+def stamps_of(stamped: Sequence[tuple[StepLog, np.ndarray]], bytes_a_step: int) -> Stamps:
+    """What this rank stamped.
+
+    Args:
+        stamped: lines of the log, one after another, each with the stamps of its steps, float64
+            ``(steps, 5)``.
+        bytes_a_step: that the rank gives to an allreduce each step.
+    """
+    times = np.concatenate([stamps for _, stamps in stamped])
+    counts = [len(stamps) for _, stamps in stamped]
+    last = stamped[-1][0].step
+    return Stamps(
+        host=socket.gethostname(),
+        steps=np.arange(last - len(times), last) + 1,
+        warmup=np.repeat([line.warmup for line, _ in stamped], counts),
+        times=times,
+        bytes=bytes_a_step,
+    )
+
+
+def write(directory: Path, ranks: Sequence[Stamps]) -> None:
+    """Writes ``profile.csv``, from all ranks' stamps and Horovod's timeline.
+
+    Raises:
+        RecordError: it could not be written.
+    """
+    steps, allreduces = len(ranks[0].steps), read_timeline(directory / TIMELINE)
+    for _ in range(20):  # Horovod's thread writes behind
+        if len(ranks) == 1 or len(allreduces) >= steps:
+            break
+        time.sleep(0.1)
+        allreduces = read_timeline(directory / TIMELINE)
+    text = tabulate(ranks, allreduces).to_csv(index=False, float_format="%.6g")
+    write_atomically(directory / TABLE, lambda file: file.write(text.encode()))
+
+
 def read_profile(directory: str | Path) -> pd.DataFrame:
     """A run's ``profile.csv``, the table of :func:`bnnlib.inference.step_clock.tabulate`.
 
     Raises:
         RecordError: the run was not asked for a profile, or the file is damaged.
     """
-    path = Path(directory) / "profile.csv"
+    path = Path(directory) / TABLE
     try:
         table = pd.read_csv(path)
     except (OSError, ValueError) as error:

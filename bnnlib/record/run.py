@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import logging
 import os
-import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -31,23 +30,13 @@ from bnnlib import launcher
 from bnnlib.errors import RecordError
 from bnnlib.experiment import UPKEEP, Experiment
 from bnnlib.metrics import Evaluation
-from bnnlib.record import checkpoint, files, lock, profile
+from bnnlib.record import checkpoint, files, lock, logs, profile
 from bnnlib.record.failure import without_home
-from bnnlib.record.files import write_atomically
 from bnnlib.record.lock import Lock
-from bnnlib.record.logs import (
-    AccuracyLog,
-    LayerLog,
-    StepLog,
-    json_line,
-    read_accuracy,
-    read_posterior,
-    read_steps,
-    training_metrics,
-)
-from bnnlib.record.predictions import write_predictions
+from bnnlib.record.logs import AccuracyLog, StepLog, read_steps, training_metrics
+from bnnlib.record.predictions import read_all_predictions, write_predictions
 from bnnlib.record.protocols import Ranks, Session, Trainer
-from bnnlib.record.schema import SCHEMA, now, read_record, write_record
+from bnnlib.record.schema import SCHEMA, now, read_file, read_record, write_record
 from bnnlib.record.stopping import Stopped
 
 logger = logging.getLogger(__name__)
@@ -59,6 +48,7 @@ class Run:
     Attributes:
         directory: the run's directory.
         lines: the lines of ``steps.jsonl`` so far, on every rank.
+        is_finished: whether an earlier start has finished the run.
     """
 
     def __init__(
@@ -67,6 +57,7 @@ class Run:
         self.session, self.directory = session, directory
         self.experiment, self.ranks = experiment, ranks
         self.lines: list[StepLog] = []
+        self.is_finished = False
         self._lock: Lock | None = None
         self._writer = checkpoint.Writer()
         self._saved_step, self._saved_at = 0, time.monotonic()
@@ -85,7 +76,8 @@ class Run:
         """Writes the record, status ``running``, before anything is trained; all ranks call it.
 
         A directory with a record of the same parameters and ranks is continued from its last
-        checkpoint. A failed one that had trained nothing is replaced.
+        checkpoint. A failed one that had trained nothing is replaced. A finished one is left as it
+        is (:attr:`is_finished`): there is nothing to train, and nothing is written.
 
         Args:
             session: of this process, in which the run stays open until it ends.
@@ -104,19 +96,34 @@ class Run:
         run = cls(session, directory, experiment, ranks)
         horovod = ranks.build_info()
 
-        def write_first() -> None:
-            if ranks.rank == 0:
-                run._lock = lock.acquire(directory)
-                try:
-                    files.remove_leftovers(directory)
-                    run._write_first(provenance, horovod, events)
-                except BaseException:
-                    run._lock.release()
-                    raise
+        def write_first() -> bool:
+            if ranks.rank != 0:
+                return False
+            if run._was_finished():
+                return True
+            run._lock = lock.acquire(directory)
+            try:
+                files.remove_leftovers(directory)
+                run._write_first(provenance, horovod, events)
+            except BaseException:
+                run._lock.release()
+                raise
+            return False
 
-        ranks.agree(write_first)
-        session.runs.append(run)
+        run.is_finished = ranks.gather(ranks.agree(write_first))[0]
+        if not run.is_finished:
+            session.runs.append(run)
         return run
+
+    def _was_finished(self) -> bool:
+        """Whether the record is one of this run, finished by an earlier start."""
+        if not (self.directory / "run.json").exists():
+            return False
+        record = read_record(self.directory)
+        if record["status"] != "finished":
+            return False
+        self._refuse_other(record)
+        return True
 
     def resume(self, trainer: Trainer) -> int:
         """Sets `trainer` to the last checkpoint, on all ranks; returns its step, 0 without one.
@@ -131,18 +138,14 @@ class Run:
                 state = checkpoint.latest(self.directory / "checkpoints")
                 if state is not None:
                     trainer.restore(state)
+                if self.is_finished:
+                    self.lines = read_steps(self.directory)
+                    return
                 # Lines after the checkpoint are written again when their steps are done again.
-                self._keep_accuracy(trainer.step)
-                kept = [line for line in read_steps(self.directory) if line.step <= trainer.step]
-                text = "".join(json_line(line) for line in kept)
-                write_atomically(self.directory / "steps.jsonl", lambda f: f.write(text.encode()))
-                self.lines = kept
-                self._keep_posterior(trainer.step)
+                self.lines = logs.keep_until(self.directory, trainer.step)
                 self._saved_step = trainer.step
                 if trainer.step > 0:
-                    history = read_record(self.directory)["history"]
-                    event = _event("continued", f"from step {trainer.step}")
-                    self._update(history=[*history, event])
+                    self._add_event("continued", f"from step {trainer.step}")
 
         self.ranks.agree(restore)
         trainer.broadcast()
@@ -168,13 +171,15 @@ class Run:
             checkpoint is
                 written and the record says ``stopped``. Raised on every rank after one step.
         """
-        if trainer.step == 0:
+        if self.is_finished:
+            return
+        first_step = trainer.step
+        if first_step == 0:
             self.log_posterior(trainer)
         self._training = {"bytes_a_step": trainer.bytes_a_step}
-        timeline = self.directory / "timeline.json"
         stamped: list[tuple[StepLog, np.ndarray]] = []
         if self.experiment.profile and self.ranks.rank == 0:
-            self.ranks.start_timeline(str(timeline))
+            self.ranks.start_timeline(str(self.directory / profile.TIMELINE))
         with (
             self.session.requests.calling(trainer.ask_to_stop),
             self.session.watch(self.experiment.stall_minutes) as watch,
@@ -183,7 +188,7 @@ class Run:
                 watch.alive()
                 self.log(line)
                 if line.warmup and self.ranks.rank == 0:
-                    self._update(startup_seconds=self.session.clock.seconds())
+                    self._has_trained_from(first_step)
                 if self.experiment.profile:
                     stamped.append((line, trainer.take_stamps()))
                 self._log_accuracy(trainer)
@@ -200,7 +205,11 @@ class Run:
                 yield line
                 watch.alive()
         if stamped:
-            self._write_profile(trainer, stamped, timeline)
+            own = profile.stamps_of(stamped, trainer.bytes_a_step)
+            everyones = self.ranks.gather(own)
+            if self.ranks.rank == 0:
+                self.ranks.stop_timeline()
+                profile.write(self.directory, everyones)
         if trainer.stopped:
             self.save(trainer)
             self._writer.wait()
@@ -213,6 +222,12 @@ class Run:
         if trainer.step != self._saved_step:  # `until` has ended it
             self.save(trainer)
         self._writer.wait()
+
+    def _has_trained_from(self, step: int) -> None:
+        """Notes in this attempt that it has trained, the first time that it has."""
+        if read_file(self.directory)["attempts"][-1]["first_step"] is None:
+            seconds = self.session.clock.seconds()
+            self._update({"first_step": step, "startup_seconds": seconds})
 
     def _is_due(self, step: int, epoch_ended: bool) -> bool:
         """Whether rank 0 makes a checkpoint now; the other ranks need not know."""
@@ -234,7 +249,7 @@ class Run:
         """Appends a line to ``steps.jsonl``, at once visible to ``tail -f``."""
         self.lines.append(line)
         if self.ranks.rank == 0:
-            self._append("steps.jsonl", [line])
+            self._append(logs.STEPS, [line])
 
     def _log_accuracy(self, trainer: Trainer) -> None:
         """Appends to ``accuracy.jsonl`` where `evaluate_every` says so; every rank calls it."""
@@ -244,43 +259,15 @@ class Run:
         if self.ranks.rank == 0:
             epoch = trainer.position / trainer.steps_per_epoch
             line = AccuracyLog(trainer.step, epoch, trainer.accuracy_of_means())
-            self._append("accuracy.jsonl", [line])
+            self._append(logs.ACCURACY, [line])
         # The others wait here, not in the first allreduce of the next line, which is timed.
         self.ranks.gather(None)
-
-    def _write_profile(
-        self, trainer: Trainer, stamped: list[tuple[StepLog, np.ndarray]], timeline: Path
-    ) -> None:
-        """Writes ``profile.csv`` from all ranks' stamps; every rank calls it."""
-        times = np.concatenate([stamps for _, stamps in stamped])
-        counts = [len(stamps) for _, stamps in stamped]
-        own = profile.Stamps(
-            host=socket.gethostname(),
-            steps=np.arange(stamped[-1][0].step - len(times), stamped[-1][0].step) + 1,
-            warmup=np.repeat([line.warmup for line, _ in stamped], counts),
-            times=times,
-            bytes=trainer.bytes_a_step,
-        )
-        everyones = self.ranks.gather(own)
-        if self.ranks.rank == 0:
-            self.ranks.stop_timeline()
-            allreduces = profile.read_timeline(timeline)
-            for _ in range(20):  # Horovod's thread writes behind
-                if self.ranks.size == 1 or len(allreduces) >= len(times):
-                    break
-                time.sleep(0.1)
-                allreduces = profile.read_timeline(timeline)
-            table = profile.tabulate(everyones, allreduces)
-            write_atomically(
-                self.directory / "profile.csv",
-                lambda file: file.write(table.to_csv(index=False, float_format="%.6g").encode()),
-            )
 
     def log_posterior(self, trainer: Trainer) -> None:
         """Appends the present posterior to ``posterior.jsonl``, from rank 0: weights are equal."""
         lines = trainer.layer_logs() if self.ranks.rank == 0 else []
         if lines:
-            self._append("posterior.jsonl", lines)
+            self._append(logs.POSTERIOR, lines)
 
     def save(self, trainer: Trainer) -> None:
         """Writes a checkpoint, from rank 0, while training goes on with the next steps.
@@ -294,42 +281,63 @@ class Run:
 
         def write() -> None:
             self._check_lock()
-            for name in ("steps.jsonl", "posterior.jsonl", "accuracy.jsonl"):
+            for name in (logs.STEPS, logs.POSTERIOR, logs.ACCURACY):
                 files.sync(self.directory / name)
             checkpoint.save(folder, state, self.experiment.keep_checkpoints)
 
         self._writer.start(write)
         self._saved_step, self._saved_at = trainer.step, time.monotonic()
 
+    def evaluation(self) -> Evaluation | None:
+        """What the record of a finished run holds, on every rank; None for one to be evaluated.
+
+        Raises:
+            RecordError: the record or its predictions are damaged; raised on every rank.
+        """
+
+        def read() -> Evaluation | None:
+            if not self.is_finished or self.ranks.rank > 0:
+                return None
+            record = read_record(self.directory)
+            predictions = read_all_predictions(self.directory)
+            return Evaluation(predictions, record["evaluation"], record["metrics"])
+
+        return self.ranks.gather(self.ranks.agree(read))[0]
+
     def finish(self, found: Evaluation, status: str = "finished") -> dict[str, Any]:
         """Writes predictions, the row of each set and the metrics, and closes the record.
 
         Args:
-            found: of :func:`bnnlib.inference.evaluation.evaluate`.
+            found: of :func:`bnnlib.inference.evaluation.evaluate`, or of :meth:`evaluation`.
             status: ``finished``, or ``stopped`` where training ended before its last step.
 
         Returns:
             The metrics, on every rank: those of the evaluation, and ``images_per_second``,
-            ``train_seconds``, ``steps``, ``kl`` (nats), ``train_nll``, and ``bytes_a_step`` that a
-            rank gives to the average.
+            ``train_seconds``, ``steps_done``, ``kl`` (nats), ``train_nll``, and ``bytes_a_step``
+            that a rank gives to the average.
         """
+        if self.is_finished:
+            return found.metrics
         values = found.metrics | training_metrics(self.lines) | self._training
         if self.ranks.rank == 0:
             write_predictions(self.directory, found.predictions)
             self._update(
-                status=status, metrics=values, evaluation=found.rows, error=None, ended=now()
+                {"ended": now()},
+                status=status,
+                metrics=values,
+                evaluation=found.rows,
+                error=None,
             )
         self._close()
         return values
 
     def stop(self, reason: str) -> None:
         """Closes the record with status ``stopped``, in its history what asked for it."""
+        if self.is_finished:
+            return
         if self.ranks.rank == 0:
-            self._update(
-                status="stopped",
-                ended=now(),
-                history=[*read_record(self.directory)["history"], _event("stopped", reason)],
-            )
+            self._add_event("stopped", reason)
+            self._update({"ended": now()}, status="stopped")
         self._close()
 
     def fail(self, error: Mapping[str, Any]) -> None:
@@ -337,38 +345,18 @@ class Run:
 
         The first error stays: what other ranks meet after it are its consequences.
         """
+        if self.is_finished:
+            return
         if self.ranks.rank in (0, error.get("rank")) and not self._has_failed():
-            self._update(status="failed", error=without_home(dict(error)), ended=now())
+            self._update({"ended": now()}, status="failed", error=without_home(dict(error)))
         self._close()
 
     def _has_failed(self) -> bool:
-        return bool(read_record(self.directory)["status"] == "failed")
+        return bool(read_file(self.directory)["status"] == "failed")
 
-    def _append(self, name: str, lines: Sequence[StepLog | LayerLog | AccuracyLog]) -> None:
-        self._check_lock()
-        try:
-            with open(self.directory / name, "a", encoding="utf-8") as file:
-                file.writelines(json_line(line) for line in lines)
-        except OSError as error:
-            raise RecordError(
-                f"{self.directory / name}: could not be written ({error.strerror}); "
-                "checkpoints and lines written before are unharmed"
-            ) from error
-
-    def _keep_posterior(self, step: int) -> None:
-        """Drops the lines that training from `step` on writes again; those of step 0 among them."""
-        path = self.directory / "posterior.jsonl"
-        if path.exists():
-            lines = read_posterior(self.directory) if step > 0 else []
-            text = "".join(json_line(line) for line in lines if line.step <= step)
-            write_atomically(path, lambda file: file.write(text.encode()))
-
-    def _keep_accuracy(self, step: int) -> None:
-        path = self.directory / "accuracy.jsonl"
-        if path.exists():
-            lines = [line for line in read_accuracy(self.directory) if line.step <= step]
-            text = "".join(map(json_line, lines))
-            write_atomically(path, lambda file: file.write(text.encode()))
+    def _add_event(self, event: str, what: str) -> None:
+        history = read_file(self.directory)["history"]
+        self._update(history=[*history, _event(event, what)])
 
     def abandon(self) -> None:
         """Leaves the record as it is, for another start of this process.
@@ -389,6 +377,10 @@ class Run:
         if self._lock is not None:
             self._lock.release()
 
+    def _append(self, name: str, lines: Sequence[logs.Log]) -> None:
+        self._check_lock()
+        logs.append(self.directory / name, lines)
+
     def _check_lock(self) -> None:
         if self._lock is not None:
             self._lock.check()
@@ -399,35 +391,37 @@ class Run:
         horovod: Mapping[str, Any],
         events: Sequence[tuple[str, str]],
     ) -> None:
-        path = self.directory / "run.json"
-        record = {
+        attempt = {
+            "ranks": self.ranks.size,
+            "hosts": list(self.ranks.hosts),
+            "threads": self.ranks.threads,
+            "cores": self.ranks.cores,
+            **provenance,
+            "horovod": dict(horovod),
+            "started": now(),
+            "ended": None,
+            "startup_seconds": None,
+            "first_step": None,
+        }
+        record: dict[str, Any] = {
             "schema": SCHEMA,
             "parameters": self.experiment.to_dict(),
             "status": "running",
             "metrics": {},
             "evaluation": [],
             "error": None,
-            "ranks": self.ranks.size,
-            "hosts": list(self.ranks.hosts),
-            "threads": self.ranks.threads,
-            "cores": self.ranks.cores,
-            "seed": self.experiment.seed,
-            **provenance,
-            "horovod": dict(horovod),
-            "started": now(),
-            "ended": None,
             "history": [],
-            "startup_seconds": None,
+            "attempts": [attempt],
         }
-        if path.exists():
+        if (self.directory / "run.json").exists():
             old = read_record(self.directory)
+            record["attempts"] = [*old["attempts"], attempt]
             record["history"] = [*old["history"], *(_event(*event) for event in events)]
             trained = (self.directory / "checkpoints").exists()
             if trained or old["status"] != "failed":
-                _refuse_other(self.directory, old, record)
+                self._refuse_other(old)
                 if trained and old["ranks"] != self.ranks.size:
                     record["history"].append(self._change_of_ranks(old["ranks"]))
-                record["started"] = old["started"]
                 record["metrics"] = old["metrics"]
                 record["evaluation"] = old["evaluation"]
         write_record(self.directory, record)
@@ -441,10 +435,38 @@ class Run:
         logger.warning("%s: %s", self.directory, text)
         return _event("ranks changed", text)
 
-    def _update(self, **changes: Any) -> None:
+    def _update(self, attempt: Mapping[str, Any] | None = None, **changes: Any) -> None:
+        """Changes keys of the record, and of this attempt in it."""
         self._check_lock()
-        record = read_record(self.directory) | changes
+        record = read_file(self.directory) | changes
+        record["attempts"][-1] |= attempt or {}
         write_record(self.directory, record)
+
+    def _refuse_other(self, old: Mapping[str, Any]) -> None:
+        """Raises where the record is one of other parameters or ranks."""
+        # A run older than a parameter was made with what is its default now.
+        before = Experiment().to_dict() | old["parameters"]
+        after, size = self.experiment.to_dict(), self.ranks.size
+        may_differ = {"run_dir", *UPKEEP}
+        different = [
+            f"{name} ({before.get(name)!r} there, {after.get(name)!r} now)"
+            for name in dict.fromkeys([*before, *after])
+            if name not in may_differ and before.get(name) != after.get(name)
+        ]
+        if old["ranks"] != size and self.experiment.on_rank_change == "refuse":
+            if not different:
+                raise RecordError(
+                    f"{self.directory}: holds a run with other parameters: ranks "
+                    f"({old['ranks']!r} there, {size!r} now). Start it with as many as it was "
+                    "begun with; or set on_rank_change to continue, for a run that ends with "
+                    "other weights than an uninterrupted one"
+                )
+            different.append(f"ranks ({old['ranks']!r} there, {size!r} now)")
+        if different:
+            raise RecordError(
+                f"{self.directory}: holds a run with other parameters: {', '.join(different)}. "
+                "Give another run_dir (or output notebook), or move the old run away"
+            )
 
 
 def run_directory(experiment: Experiment, ranks: int) -> Path:
@@ -453,31 +475,6 @@ def run_directory(experiment: Experiment, ranks: int) -> Path:
         return Path(experiment.run_dir)
     notebook = os.environ.get("BNN_RUN_DIR")
     return Path(notebook) if notebook else experiment.default_run_dir(ranks)
-
-
-def _refuse_other(directory: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
-    # A run older than a parameter was made with what is its default now.
-    before, after = Experiment().to_dict() | old["parameters"], dict(new["parameters"])
-    may_differ = {"run_dir", *UPKEEP}
-    different = [
-        f"{name} ({before.get(name)!r} there, {after.get(name)!r} now)"
-        for name in dict.fromkeys([*before, *after])
-        if name not in may_differ and before.get(name) != after.get(name)
-    ]
-    if old["ranks"] != new["ranks"] and after["on_rank_change"] == "refuse":
-        if not different:
-            raise RecordError(
-                f"{directory}: holds a run with other parameters: ranks ({old['ranks']!r} there, "
-                f"{new['ranks']!r} now). Start it with as many as it was begun with; or set "
-                "on_rank_change to continue, for a run that ends with other weights than an "
-                "uninterrupted one"
-            )
-        different.append(f"ranks ({old['ranks']!r} there, {new['ranks']!r} now)")
-    if different:
-        raise RecordError(
-            f"{directory}: holds a run with other parameters: {', '.join(different)}. "
-            "Give another run_dir (or output notebook), or move the old run away"
-        )
 
 
 def _event(event: str, what: str) -> dict[str, Any]:

@@ -16,19 +16,24 @@ from bnnlib.errors import RecordError
 from bnnlib.record.files import write_atomically
 
 STATUSES = ("running", "finished", "stopped", "failed")
+Types = Mapping[str, tuple[type, ...]]
 # Every key of run.json and its type; None stands for what could not be known.
-KEYS: dict[str, tuple[type, ...]] = {
+KEYS: Types = {
     "schema": (int,),
     "parameters": (dict,),
     "status": (str,),
     "metrics": (dict,),
     "evaluation": (list,),
     "error": (dict, type(None)),
+    "history": (list,),
+    "attempts": (list,),
+}
+# Every key of an attempt: one start of the run, on which machine and by what it was made.
+ATTEMPT_KEYS: Types = {
     "ranks": (int,),
     "hosts": (list,),
     "threads": (int,),
-    "cores": (int, type(None)),
-    "seed": (int,),
+    "cores": (int, type(None)),  # that the ranks of a node may use
     "commit": (str, type(None)),
     "clean": (bool, type(None)),
     "versions": (dict,),
@@ -39,16 +44,38 @@ KEYS: dict[str, tuple[type, ...]] = {
     "command": (str,),
     "started": (str,),
     "ended": (str, type(None)),
-    "history": (list,),
     "startup_seconds": (dict, type(None)),
+    "first_step": (int, type(None)),  # from which the attempt trained; None: it trained nothing
 }
-# 2: `evaluation`, a row a set of :class:`bnnlib.metrics.Evaluation`; 1 had the test
-# set alone.
-SCHEMA = 2
+# 3: `attempts`; 2 had one start's keys beside the others, and a later start overwrote them.
+# 2: `evaluation`, a row a set of :class:`bnnlib.metrics.Evaluation`; 1 had the test set alone.
+SCHEMA = 3
+# Metrics of schemas 1 and 2 by their present name: `steps` is a parameter.
+RENAMED = {"steps": "steps_done"}
 
 
 def read_record(directory: str | Path) -> dict[str, Any]:
-    """One run's ``run.json``.
+    """One run's record, with what is known of the attempt that trained it.
+
+    Returns:
+        The keys in :data:`KEYS`, and those in :data:`ATTEMPT_KEYS` of the last attempt that trained
+        (of the last one, where none has): its machine is the one of the timings. But ``started`` is
+        the first attempt's, and ``ended`` the last one's.
+
+    Raises:
+        RecordError: as :func:`read_file`.
+    """
+    record = read_file(directory)
+    attempts = record["attempts"]
+    trained = [attempt for attempt in attempts if attempt["first_step"] is not None] or attempts
+    ends = {"started": attempts[0]["started"], "ended": attempts[-1]["ended"]}
+    return record | trained[-1] | ends
+
+
+def read_file(directory: str | Path) -> dict[str, Any]:
+    """What one run's ``run.json`` holds, in the present schema: the keys in :data:`KEYS`.
+
+    The one start that a record of schema 1 or 2 tells of becomes its one attempt.
 
     Raises:
         RecordError: it is missing, no JSON, or a key is missing or of another type.
@@ -60,16 +87,15 @@ def read_record(directory: str | Path) -> dict[str, Any]:
         raise RecordError(f"{path}: no readable run record ({error})") from error
     if not isinstance(record, dict):
         raise RecordError(f"{path}: no run record, expected an object with the key `parameters`")
-    record.setdefault("evaluation", [])  # schema 1
-    record.setdefault("history", [])  # runs older than it
-    for key in ("cores", "startup_seconds"):
-        record.setdefault(key, None)  # records older than the key
-    for key, types in KEYS.items():
-        value = record.get(key, ...)
-        if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
-            found = repr(record[key])[:60] if key in record else "nothing"
-            expected = " or ".join("null" if t is type(None) else t.__name__ for t in types)
-            raise RecordError(f"{path}: key {key!r}: expected {expected}, found {found}")
+    if "attempts" not in record:
+        record = _upgraded(record)
+    _check_types(path, record, KEYS)
+    if not record["attempts"]:
+        raise RecordError(f"{path}: key 'attempts': expected at least one, found []")
+    for attempt in record["attempts"]:
+        if not isinstance(attempt, dict):
+            raise RecordError(f"{path}: key 'attempts': expected objects, found {attempt!r:.60}")
+        _check_types(path, attempt, ATTEMPT_KEYS)
     if record["status"] not in STATUSES:
         raise RecordError(
             f"{path}: status = {record['status']!r}: expected one of {', '.join(STATUSES)}"
@@ -80,6 +106,26 @@ def read_record(directory: str | Path) -> dict[str, Any]:
     for row in record["evaluation"]:
         _check_row(path, row)
     return record
+
+
+def _upgraded(old: dict[str, Any]) -> dict[str, Any]:
+    """A record of schema 1 or 2 in the present one."""
+    record = {"evaluation": [], "history": []} | {k: v for k, v in old.items() if k in KEYS}
+    if isinstance(old.get("metrics"), dict):
+        names = {name: RENAMED.get(name, name) for name in old["metrics"]}
+        record["metrics"] = {names[name]: value for name, value in old["metrics"].items()}
+    attempt = {"cores": None, "startup_seconds": None, "first_step": 0}
+    attempt |= {key: value for key, value in old.items() if key not in (*KEYS, "seed")}
+    return record | {"schema": SCHEMA, "attempts": [attempt]}
+
+
+def _check_types(path: Path, values: Mapping[str, Any], keys: Types) -> None:
+    for key, types in keys.items():
+        value = values.get(key, ...)
+        if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
+            found = repr(value)[:60] if key in values else "nothing"
+            expected = " or ".join("null" if t is type(None) else t.__name__ for t in types)
+            raise RecordError(f"{path}: key {key!r}: expected {expected}, found {found}")
 
 
 def _check_row(path: Path, row: Any) -> None:

@@ -61,7 +61,9 @@ def launch(way: str, model: str, dataset: str, folder: Path) -> dict[str, float]
             time.sleep(0.005)
         total = time.monotonic() - started
         process.wait()
-    stages = json.loads((run / "run.json").read_text())["startup_seconds"]
+    from bnnlib.record.schema import read_record
+
+    stages = read_record(run)["startup_seconds"]
     return {**stages, "total": total}
 
 

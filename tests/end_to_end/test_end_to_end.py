@@ -110,7 +110,7 @@ def assert_complete(directory: Path, model: str) -> None:
     started, ended = (datetime.datetime.fromisoformat(record[k]) for k in ("started", "ended"))
     assert datetime.timedelta(0) <= ended - started < datetime.timedelta(minutes=15)
     metrics = record["metrics"]
-    assert metrics["steps"] == 8
+    assert metrics["steps_done"] == 8
     assert 0 <= metrics["accuracy"] <= 1
     assert metrics["images_per_second"] > 0
     assert (metrics["kl"] > 0) == model.startswith("BNN")

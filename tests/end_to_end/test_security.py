@@ -1,7 +1,6 @@
 """Parameters are data: no parameter, file or flag runs code, and none of them ends up as code."""
 
 import io
-import json
 import os
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from papermill.translators import PythonTranslator
 from bnnlib.errors import BnnlibError
 from bnnlib.experiment import Experiment
 from bnnlib.record import lock
+from bnnlib.record.schema import read_record
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOK = ROOT / "notebooks" / "01_train.ipynb"
@@ -130,7 +130,7 @@ def test_no_file_of_a_record_holds_environment_tokens_or_home(tmp_path):
             assert name == "HOME" or name.encode() not in content, (path.name, name)
         for name in ("PATH=", "LD_LIBRARY_PATH", "USER=", "LOGNAME"):
             assert name.encode() not in content, (path.name, name)
-    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    record = read_record(tmp_path / "run")
     assert set(record["environment"]) <= {"OMP_NUM_THREADS", "TF_ENABLE_ONEDNN_OPTS"}
 
 

@@ -19,6 +19,7 @@ import pytest
 from bnnlib.analysis import scaling
 from bnnlib.record import profile
 from bnnlib.record.profile import read_profile
+from bnnlib.record.schema import read_record
 
 pytestmark = [pytest.mark.ranks, pytest.mark.long, pytest.mark.timeout(420)]
 
@@ -136,7 +137,7 @@ def times(folder):
 def test_the_ranks_are_on_two_hosts_that_the_record_names(hosts, measured):
     for folder, _ in measured.values():
         (run_json,) = folder.rglob("run.json")
-        record = json.loads(run_json.read_text())
+        record = read_record(run_json.parent)
         assert record["hosts"] == hosts.names
         assert (record["ranks"], record["status"]) == (2, "finished")
         table, _ = times(folder)

@@ -29,8 +29,7 @@ from bnnlib.experiment import Experiment
 from bnnlib.inference.distributed import Ranks
 from bnnlib.inference.trainer import StepLog
 from bnnlib.metrics import Prediction, judge
-from bnnlib.record import checkpoint, files, lock
-from bnnlib.record import run as run_module
+from bnnlib.record import checkpoint, files, lock, logs
 from bnnlib.record.logs import read_steps
 from bnnlib.record.run import Run
 from bnnlib.record.schema import read_record
@@ -153,7 +152,7 @@ def cut_at(number: int, dies: bool) -> Iterator[Cut]:
     write_text = counted(Path.write_text, "write")
     with (
         mock.patch.object(files, "open", opened, create=True),
-        mock.patch.object(run_module, "open", opened, create=True),
+        mock.patch.object(logs, "open", opened, create=True),
         mock.patch.object(os, "fsync", counted(os.fsync, "fsync")),
         mock.patch.object(os, "replace", counted(os.replace, "rename")),
         mock.patch.object(os, "link", counted(os.link, "link")),

@@ -28,7 +28,7 @@ with atheris.instrument_imports(
     from bnnlib.errors import BnnlibError
     from bnnlib.record import checkpoint, files, lock, schema
     from bnnlib.record.logs import read_posterior, read_steps
-    from bnnlib.record.schema import KEYS, read_record
+    from bnnlib.record.schema import ATTEMPT_KEYS, KEYS, read_record
 
 import numpy as np
 
@@ -86,7 +86,10 @@ def seeds(corpus: Path) -> None:
         for save in (np.savez, np.savez_compressed):
             save(path, **arrays)
             (corpus / f"seed-{kind}-{save.__name__}").write_bytes(bytes([kind]) + path.read_bytes())
-    record = {key: (kinds[0]() if kinds[0] is not dict else {}) for key, kinds in KEYS.items()}
+    record, attempt = (
+        {key: kinds[0]() for key, kinds in keys.items()} for keys in (KEYS, ATTEMPT_KEYS)
+    )
+    record["attempts"] = [attempt]
     texts = {
         4: schema.to_json(record | {"status": "finished", "parameters": {"epochs": 1}}),
         5: b'{"step": 1, "epoch": 0.5, "loss": 1.0, "nll": 1.0, "kl": 2.0, "learning_rate": 0.1, '

@@ -9,7 +9,7 @@ import yaml
 from bnnlib import experiment
 from bnnlib.errors import ExperimentError, RecordError
 from bnnlib.launch import queue as sweep
-from bnnlib.record.schema import KEYS, SCHEMA
+from bnnlib.record.schema import ATTEMPT_KEYS, KEYS, SCHEMA
 
 ROOT = Path(__file__).parents[2]
 SMALL = {"ranks": [1, 2], "vary": {"model": ["CNN_FC", "BNN_FC_flip"], "seed": [3]}}
@@ -93,8 +93,10 @@ def write_record(job: sweep.Job, status: str, **changes) -> None:
     job.directory.mkdir(parents=True, exist_ok=True)
     empty = {int: 0, str: "", dict: {}, list: []}
     record = {key: empty.get(types[0]) for key, types in KEYS.items()}
+    attempt = {key: empty.get(types[0]) for key, types in ATTEMPT_KEYS.items()}
+    attempt["ranks"] = changes.pop("ranks", job.ranks)
     parameters = experiment.Experiment().to_dict() | job.parameters
-    record |= {"schema": SCHEMA, "parameters": parameters, "status": status, "ranks": job.ranks}
+    record |= {"schema": SCHEMA, "parameters": parameters, "status": status, "attempts": [attempt]}
     (job.directory / "run.json").write_text(json.dumps(record | changes))
 
 

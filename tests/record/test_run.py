@@ -29,7 +29,8 @@ from bnnlib.record.failure import record_failure
 from bnnlib.record.logs import read_posterior, read_steps, training_metrics
 from bnnlib.record.predictions import read_predictions
 from bnnlib.record.run import Run, run_directory
-from bnnlib.record.schema import KEYS, SCHEMA, read_record
+from bnnlib.record.schema import ATTEMPT_KEYS, KEYS, SCHEMA, read_record
+from bnnlib.record.startup import Clock
 from bnnlib.session import Session
 
 ALONE = Ranks(hosts=("here",), threads=1)
@@ -69,8 +70,12 @@ def step_log(step: int, **changes: Any) -> StepLog:
     return dataclasses.replace(line, **changes)
 
 
-def read(directory: str | Path) -> dict[str, Any]:
+def read_json(directory: str | Path) -> dict[str, Any]:
     return json.loads((Path(directory) / "run.json").read_text())
+
+
+def read(directory: str | Path) -> dict[str, Any]:
+    return read_record(directory)
 
 
 def open_run(directory: str = "runs/g/a", ranks: Ranks = ALONE, **parameters: Any) -> Run:
@@ -92,9 +97,9 @@ def finish(run: Run) -> dict[str, Any]:
 # ------------------------------------------------------------------------------------ a run's life
 
 
-def trainer_of(experiment: Experiment) -> Trainer:
+def trainer_of(experiment: Experiment, session: Session | None = None) -> Trainer:
     dataset = data.load(experiment.dataset)
-    return Trainer(experiment, dataset, networks.build_for(experiment, dataset), ALONE)
+    return Trainer(experiment, dataset, networks.build_for(experiment, dataset), ALONE, session)
 
 
 def test_a_run_that_is_interrupted_goes_on_from_its_checkpoint_to_the_same_bits():
@@ -112,7 +117,7 @@ def test_a_run_that_is_interrupted_goes_on_from_its_checkpoint_to_the_same_bits(
         on_disk = read_steps("runs/g/a")  # already there for tail -f
         assert on_disk == lines
     values = run.finish(judge({"test": predict(trainer)}))
-    assert values["steps"] == trainer.num_steps == lines[-1].step
+    assert values["steps_done"] == trainer.num_steps == lines[-1].step
     assert read("runs/g/a")["status"] == "finished"
 
     stopped = dataclasses.replace(experiment, run_dir="runs/g/b")
@@ -307,20 +312,22 @@ def test_the_record_is_there_before_training():
             "ranks",
             "hosts",
             "threads",
-            "seed",
             "commit",
             "clean",
         ),
         *("versions", "horovod", "job_id", "started", "ended", "command"),
     }
     assert design <= set(record)
-    assert set(KEYS) <= set(record)
+    on_disk = read_json(run.directory)
+    assert set(on_disk) == set(KEYS)
+    (attempt,) = on_disk["attempts"]
+    assert set(ATTEMPT_KEYS) <= set(attempt)
     assert record["parameters"] == run.experiment.to_dict()
     assert (record["status"], record["metrics"], record["error"]) == ("running", {}, None)
     assert (record["ranks"], record["hosts"], record["threads"]) == (1, ["here"], 1)
     assert record["ended"] is None
     assert pd.Timestamp(record["started"]).tz is not None
-    assert read_record(run.directory) == record
+    assert record == on_disk | attempt
 
 
 def test_the_finished_record_has_metrics_by_hand_and_the_predictions():
@@ -334,7 +341,7 @@ def test_the_finished_record_has_metrics_by_hand_and_the_predictions():
     assert values["brier"] == pytest.approx(0.2**2 + 2 * 0.1**2, rel=1e-6)
     assert values["ece"] == pytest.approx(0.2, rel=1e-6)
     assert values["images_per_second"] == pytest.approx((300 * 1 + 100 * 3) / 4)
-    assert (values["train_seconds"], values["steps"]) == (9.0, 6)
+    assert (values["train_seconds"], values["steps_done"]) == (9.0, 6)
     assert (values["train_nll"], values["kl"]) == (0.25, 20.0)
     record = read(run.directory)
     assert record["status"] == "finished"
@@ -355,9 +362,9 @@ def test_the_finished_record_has_metrics_by_hand_and_the_predictions():
 @pytest.mark.parametrize(
     ("model", "compression", "expected"),
     [
-        # 784 * 64 + 64 + 64 * 10 + 10 entries, and two numbers that ride along.
+        # 784 * 64 + 64 + 64 * 10 + 10 entries, and two numbers that ride along as float32.
         ("CNN_FC", "none", 4 * (50890 + 2)),
-        ("CNN_FC", "fp16", 2 * (50890 + 2)),
+        ("CNN_FC", "fp16", 2 * 50890 + 4 * 2),
         # A posterior has its kernel's entries twice.
         ("BNN_FC_flip", "none", 4 * (50890 + 784 * 64 + 2)),
     ],
@@ -397,7 +404,7 @@ def test_only_rank_0_writes():
     run.log(step_log(1))
     values = finish(run)
     assert not Path("runs").exists()
-    assert values["steps"] == 1  # metrics are known on every rank
+    assert values["steps_done"] == 1  # metrics are known on every rank
 
 
 def test_a_number_that_is_none_is_null_in_the_file():
@@ -489,19 +496,123 @@ def test_another_spelling_of_the_same_directory_is_the_same_run():
     open_run(str(Path("runs/g/a").resolve()))
 
 
-@pytest.mark.parametrize("status", ["running", "finished", "stopped"])
+@pytest.mark.parametrize("status", ["running", "stopped"])
 def test_the_same_parameters_go_on(status):
     run = open_run()
     run.log(step_log(1))
     if status != "running":
         run.finish(judge({"test": made_prediction(np.array([0, 1]))}), status=status)
-    old = read(run.directory) | {"started": "2020-01-01T00:00:00+00:00"}
+    old = read_json(run.directory)
+    old["attempts"][0]["started"] = "2020-01-01T00:00:00+00:00"
     (run.directory / "run.json").write_text(json.dumps(old))
     record = read(open_run().directory)
     assert record["status"] == "running"
-    assert record["started"] == old["started"]
+    assert record["started"] == "2020-01-01T00:00:00+00:00"
+    assert read_json(run.directory)["attempts"][0] == old["attempts"][0]
+    assert len(read_json(run.directory)["attempts"]) == 2
     assert record["metrics"] == old["metrics"]  # until there are new ones
     assert record["ended"] is None
+
+
+def contents(directory: str) -> dict[str, tuple[bytes, int]]:
+    files = [path for path in sorted(Path(directory).rglob("*")) if path.is_file()]
+    return {str(path): (path.read_bytes(), path.stat().st_mtime_ns) for path in files}
+
+
+def test_a_finished_run_returns_its_results_and_is_not_touched(monkeypatch):
+    """On another machine, from another commit: make study a second time, say."""
+    experiment = Experiment(
+        model="BNN_FC_flip", dataset="tiny", steps=4, log_every=2, profile=True, run_dir="runs/g/a"
+    )
+    run = Run.open(SESSION, experiment, ALONE, provenance.collect())
+    assert not run.is_finished
+    assert run.evaluation() is None
+    trainer = trainer_of(experiment)
+    run.resume(trainer)
+    assert [line.step for line in run.follow(trainer)] == [2, 4]
+    found = judge({"test": predict(trainer)})
+    values = run.finish(found)
+
+    before = contents("runs/g/a")
+    elsewhere = Ranks(hosts=("laptop",), threads=7, cores=8)
+    origin = provenance.collect() | {"commit": "0" * 40, "command": "another"}
+    again = Run.open(SESSION, experiment, elsewhere, origin, [("connection lost", "x")])
+    assert again.is_finished
+    assert SESSION.runs == []
+    second = trainer_of(experiment)
+    assert again.resume(second) == 4
+    assert all_equal(second.state(), trainer.state())
+    assert list(again.follow(second)) == []
+    assert again.lines == run.lines
+    kept = again.evaluation()
+    assert kept is not None
+    assert kept.rows == found.rows
+    assert again.finish(kept) == kept.metrics == read("runs/g/a")["metrics"]
+    assert kept.metrics == json.loads(json.dumps(values))
+    assert np.array_equal(
+        kept.predictions["test"][0].mean_probs, found.predictions["test"][0].mean_probs
+    )
+    again.fail(ERROR)  # of a later cell
+    SESSION.fail_runs(ERROR)
+    assert contents("runs/g/a") == before
+    with pytest.raises(RecordError, match=r"steps \(4 there, 5 now\)"):
+        Run.open(SESSION, dataclasses.replace(experiment, steps=5), ALONE, provenance.collect())
+
+
+def test_each_start_is_an_attempt_that_no_later_one_changes():
+    """A timing made on one machine does not become one of another."""
+    origin = provenance.collect()
+    experiment = Experiment(model="CNN_FC", dataset="tiny", steps=8, log_every=2, run_dir="runs/a")
+    clock = Clock(0.0)
+    for stage in ("imports", "horovod"):
+        clock.reached(stage)
+    first = Run.open(
+        Session(clock), experiment, ALONE, origin | {"commit": "1" * 40, "job_id": "1"}
+    )
+    trainer = trainer_of(experiment, first.session)
+    first.resume(trainer)
+    for line in first.follow(trainer, lambda: trainer.step == 4):
+        assert line.step <= 4
+    first.stop("SIGTERM")
+    (before,) = read_json("runs/a")["attempts"]
+    assert (before["first_step"], before["commit"], before["hosts"]) == (0, "1" * 40, ["here"])
+    assert before["startup_seconds"]["imports"] > 1e9
+    assert before["ended"] is not None
+
+    there = Ranks(hosts=("there",), threads=3, cores=64)
+    idle = Run.open(SESSION, experiment, there, origin | {"commit": "2" * 40})
+    idle.stop("SIGTERM")  # before it had trained
+    assert read("runs/a")["commit"] == "1" * 40
+    assert read("runs/a")["hosts"] == ["here"]
+
+    last = Run.open(SESSION, experiment, there, origin | {"commit": "3" * 40})
+    again = trainer_of(experiment)
+    assert last.resume(again) == 4
+    list(last.follow(again))
+    finish(last)
+    attempts = read_json("runs/a")["attempts"]
+    assert attempts[0] == before
+    assert [one["first_step"] for one in attempts] == [0, None, 4]
+    assert [one["startup_seconds"] is None for one in attempts] == [False, True, True]
+    record = read("runs/a")
+    assert (record["commit"], record["hosts"]) == ("3" * 40, ["there"])
+    assert (record["started"], record["ended"]) == (before["started"], attempts[2]["ended"])
+    row = run_tables.load("runs/a").iloc[0]
+    assert (row.commit, row.cores, row.threads) == ("3" * 40, 64, 3)
+
+
+@pytest.mark.parametrize("schema", [1, 2])
+def test_a_record_of_an_older_schema_is_one_attempt(schema):
+    old = json.loads(json.dumps(FINISHED)) | {"schema": schema, "commit": "4" * 40}
+    old["metrics"]["steps"] = 40  # that was the parameter's name
+    old["parameters"]["steps"] = 0
+    Path("runs/g/a").mkdir(parents=True)
+    Path("runs/g/a/run.json").write_text(json.dumps(old))
+    record = read("runs/g/a")
+    assert (record["schema"], record["commit"], record["first_step"]) == (3, "4" * 40, 0)
+    assert (record["hosts"], len(record["attempts"])) == (["here"], 1)
+    row = run_tables.load("runs").iloc[0]
+    assert (row.steps, row.steps_done) == (0, 40)
 
 
 def test_a_run_that_failed_before_training_is_replaced():
@@ -716,7 +827,7 @@ def test_load_gives_a_row_a_run(group):
     assert table.ranks.tolist() == [1, 1, 2, 1]
     finished = run_tables.load(group / "a")
     assert len(finished) == 1
-    assert finished.ranks.dtype == finished.seed.dtype == finished.steps.dtype == np.int64
+    assert finished.ranks.dtype == finished.seed.dtype == finished.steps_done.dtype == np.int64
     assert finished.group[0] == "g"
 
 
@@ -754,15 +865,18 @@ def test_load_where_no_run_is(path):
         ("parameters", ..., "key 'parameters': expected dict, found nothing"),
         ("ended", ..., "key 'ended': expected str or null, found nothing"),
         ("metrics", {"accuracy": "high"}, "metric 'accuracy': expected a number, found 'high'"),
+        ("attempts", [], "key 'attempts': expected at least one, found []"),
+        ("attempts", [1], "key 'attempts': expected objects, found 1"),
         ("metrics", {"nll": [1]}, "metric 'nll': expected a number, found [1]"),
     ],
 )
 def test_a_damaged_record_is_named_with_its_key(key, value, message):
-    record = read(open_run().directory)
+    record = read_json(open_run().directory)
+    holder = record if key in KEYS else record["attempts"][0]
     if value is ...:
-        del record[key]
+        del holder[key]
     else:
-        record[key] = value
+        holder[key] = value
     Path("runs/g/a/run.json").write_text(json.dumps(record))
     for reader in (read_record, run_tables.load):
         with pytest.raises(RecordError) as error:
@@ -968,7 +1082,7 @@ def test_every_set_has_its_row_and_its_predictions():
     found = judged_by_hand()
     values = run.finish(found)
     record = read(run.directory)
-    assert record["schema"] == SCHEMA == 2
+    assert record["schema"] == SCHEMA == 3
     assert record["evaluation"] == found.rows
     assert [row["set"] for row in record["evaluation"]] == ["test", "holdout", "rotate-30", "mine"]
     # Right three times of four at (0.8, 0.1, 0.1): softened to 0.75, 8^(1/T) = 6.
@@ -1052,9 +1166,10 @@ def test_the_table_of_runs_has_the_temperature_as_a_number():
 def test_a_record_of_the_first_schema_is_read_and_continued():
     run = open_run(seed=3)
     finish(run)
-    old = read(run.directory)
-    del old["evaluation"]
-    old["schema"] = 1
+    old = read(run.directory)  # its start's keys beside the others
+    for name in ("attempts", "evaluation", "first_step"):
+        del old[name]
+    old |= {"schema": 1, "status": "stopped"}
     for name in ("holdout", "dropout", "eval_sets", "ood_sets"):
         del old["parameters"][name]
     (run.directory / "run.json").write_text(json.dumps(old))
@@ -1065,6 +1180,7 @@ def test_a_record_of_the_first_schema_is_read_and_continued():
         open_run(seed=3, holdout=0.1)
     open_run(seed=3)
     assert read(run.directory)["parameters"]["holdout"] == 0.0
+    assert [one["first_step"] for one in read_json(run.directory)["attempts"]] == [0, None]
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import sys
 import time
 from pathlib import Path
 
+from bnnlib.record.schema import read_record
 from bnnlib.record.startup import STAGES, Clock
 
 ROOT = Path(__file__).parents[2]
@@ -61,7 +62,7 @@ def test_a_run_records_them(tmp_path):
     values = {"model": "CNN_FC", "dataset": "tiny", "steps": 1, "run_dir": str(tmp_path)}
     words = [sys.executable, str(ROOT / "tests" / "faults" / "train.py"), json.dumps(values)]
     subprocess.run(words, cwd=ROOT, check=True)
-    found = json.loads((tmp_path / "run.json").read_text())["startup_seconds"]
+    found = read_record(tmp_path)["startup_seconds"]
     assert list(found) == list(STAGES)
     assert found["imports"] > 0.5
     assert found["trace"] > 0.05
