@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from bnnlib.data.npz import MAX_CLASSES, Array, checked_images, checked_labels, read_npz
+from bnnlib.data.npz import MAX_CLASSES, Array, checked_images, checked_labels, path_of, read_npz
 from bnnlib.data.sources import ARRAY_KEYS, DOWNLOADS, SHA256, canonical, sha256_of
 from bnnlib.errors import DataError
 
@@ -225,7 +225,7 @@ def _synthetic(name: str, size: int, channels: int) -> Dataset:
 
 
 def _from_user(name: str) -> Dataset:
-    path = pathlib.Path(name).expanduser()
+    path = path_of(name)
     remedy = "Write it with numpy.savez_compressed(path, x_train=…, y_train=…, x_test=…, y_test=…)."
     arrays = read_npz(path, ARRAY_KEYS, remedy)
     x_train = checked_images(path, "x_train", arrays["x_train"])

@@ -41,10 +41,40 @@ def _max_bytes() -> int:
     return int(value)
 
 
+def path_of(text: str) -> pathlib.Path:
+    """The path that a text names, with `~` for the home directory.
+
+    Raises:
+        DataError: The text begins with `~` and a user that this machine does not know.
+    """
+    try:
+        return pathlib.Path(text).expanduser()
+    except RuntimeError as error:
+        raise DataError(
+            f"{text}: the home directory of that user is not known; expected a path such as "
+            "/data/images.npz."
+        ) from error
+
+
+def exists(path: pathlib.Path) -> bool:
+    """Whether something lies at a path.
+
+    Raises:
+        DataError: That cannot be told: a folder may not be searched, or a name is too long.
+    """
+    try:
+        return path.exists()
+    except OSError as error:
+        raise DataError(
+            f"{path}: cannot be looked for ({error.strerror}); expected a path in folders that "
+            "you may search."
+        ) from error
+
+
 def read_npz(path: pathlib.Path, keys: Sequence[str], remedy: str) -> dict[str, Array]:
     """Reads named arrays of a .npz file, without unpickling, after a check of their sizes."""
-    if not path.is_file():
-        what = "is a folder" if path.is_dir() else "no such file"
+    if not exists(path) or path.is_dir():
+        what = "is a folder" if exists(path) else "no such file"
         raise DataError(f"{path}: {what}; expected a .npz file with {', '.join(keys)}. {remedy}")
     try:
         with zipfile.ZipFile(path) as archive:

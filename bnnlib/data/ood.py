@@ -8,7 +8,7 @@ import zlib
 import numpy as np
 
 from bnnlib.data.datasets import Dataset, nearest
-from bnnlib.data.npz import Array, checked_images, read_npz
+from bnnlib.data.npz import Array, checked_images, exists, path_of, read_npz
 from bnnlib.data.shifts import EvaluationSet
 from bnnlib.data.sources import SHA256, bnn_data_folder, canonical, keras_caches, sha256_of
 from bnnlib.errors import DataError
@@ -100,7 +100,7 @@ def _ood_test_images(name: str) -> Array:
         tried.append("$BNN_DATA (not set)")
     else:
         path = folder / f"{name}_test.npz"
-        if path.exists():
+        if exists(path):
             images = checked_images(path, "x_test", read_npz(path, ["x_test"], remedy)["x_test"])
             return _checked_ood_images(path, name, images, remedy)
         tried.append(f"{path} (no such file)")
@@ -171,7 +171,7 @@ def _fit(images: Array, shape: tuple[int, int, int]) -> Array:
 
 
 def _ood_from_user(dataset: Dataset, name: str) -> EvaluationSet:
-    path = pathlib.Path(name).expanduser()
+    path = path_of(name)
     remedy = "Write it with numpy.savez_compressed(path, x_test=…)."
     images = checked_images(path, "x_test", read_npz(path, ["x_test"], remedy)["x_test"])
     if images.shape[1:] != dataset.image_shape or images.dtype != dataset.x_test.dtype:

@@ -19,7 +19,7 @@ import pathlib
 import pickletools
 import tarfile
 import tempfile
-import time
+import uuid
 import zlib
 from collections.abc import Iterator, Sequence
 from typing import IO
@@ -27,7 +27,7 @@ from typing import IO
 import numpy as np
 import numpy.typing as npt
 
-from bnnlib.data.npz import Array, read_npz
+from bnnlib.data.npz import Array, exists, path_of, read_npz
 from bnnlib.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -87,7 +87,7 @@ def canonical(name: str, keys: Sequence[str]) -> dict[str, Array]:
         tried.append("$BNN_DATA (not set)")
     else:
         path = folder / f"{name}.npz"
-        if path.exists():
+        if exists(path):
             # A file that is there and wrong is an error: to pass over it would hide the mistake.
             return _verified(path, name, read_npz(path, keys, _remedy(name)), keys)
         logger.warning("BNN_DATA is set, but has no %s; trying Keras' cache.", path)
@@ -95,11 +95,10 @@ def canonical(name: str, keys: Sequence[str]) -> dict[str, Array]:
 
     for cache in keras_caches():
         for path in _cached_files(cache, name):
-            if not path.exists():
-                tried.append(f"{path} (no such file)")
-                continue
             try:
-                return _read_keras(path, name, keys)
+                if exists(path):
+                    return _read_keras(path, name, keys)
+                tried.append(f"{path} (no such file)")
             except DataError as error:
                 logger.warning("Keras' cache is passed over: %s", error)
                 tried.append(f"{path} (damaged)")
@@ -126,7 +125,7 @@ def _remedy(name: str) -> str:
 def bnn_data_folder() -> pathlib.Path | None:
     """The folder that BNN_DATA names; None where it is not set."""
     value = os.environ.get("BNN_DATA", "")
-    return pathlib.Path(value).expanduser() if value else None
+    return path_of(value) if value else None
 
 
 def keras_caches() -> list[pathlib.Path]:
@@ -254,23 +253,21 @@ def _download(name: str) -> pathlib.Path:
     Raises:
         DataError: The download failed, here or in the process that held the lock before.
     """
-    import pooch  # here, since it is needed once in a data set's life
-
     file, origin, sha256 = DOWNLOADS[name]
-    asked_at = time.time()
     cache = next((folder for folder in keras_caches() if _can_write(folder)), None)
     if cache is None:
         raise DataError("no folder for it can be written")
     with contextlib.ExitStack() as stack:
         try:
-            lock = stack.enter_context(_locked(cache / f".{file}.lock"))
+            lock, note = stack.enter_context(_locked(cache / f".{file}.lock"))
         except OSError as error:
             raise DataError(f"its lock file cannot be opened, {error}") from error
         # Those who waited learn that the one before them failed, instead of each waiting in turn
         # for a network that is not there.
-        reason = _failure_since(asked_at, lock.read())
-        if reason:
-            raise DataError(reason)
+        if note:
+            raise DataError(note.partition(" ")[2])
+        import pooch  # here, since it is needed once in a data set's life
+
         downloader = pooch.HTTPDownloader(timeout=DOWNLOAD_TIMEOUT_SECONDS)
         try:
             pooch.retrieve(origin, sha256, fname=file, path=cache, downloader=downloader)
@@ -279,19 +276,10 @@ def _download(name: str) -> pathlib.Path:
                 (cache / file).chmod(0o644)
         except (OSError, ValueError) as error:  # no network or no room; another checksum
             reason = " ".join(str(error).split())
-            lock.seek(0)
-            lock.truncate()
-            lock.write(f"{time.time()} {reason}")
+            lock.truncate(0)
+            lock.write(f"{uuid.uuid4()} {reason}")  # no two notes are the same
             raise DataError(reason) from error
     return cache / file
-
-
-def _failure_since(asked_at: float, note: str) -> str:
-    failed_at, _, reason = note.partition(" ")
-    try:
-        return reason if float(failed_at) >= asked_at else ""
-    except ValueError:  # an empty or damaged note
-        return ""
 
 
 def _can_write(folder: pathlib.Path) -> bool:
@@ -303,22 +291,32 @@ def _can_write(folder: pathlib.Path) -> bool:
 
 
 @contextlib.contextmanager
-def _locked(path: pathlib.Path) -> Iterator[IO[str]]:
+def _locked(path: pathlib.Path) -> Iterator[tuple[IO[str], str]]:
     """Holds an exclusive lock between processes on a file while the block runs.
 
     Not `filelock`: its lock is flock's, which many file systems do not carry between nodes, or a
     file whose mere existence locks, which a killed process leaves behind.
+
+    Yields:
+        The file, open for appending, and what another process has written into it while this one
+        waited; empty if none did. So no clock decides whose note counts: clocks of nodes differ.
     """
 
     # A link is not followed: the second cache folder is one where other users can put one.
     def opener(name: str, flags: int) -> int:
         return os.open(name, flags | os.O_NOFOLLOW, 0o666)
 
-    with open(path, "a+", opener=opener) as file:
+    with open(path, "a+", opener=opener, encoding="utf-8") as file:
+        before = _content(file)
         try:
             # POSIX locks, which NFS carries between nodes too, unlike flock on many of them.
             fcntl.lockf(file, fcntl.LOCK_EX)
         except OSError as error:  # some parallel file systems are mounted without locks
             logger.warning("%s cannot be locked (%s); going on without.", path, error)
-        file.seek(0)
-        yield file  # closing the file releases the lock
+        after = _content(file)
+        yield file, "" if after == before else after  # closing the file releases the lock
+
+
+def _content(file: IO[str]) -> str:
+    # Past the file's own buffer, in which nothing of other processes would be seen.
+    return os.pread(file.fileno(), 2**16, 0).decode(errors="replace")

@@ -110,6 +110,24 @@ def test_own_file_that_is_missing_or_a_folder(tmp_path):
         data.load(str(tmp_path / "own.npz"))
 
 
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("~nobody-of-this-name/own.npz", "home directory of that user is not known"),
+        ("own" * 100 + ".npz", "cannot be looked for .*too long"),
+    ],
+)
+def test_paths_that_no_file_can_have(monkeypatch, path, message):
+    with pytest.raises(DataError, match=message):
+        data.load(path)
+    with pytest.raises(DataError, match=message):
+        data.ood_set(data.load("tiny"), path)
+    monkeypatch.setenv("BNN_DATA", path)
+    for name in ("svhn", "mnist"):
+        with pytest.raises(DataError, match=message):
+            data.ood_set(data.load("tiny"), name)
+
+
 def test_own_file_without_a_key(tmp_path):
     arrays = own_arrays()
     arrays["labels"] = arrays.pop("y_test")

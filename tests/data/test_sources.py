@@ -183,6 +183,19 @@ def test_a_download_of_another_file_is_refused_and_not_kept(
     ]
 
 
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("seconds", [-300, 300])
+def test_a_failure_that_was_noted_before_is_tried_again(
+    monkeypatch, empty_home, small_mnist, mnist_file, server, seconds
+):
+    """Also where the clock of the node that noted it is ahead."""
+    server.content, sha256 = mnist_file
+    monkeypatch.setitem(sources.DOWNLOADS, "mnist", ("mnist.npz", server.url, sha256))
+    lock = empty_home / ".keras" / "datasets" / ".mnist.npz.lock"
+    lock.write_text(f"{time.time() + seconds} no network")
+    np.testing.assert_array_equal(data.load("mnist").y_train, small_mnist["y_train"])
+
+
 # One of three processes that start together.
 DOWNLOADER = """
 import sys
