@@ -91,7 +91,7 @@ def test_a_parameter_file_cannot_make_objects(tmp_path, monkeypatch, content):
 
 def test_no_module_unpickles_evaluates_or_loads_yaml_unsafely():
     forbidden = ("pickle.load", "allow_pickle=True", "eval(", "exec(", "yaml.load(", "shell=True")
-    for path in sorted((ROOT / "bnnlib").glob("*.py")):
+    for path in sorted((ROOT / "bnnlib").rglob("*.py")):
         text = path.read_text()
         assert not [word for word in forbidden if word in text.replace(".eval(", "")], path.name
 
