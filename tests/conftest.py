@@ -63,12 +63,12 @@ class Launched:
 
 def _processes(marker: str) -> list[int]:
     """The ids of all processes of one launch; zombies, which have no environment, are none."""
-    found = []
+    process_ids = []
     for environ in pathlib.Path("/proc").glob("[0-9]*/environ"):
         with contextlib.suppress(OSError):  # it has just ended, or is another user's
             if f"{LAUNCH}={marker}".encode() in environ.read_bytes().split(b"\0"):
-                found.append(int(environ.parent.name))
-    return found
+                process_ids.append(int(environ.parent.name))
+    return process_ids
 
 
 @pytest.fixture(scope="session")
@@ -102,8 +102,8 @@ def launch() -> Callable[..., Launched]:
             while (left := _processes(marker)) and time.monotonic() < deadline:
                 time.sleep(0.1)
         except subprocess.TimeoutExpired as error:
-            told = (error.stderr or b"").decode(errors="replace")
-            pytest.fail(f"not ended after {timeout} s: {words}\n{told}")
+            stderr_so_far = (error.stderr or b"").decode(errors="replace")
+            pytest.fail(f"not ended after {timeout} s: {words}\n{stderr_so_far}")
         finally:
             for process_id in _processes(marker):
                 with contextlib.suppress(ProcessLookupError):

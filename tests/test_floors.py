@@ -49,7 +49,7 @@ def room(module: str) -> str:
 @functools.cache
 def imports(module: str) -> set[str]:
     """What a module imports: modules of bnnlib in full, of others the package."""
-    found = set()
+    imported: set[str] = set()
     for node in ast.walk(ast.parse(FILES[module].read_text())):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
@@ -59,8 +59,8 @@ def imports(module: str) -> set[str]:
             names = [name if name in FILES else str(node.module) for name in inside]
         else:
             continue
-        found |= {name if name in FILES else name.split(".")[0] for name in names}
-    return found - {module}
+        imported |= {name if name in FILES else name.split(".")[0] for name in names}
+    return imported - {module}
 
 
 def test_each_room_has_its_floor():

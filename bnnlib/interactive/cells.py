@@ -45,12 +45,12 @@ class Work:
 
     def errors(self) -> list[tuple[int, BaseException]]:
         """Rank and error of those that have failed so far, causes before consequences."""
-        found = []
+        failures = []
         for rank, result in enumerate(self.results):
             if result.ready() and not result.successful():
                 error = result.exception()
-                found.append((rank, getattr(error, "elist", [error])[0]))
-        return sorted(found, key=lambda one: RANK_LOST.search(str(one[1])) is not None)
+                failures.append((rank, getattr(error, "elist", [error])[0]))
+        return sorted(failures, key=lambda one: RANK_LOST.search(str(one[1])) is not None)
 
 
 class Runner(Protocol):

@@ -8,7 +8,7 @@ cell on all of them, each in its own process, as papermill's engine ``spmd`` doe
 
 Nothing is left behind: the engines end with :meth:`Cluster.close`, with a cell that fails or is
 interrupted, and with the kernel, even if it is killed. An engine that dies takes the others with
-it, as MPI's ranks do, and whoever waits for them is told so at once.
+it, as MPI's ranks do, and whoever waits for them gets an error at once.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class Cluster:
         self._cluster = ipyparallel.Cluster(
             engines=preparation.Engines,
             profile_dir=str(self._folder),
-            config=preparation.config(settings),
+            config=preparation.engine_config(settings),
             load_profile=False,  # the user's own settings are for their own clusters
             controller_ip="127.0.0.1" if settings.name == preparation.LOCAL else "*",
             delay=0,
@@ -126,7 +126,7 @@ class Cluster:
 
         Raises:
             DistributedError: a rank failed, with its traceback, or an engine died. The cluster is
-                closed then, as it is on an interrupt (unless it was told to keep).
+                closed then, as it is on an interrupt (unless ``on_error`` is ``keep``).
         """
         with contextlib.closing(self.looks(work)) as looks:
             for _ in looks:
@@ -339,14 +339,14 @@ def start(
 
 
 def _alive(pids: list[int]) -> list[psutil.Process]:
-    """Those of some processes that run; a zombie does not."""
-    found = []
+    """The processes with these ids that run; a zombie does not."""
+    running = []
     for pid in pids:
         with contextlib.suppress(psutil.NoSuchProcess):
             process = psutil.Process(pid)
             if process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
-    return found
+                running.append(process)
+    return running
 
 
 def _is_here(host: str) -> bool:

@@ -27,7 +27,7 @@ def prepare(fail_together: bool) -> dict[str, Any]:
             which other ranks wait for this one fails there, too.
 
     Returns:
-        Of this engine ``rank``, ``size`` (as the launcher has it), ``host`` and ``pid``.
+        This engine's ``rank`` and ``size`` (as the launcher has them), ``host`` and ``pid``.
     """
     if fail_together:
         _shell().events.register("post_run_cell", _fail_together)

@@ -42,15 +42,15 @@ def site(name: str, ranks: int | None = None) -> Site:
         DistributedError: the machine is none of its compute nodes.
     """
     # A notebook's engines are MPI's, whatever the jobs of this shell are started with.
-    found = sites.load(name, ROOT, ranks or 0, LAUNCHER="mpiexec")
+    settings = sites.load(name, ROOT, ranks or 0, LAUNCHER="mpiexec")
     if name != LOCAL and launcher.job_id() is None:
         raise DistributedError(
             f"site {name!r}: this process runs in no job, and its engines start inside one: submit "
             f"jobs/{name}/jupyter.sh and open the JupyterLab that it starts, or use site 'local'"
         )
     # The scripts run from the repository; the engines, where the notebook's kernel does.
-    inside = [str(ROOT / word) if (ROOT / word).is_file() else word for word in found.launch]
-    return dataclasses.replace(found, launch=tuple(inside))
+    inside = [str(ROOT / word) if (ROOT / word).is_file() else word for word in settings.launch]
+    return dataclasses.replace(settings, launch=tuple(inside))
 
 
 class Engines(MPIEngineSetLauncher):
@@ -121,19 +121,19 @@ def _path() -> str:
     return os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
 
 
-def config(settings: Site) -> Config:
+def engine_config(settings: Site) -> Config:
     """The settings of ipyparallel: the site's launcher and this library's engine."""
     program = shutil.which(settings.launch[0], path=_path()) or settings.launch[0]
-    found = Config()
-    found.MPILauncher.mpi_cmd = [program, *settings.launch[1:]]
-    found.EngineLauncher.engine_cmd = [sys.executable, "-m", "bnnlib.interactive.engine"]
+    config = Config()
+    config.MPILauncher.mpi_cmd = [program, *settings.launch[1:]]
+    config.EngineLauncher.engine_cmd = [sys.executable, "-m", "bnnlib.interactive.engine"]
     # The engines import this library, from wherever the kernel has it.
     places = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    found.BaseLauncher.environment = {
+    config.BaseLauncher.environment = {
         "PATH": _path(),
         "PYTHONPATH": os.pathsep.join(places),
     }
-    return found
+    return config
 
 
 def quiet_log() -> logging.Logger:

@@ -39,8 +39,8 @@ def profile(model: str) -> dict[str, object]:
     from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
     count = STEPS[model.split("_")[1]]
-    step, _ = steps.own(model, steps.dataset_of(model), 1, "bnnlib")
-    step(count)  # traced, and its memory found
+    step, _ = steps.with_bnnlib(model, steps.dataset_of(model), 1, "bnnlib")
+    step(count)  # traced, and its memory profiled
     step(count)
     with tempfile.TemporaryDirectory() as folder:
         with tf.profiler.experimental.Profile(folder):
@@ -87,11 +87,11 @@ def main() -> None:
             stderr=subprocess.DEVNULL,
             check=True,
         )
-        found = json.loads(done.stdout.splitlines()[-1])
-        print(f"{model}: {found['ms_per_step']:.2f} ms a step while profiled")
-        for row in found["rows"]:
+        profiled = json.loads(done.stdout.splitlines()[-1])
+        print(f"{model}: {profiled['ms_per_step']:.2f} ms a step while profiled")
+        for row in profiled["rows"]:
             table.append({"model": model} | row)
-            if row["ms_per_step"] >= 0.02 * found["ms_per_step"]:
+            if row["ms_per_step"] >= 0.02 * profiled["ms_per_step"]:
                 print(f"    {row['ms_per_step']:8.3f} ms  {row['calls_per_step']:>5}  {row['op']}")
     if arguments.out:
         write_table(arguments.out / "ops.csv", table)

@@ -120,7 +120,7 @@ def measure(
             # One pair after another: beside busy processes Horovod's thread, of the lowest
             # priority, hardly runs, and a pair of ranks would trace for minutes.
             for name, starts in commands.items():
-                pairs[name] = [_start(command, own, folder) for command, own in starts]
+                pairs[name] = [_start(words, environment, folder) for words, environment in starts]
                 _wait(folder, [f"ready-{name}-{place}" for place in range(RANKS)], 0)
                 _signal(folder, name, signal.SIGSTOP)
             for turn in range(repeats * len(cases)):
@@ -154,8 +154,8 @@ def measure(
                     process.wait()
     table = pd.DataFrame(rows)
     table["ratio"] = table.alone / table.ranks
-    found = table.groupby(["setting", "model", "dataset", "batch"], sort=False)
-    return found.agg(
+    cases_of_settings = table.groupby(["setting", "model", "dataset", "batch"], sort=False)
+    return cases_of_settings.agg(
         repeats=("ratio", "size"),
         ms_alone=("alone", "median"),
         ms_ranks=("ranks", "median"),

@@ -75,16 +75,16 @@ def main() -> None:
     parser.add_argument("--dataset", default="mnist" if os.environ.get("BNN_DATA") else "digits")
     parser.add_argument("--out", type=Path, help="folder of startup.csv and startup.json")
     arguments = parser.parse_args()
-    found: dict[tuple[str, str], list[float]] = {}
+    seconds_by_stage: dict[tuple[str, str], list[float]] = {}
     for repeat in range(arguments.repeats + 1):  # the first fills the page cache
         for way in ("program", "notebook"):
             with tempfile.TemporaryDirectory() as folder:
                 stages = launch(way, arguments.model, arguments.dataset, Path(folder))
             print(way, {k: round(v, 2) for k, v in stages.items()}, file=sys.stderr, flush=True)
             for stage, seconds in stages.items() if repeat else ():
-                found.setdefault((way, stage), []).append(seconds)
+                seconds_by_stage.setdefault((way, stage), []).append(seconds)
     rows = []
-    for (way, stage), times in found.items():
+    for (way, stage), times in seconds_by_stage.items():
         median, least, most = (round(value, 3) for value in spread(times))
         row = {"way": way, "stage": stage, "seconds": median}
         rows.append(row | {"seconds_min": least, "seconds_max": most})

@@ -59,8 +59,10 @@ def worker(model: str, way: str, threads: int) -> None:
     dataset = dataset_of(model)
     if way == "twin":
         model = twin_of(model)
-    step, predict = (own if way in ("bnnlib", "twin") else tfp)(model, dataset, threads, way)
-    step(3)  # traced, and its memory found
+    step, predict = (with_bnnlib if way in ("bnnlib", "twin") else with_tfp)(
+        model, dataset, threads, way
+    )
+    step(3)  # traced, and its memory answer
     count = 3
     started = time.perf_counter()
     step(count)
@@ -72,12 +74,12 @@ def worker(model: str, way: str, threads: int) -> None:
         started = time.perf_counter()
         if line.strip() == "predict":
             predict()
-            found = {"seconds": time.perf_counter() - started}
+            answer = {"seconds": time.perf_counter() - started}
         else:
             step(count)
-            found = {"ms": (time.perf_counter() - started) / count * 1e3}
+            answer = {"ms": (time.perf_counter() - started) / count * 1e3}
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        print(json.dumps(found | {"peak_mib": peak}), flush=True)
+        print(json.dumps(answer | {"peak_mib": peak}), flush=True)
 
 
 def dataset_of(model: str) -> str:
@@ -101,7 +103,7 @@ def images_of(dataset: str, train: int):
     return (x[:train], y[:train]), (x[train:], y[train:])
 
 
-def own(model: str, dataset: str, threads: int, way: str):
+def with_bnnlib(model: str, dataset: str, threads: int, way: str):
     """This library: a function that takes steps, and one that predicts."""
     from bnnlib import networks
     from bnnlib.data import Dataset, epoch_batches
@@ -128,7 +130,7 @@ def own(model: str, dataset: str, threads: int, way: str):
     return step, lambda: predictor(x_test)
 
 
-def tfp(model: str, dataset: str, threads: int, way: str):
+def with_tfp(model: str, dataset: str, threads: int, way: str):
     """What TFP's documentation shows: Keras layers with a KL loss, `fit` or a step of one's own."""
     os.environ["TF_USE_LEGACY_KERAS"] = "1"
     if way.endswith("onednn"):
@@ -361,9 +363,9 @@ def main() -> None:
             for _ in range(arguments.repeats):
                 here.append(gauge.ask())
                 for way, process in workers.items():
-                    found = process.ask()
-                    times[way].append(found["ms"])
-                    peaks[way] = found["peak_mib"]
+                    answer = process.ask()
+                    times[way].append(answer["ms"])
+                    peaks[way] = answer["peak_mib"]
             reference = statistics.median(times.get("tf_function", [float("nan")]))
             for way, values in times.items():
                 median, least, most = spread(values)
@@ -395,8 +397,8 @@ def main() -> None:
                 for turn in range(min(3, arguments.repeats)):
                     seconds["bnnlib"].append(workers["bnnlib"].ask("predict")["seconds"])
                     if turn == 0:  # minutes, and nothing hangs on their last percent
-                        found = workers["tf_function"].ask("predict")
-                        seconds["tf_function"].append(found["seconds"])
+                        answer = workers["tf_function"].ask("predict")
+                        seconds["tf_function"].append(answer["seconds"])
                 for way, kept in seconds.items():
                     median, least, most = spread(kept)
                     name = "bnnlib" if way == "bnnlib" else "keras_predict"

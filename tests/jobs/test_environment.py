@@ -31,7 +31,7 @@ TENSORFLOWS = {"tensorflow", "tensorflow-cpu"}
 
 def locked(python: str, machine: str = "x86_64") -> dict[str, str]:
     """The lock's versions for one Python on Linux, by canonical name."""
-    found: dict[str, str] = {}
+    versions: dict[str, str] = {}
     pattern = re.compile(r"^([\w.-]+)==([^\s;]+)(?: ; ([^\\\n]*?))? \\$", re.MULTILINE)
     for name, version, marker in pattern.findall((ROOT / "requirements.lock").read_text()):
         target = {
@@ -41,18 +41,18 @@ def locked(python: str, machine: str = "x86_64") -> dict[str, str]:
             "platform_machine": machine,
         }
         if not marker or Marker(marker).evaluate(target):
-            found[canonicalize_name(name)] = version
-    return found
+            versions[canonicalize_name(name)] = version
+    return versions
 
 
 def conda() -> dict[str, str]:
     """The versions that environment.yml asks for, from conda-forge and from the index."""
-    found: dict[str, str] = {}
+    versions: dict[str, str] = {}
     for line in yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]:
         for requirement in line["pip"] if isinstance(line, dict) else [line]:
             name, version = (*re.split("=+", requirement), "")[:2]
-            found[canonicalize_name(CONDA_NAMES.get(name, name))] = version
-    return found
+            versions[canonicalize_name(CONDA_NAMES.get(name, name))] = version
+    return versions
 
 
 def minor(version: str) -> str:
@@ -128,9 +128,9 @@ def set_up(tmp_path: Path, without: str = "", **variables: str) -> subprocess.Co
     tools = tmp_path / "tools"
     tools.mkdir()
     for tool in ("bash", "cat", "cksum", "dirname", "env", "g++", "head", "make", "rm", "sed"):
-        found = shutil.which(tool)
-        if tool != without and found:
-            (tools / tool).symlink_to(found)
+        path = shutil.which(tool)
+        if tool != without and path:
+            (tools / tool).symlink_to(path)
     environment = {"PATH": str(tools), "VENV": str(tmp_path / "venv"), **variables}
     return subprocess.run(
         ["bash", str(SCRIPT)], env=environment, capture_output=True, text=True, timeout=60
