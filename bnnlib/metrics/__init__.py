@@ -21,20 +21,23 @@ The conventions, the same for every function:
 - Input that no metric can be computed from raises `MetricsError`; it never gives a number.
 """
 
-from bnnlib.metrics.bootstrap import Interval, bootstrap_interval
+from bnnlib.metrics.bootstrap import (
+    bootstrap_interval,
+    bootstrap_values,
+    interval,
+    percentile_interval,
+)
 from bnnlib.metrics.calibration import (
     NUM_BINS,
-    TEMPERATURE_RANGE,
     ReliabilityBins,
-    apply_temperature,
     classwise_ece,
     ece,
     ece_equal_mass,
-    fit_temperature,
     mce,
     reliability_bins,
 )
 from bnnlib.metrics.checks import PROBABILITY_TOLERANCE
+from bnnlib.metrics.ece_law import IfCalibrated, ece_debiased, ece_interval, if_calibrated
 from bnnlib.metrics.evaluation import (
     HOLDOUT,
     KINDS,
@@ -51,10 +54,17 @@ from bnnlib.metrics.evaluation import (
     log_mean_probs,
     set_kind,
 )
-from bnnlib.metrics.ood import aupr_in, aupr_out, auroc, fpr_at_tpr
+from bnnlib.metrics.intervals import Interval, difference, over_runs
+from bnnlib.metrics.ood import AurocParts, aupr_in, aupr_out, auroc, auroc_parts, fpr_at_tpr
 from bnnlib.metrics.scores import accuracy, brier, nll
 from bnnlib.metrics.selective import RiskCoverage, aurc, coverage_at_risk, e_aurc, risk_coverage
 from bnnlib.metrics.summaries import ood_summary, summary
+from bnnlib.metrics.temperature import (
+    TEMPERATURE_RANGE,
+    apply_temperature,
+    fit_temperature,
+    temperature_interval,
+)
 from bnnlib.metrics.uncertainty import (
     ENTROPY_TOLERANCE,
     MUTUAL_INFORMATION_RESOLUTION,
@@ -77,8 +87,10 @@ __all__ = [
     "TEMPERATURE_RANGE",
     "TEST",
     "TRAIN",
+    "AurocParts",
     "DrawsCurve",
     "Evaluation",
+    "IfCalibrated",
     "Interval",
     "Labels",
     "Prediction",
@@ -91,16 +103,23 @@ __all__ = [
     "aupr_out",
     "aurc",
     "auroc",
+    "auroc_parts",
     "bootstrap_interval",
+    "bootstrap_values",
     "brier",
     "classwise_ece",
     "coverage_at_risk",
+    "difference",
     "e_aurc",
     "ece",
+    "ece_debiased",
     "ece_equal_mass",
+    "ece_interval",
     "expected_entropy",
     "fit_temperature",
     "fpr_at_tpr",
+    "if_calibrated",
+    "interval",
     "judge",
     "log_mean_probs",
     "mce",
@@ -108,10 +127,13 @@ __all__ = [
     "mutual_information",
     "nll",
     "ood_summary",
+    "over_runs",
+    "percentile_interval",
     "predictive_entropy",
     "reliability_bins",
     "risk_coverage",
     "set_kind",
     "summary",
+    "temperature_interval",
     "uncertainty_scores",
 ]

@@ -2,52 +2,38 @@
 
 import math
 from collections.abc import Callable, Sequence
-from functools import partial
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from bnnlib.errors import MetricsError
 from bnnlib.metrics import calibration, ood, scores, selective
-from bnnlib.metrics.checks import check_count, check_fraction
+from bnnlib.metrics.checks import Floats, check_count, check_fraction
+from bnnlib.metrics.ece_law import ece_interval
+from bnnlib.metrics.intervals import Interval
+
+_RESAMPLED = scores.RESAMPLED | selective.RESAMPLED | ood.RESAMPLED
+_TWO_SETS = (ood.auroc, ood.aupr_in, ood.aupr_out, ood.fpr_at_tpr)
+# Sums of absolute deviations: noise adds to them and never cancels, and resampling adds noise.
+_BIASED = (
+    calibration.ece,
+    calibration.ece_equal_mass,
+    calibration.classwise_ece,
+    calibration.mce,
+)
 
 
-class Interval(NamedTuple):
-    """A metric and its confidence interval."""
-
-    estimate: float
-    low: float
-    high: float
-
-
-_RESAMPLED = scores.RESAMPLED | calibration.RESAMPLED | selective.RESAMPLED | ood.RESAMPLED
-_TWO_SETS = tuple(ood.RESAMPLED)
-# Sums of absolute deviations: noise adds to them and never cancels.
-_BIASED = tuple(calibration.RESAMPLED)
-
-
-def bootstrap_interval(
+def bootstrap_values(
     metric: Callable[..., float],
     *arrays: npt.ArrayLike,
     groups: Sequence[int] | None = None,
     num_resamples: int = 1000,
-    level: float = 0.95,
     seed: int = 0,
-) -> Interval:
-    """A metric's confidence interval over images: the percentile bootstrap.
+) -> Floats:
+    """A metric of images drawn with replacement, once for each resample.
 
-    Efron & Tibshirani, An Introduction to the Bootstrap (1993), section 13.3: images are drawn with
-    replacement, all arrays of a group alike. It says how the metric varies with the test images,
-    not with the training seed. Its ends are values that occurred, so an infinite NLL stays one.
-
-    Resampling adds noise, and noise adds to a calibration error, so that plain percentiles of
-    `ece`, `ece_equal_mass`, `classwise_ece` and `mce` can all lie above the estimate. Theirs are
-    shifted by the bootstrap's estimate of that bias (section 10.2), the mean of the resamples less
-    the estimate, and kept within 0 and 1. The estimate's own bias, the same in kind, remains.
-
-    The metrics of this module take milliseconds a resample or less. Any other function works too,
-    for example the difference of two models on the same images.
+    The same seed draws the same images for every metric and every model, so the values of two
+    models can be subtracted: they are paired.
 
     Args:
         metric: A function of the arrays that returns a number.
@@ -55,22 +41,25 @@ def bootstrap_interval(
         groups: The set of images that each array belongs to; arrays of different sets are resampled
             independently. None: one set, except for the OOD metrics, whose two arrays are two.
         num_resamples: How often the images are drawn.
-        level: Confidence level.
-        seed: Seed of the draws; the same seed draws the same images for every metric.
+        seed: Seed of the draws.
 
     Returns:
-        The metric of the arrays as given, and both ends of its interval.
+        The metric of each resample, float64 `(num_resamples,)`.
 
     Raises:
-        MetricsError: Arrays of a group differ in length, or the metric refuses them or gives NaN.
+        MetricsError: Arrays of a group differ in length, or the metric refuses them or gives NaN,
+            or it is a calibration error, which no bootstrap covers.
     """
     num_resamples = check_count(num_resamples, "num_resamples")
-    level = check_fraction(level, "level", zero=False, one=False)
+    if metric in _BIASED:
+        raise MetricsError(
+            f"{metric.__name__} is biased upwards, and its bootstrap misses the true error of a "
+            "calibrated model in 96 cases of 100. Use ece_interval."
+        )
     if not arrays:
-        raise MetricsError("bootstrap_interval got no arrays to resample, expected at least one.")
-    named = metric.func if isinstance(metric, partial) else metric
+        raise MetricsError("the bootstrap got no arrays to resample, expected at least one.")
     if groups is None:
-        groups = range(len(arrays)) if named in _TWO_SETS else [0] * len(arrays)
+        groups = range(len(arrays)) if metric in _TWO_SETS else [0] * len(arrays)
     if len(groups) != len(arrays):
         raise MetricsError(f"groups has {len(groups)} entries for {len(arrays)} arrays.")
 
@@ -85,10 +74,9 @@ def bootstrap_interval(
                 f"arrays of one group have {num_images[group]} and {len(array)} images, expected "
                 "equally many. Give groups, for example (0, 1), for separate sets of images."
             )
-    estimate = float(metric(*data))
     rows = make_rows(*data)
     if len(num_images) > 1 and len(rows) != len(arrays):
-        raise MetricsError(f"groups is {tuple(groups)}, expected one set of images for {named}.")
+        raise MetricsError(f"groups is {tuple(groups)}, expected one set of images for {metric}.")
     # One set of images may have any number of rows; of several sets each array is one row.
     row_groups = list(groups) if len(num_images) > 1 else [groups[0]] * len(rows)
 
@@ -99,13 +87,95 @@ def bootstrap_interval(
         values[resample] = reduce(
             *(row[picked[group]] for row, group in zip(rows, row_groups, strict=True))
         )
-    if np.isnan(values).any() or math.isnan(estimate):
-        raise MetricsError(f"{named} gave NaN on the images or on resamples of them.")
-    tail = (1.0 - level) / 2.0
+    if np.isnan(values).any():
+        raise MetricsError(f"{metric} gave NaN on resamples of the images.")
+    return values
+
+
+def percentile_interval(estimate: float, values: Floats, level: float = 0.95) -> Interval:
+    """The interval that the middle of a metric's resamples spans.
+
+    Efron & Tibshirani, An Introduction to the Bootstrap (1993), section 13.3. The ends are values
+    that occurred, so an infinite NLL stays one.
+
+    Args:
+        estimate: The metric of the images as they are.
+        values: `bootstrap_values`, or the difference of two models' values.
+        level: Confidence level.
+
+    Returns:
+        The estimate and both ends.
+    """
+    tail = (1.0 - check_fraction(level, "level", zero=False, one=False)) / 2.0
     # No interpolation: between a finite value and infinity there is none.
     low = float(np.quantile(values, tail, method="lower"))
     high = float(np.quantile(values, 1.0 - tail, method="higher"))
-    if named in _BIASED:
-        bias = float(values.mean()) - estimate
-        low, high = max(0.0, low - bias), min(1.0, high - bias)
     return Interval(estimate, low, high)
+
+
+def bootstrap_interval(
+    metric: Callable[..., float],
+    *arrays: npt.ArrayLike,
+    groups: Sequence[int] | None = None,
+    num_resamples: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> Interval:
+    """A metric's confidence interval over images: the percentile bootstrap.
+
+    It says how the metric varies with the test images, not with the training seed. The metrics of
+    this room take milliseconds a resample or less. Any other function works too, for example the
+    difference of two models on the same images.
+
+    Args:
+        metric: A function of the arrays that returns a number.
+        *arrays: Its arguments, each with images first.
+        groups: As of `bootstrap_values`.
+        num_resamples: How often the images are drawn.
+        level: Confidence level.
+        seed: Seed of the draws.
+
+    Returns:
+        The metric of the arrays as given, and both ends of its interval.
+
+    Raises:
+        MetricsError: As of `bootstrap_values`.
+    """
+    level = check_fraction(level, "level", zero=False, one=False)
+    values = bootstrap_values(
+        metric, *arrays, groups=groups, num_resamples=num_resamples, seed=seed
+    )
+    estimate = float(metric(*(np.asarray(array) for array in arrays)))
+    if math.isnan(estimate):
+        raise MetricsError(f"{metric} gave NaN on the images.")
+    return percentile_interval(estimate, values, level)
+
+
+def interval(
+    metric: Callable[..., float],
+    probs: npt.ArrayLike,
+    labels: npt.ArrayLike,
+    num_resamples: int = 1000,
+    level: float = 0.95,
+) -> Interval:
+    """A metric's confidence interval over images, by the way that covers it.
+
+    That is `ece_interval` for the ECE, whose estimate is the debiased one, and the bootstrap for
+    the others.
+
+    Args:
+        metric: `accuracy`, `nll`, `brier`, `ece`, `aurc` or any other function of the two arrays.
+        probs: Class probabilities, `(num_images, num_classes)`.
+        labels: Class numbers, `(num_images,)`.
+        num_resamples: How often the bootstrap draws the images.
+        level: Confidence level.
+
+    Returns:
+        The estimate and both ends.
+
+    Raises:
+        MetricsError: As of `bootstrap_values` and `ece_interval`.
+    """
+    if metric is calibration.ece:
+        return ece_interval(probs, labels, level=level)
+    return bootstrap_interval(metric, probs, labels, num_resamples=num_resamples, level=level)

@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from bnnlib.metrics.calibration import apply_temperature, ece, fit_temperature
+from bnnlib.metrics.calibration import ece
 from bnnlib.metrics.scores import brier, nll
 from bnnlib.metrics.summaries import ood_summary, summary
+from bnnlib.metrics.temperature import apply_temperature, fit_temperature
 
 TEST, HOLDOUT, TRAIN = "test", "holdout", "train"
 KINDS = (TEST, HOLDOUT, TRAIN, "shift", "ood")

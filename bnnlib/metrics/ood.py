@@ -2,29 +2,32 @@
 
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from scipy import special
+from sklearn.metrics import average_precision_score, roc_auc_score
 
 from bnnlib.metrics.checks import Floats, Rows, check_fraction, check_scores
+from bnnlib.metrics.intervals import Interval
 
 
 def _score_rows(in_scores: npt.ArrayLike, out_scores: npt.ArrayLike) -> tuple[Floats, Floats]:
     return check_scores(in_scores, "in_scores"), check_scores(out_scores, "out_scores")
 
 
-def _auroc(in_scores: Floats, out_scores: Floats) -> float:
-    ranked, rivals = np.sort(in_scores), np.sort(out_scores)  # sorted rivals are found faster
-    below = np.searchsorted(ranked, rivals, side="left")
-    not_above = np.searchsorted(ranked, rivals, side="right")
-    return float((below.sum() + not_above.sum()) / (2.0 * len(ranked) * len(rivals)))
+def _labelled(in_scores: Floats, out_scores: Floats) -> tuple[Floats, Floats]:
+    """Both sets' scores in one array, after 1 for images that are OOD and 0 for others."""
+    is_out = np.concatenate([np.zeros(len(in_scores)), np.ones(len(out_scores))])
+    return is_out, np.concatenate([in_scores, out_scores])
 
 
 def auroc(in_scores: npt.ArrayLike, out_scores: npt.ArrayLike) -> float:
     """The probability that an OOD image scores above an in-distribution one, ties counting half.
 
-    The area under the ROC curve by its rank form (Hanley & McNeil, Radiology 143, 1982), used for
-    OOD detection by Hendrycks & Gimpel (2017).
+    The area under the ROC curve (Hanley & McNeil, Radiology 143, 1982; computed by scikit-learn),
+    used for OOD detection by Hendrycks & Gimpel (2017).
 
     Args:
         in_scores: Scores of in-distribution images, `(num_in,)`.
@@ -36,32 +39,60 @@ def auroc(in_scores: npt.ArrayLike, out_scores: npt.ArrayLike) -> float:
     Raises:
         MetricsError: A score is not finite, or a set is empty.
     """
-    return _auroc(*_score_rows(in_scores, out_scores))
+    return float(roc_auc_score(*_labelled(*_score_rows(in_scores, out_scores))))
 
 
-def _average_precision(negatives: Floats, positives: Floats) -> float:
-    scores = np.concatenate([positives, negatives])
-    is_positive = np.concatenate([np.ones(len(positives)), np.zeros(len(negatives))])
-    order = np.argsort(-scores)
-    ranked = scores[order]
-    ends = np.append(np.flatnonzero(ranked[1:] < ranked[:-1]), len(scores) - 1)
-    found = np.cumsum(is_positive[order])[ends]
-    precision = found / (ends + 1)
-    return float((np.diff(found, prepend=0.0) * precision).sum() / len(positives))
+class AurocParts(NamedTuple):
+    """What each image adds to an AUROC, which is the mean of either array.
+
+    Models that judged the same images have parts that can be averaged and subtracted.
+    """
+
+    of_in: Floats
+    """The fraction of OOD images that score above each in-distribution one, `(num_in,)`."""
+    of_out: Floats
+    """The fraction of in-distribution images that score below each OOD one, `(num_out,)`."""
+
+    def interval(self, level: float = 0.95) -> Interval:
+        """The mean and its interval over both sets of images.
+
+        DeLong, DeLong & Clarke-Pearson, Biometrics 44 (1988), eq. 4: the variances of the parts,
+        each by its number of images.
+        """
+        level = check_fraction(level, "level", zero=False, one=False)
+        mean = float(self.of_out.mean())
+        variance = sum(float(part.var(ddof=1)) / len(part) for part in self if len(part) > 1)
+        half = float(special.ndtri(0.5 + level / 2.0)) * math.sqrt(variance)
+        return Interval(mean, mean - half, mean + half)
 
 
-def _aupr_out(in_scores: Floats, out_scores: Floats) -> float:
-    return _average_precision(in_scores, out_scores)
+def auroc_parts(in_scores: npt.ArrayLike, out_scores: npt.ArrayLike) -> AurocParts:
+    """What each image adds to `auroc`, ties counting half.
 
+    Args:
+        in_scores: Scores of in-distribution images, `(num_in,)`.
+        out_scores: Scores of OOD images, greater for more OOD, `(num_out,)`.
 
-def _aupr_in(in_scores: Floats, out_scores: Floats) -> float:
-    return _average_precision(-out_scores, -in_scores)
+    Returns:
+        The parts of both sets.
+
+    Raises:
+        MetricsError: A score is not finite, or a set is empty.
+    """
+    inside, outside = _score_rows(in_scores, out_scores)
+
+    def share_below(values: Floats, rivals: Floats) -> Floats:
+        ranked = np.sort(rivals)
+        below = np.searchsorted(ranked, values, side="left")
+        return (below + np.searchsorted(ranked, values, side="right")) / (2.0 * len(ranked))
+
+    return AurocParts(1.0 - share_below(inside, outside), share_below(outside, inside))
 
 
 def aupr_out(in_scores: npt.ArrayLike, out_scores: npt.ArrayLike) -> float:
     """The area under the precision-recall curve with OOD images as positives.
 
-    Average precision: precision summed over the steps of recall, without interpolation (as
+    Average precision: precision summed over the steps of recall, without interpolation (by
     scikit-learn's `average_precision_score`). It depends on the sets' sizes.
 
     Args:
@@ -74,7 +105,7 @@ def aupr_out(in_scores: npt.ArrayLike, out_scores: npt.ArrayLike) -> float:
     Raises:
         MetricsError: A score is not finite, or a set is empty.
     """
-    return _aupr_out(*_score_rows(in_scores, out_scores))
+    return float(average_precision_score(*_labelled(*_score_rows(in_scores, out_scores))))
 
 
 def aupr_in(in_scores: npt.ArrayLike, out_scores: npt.ArrayLike) -> float:
@@ -93,7 +124,8 @@ def aupr_in(in_scores: npt.ArrayLike, out_scores: npt.ArrayLike) -> float:
     Raises:
         MetricsError: A score is not finite, or a set is empty.
     """
-    return _aupr_in(*_score_rows(in_scores, out_scores))
+    is_out, scores = _labelled(*_score_rows(in_scores, out_scores))
+    return float(average_precision_score(1.0 - is_out, -scores))
 
 
 def _fpr_at_tpr(in_scores: Floats, out_scores: Floats, tpr: float = 0.95) -> float:
@@ -129,9 +161,4 @@ def _at_least(fraction: float, total: int) -> int:
     return max(1, math.ceil(fraction * total - 1e-9))  # 0.95 of 100 is 95, whatever the rounding
 
 
-RESAMPLED: dict[Callable[..., float], Rows] = {
-    auroc: (_score_rows, _auroc),
-    aupr_out: (_score_rows, _aupr_out),
-    aupr_in: (_score_rows, _aupr_in),
-    fpr_at_tpr: (_score_rows, _fpr_at_tpr),
-}
+RESAMPLED: dict[Callable[..., float], Rows] = {fpr_at_tpr: (_score_rows, _fpr_at_tpr)}

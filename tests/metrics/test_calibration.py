@@ -1,7 +1,5 @@
 """Calibration errors, bins and temperatures against rows worked by hand, loops and laws."""
 
-import math
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -9,7 +7,6 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 from bnnlib import metrics
-from bnnlib.errors import MetricsError
 from tests.metrics.cases import LABELS, PROBS, predictions, quick, random_predictions
 
 
@@ -49,13 +46,31 @@ def test_every_edge_of_any_number_of_bins_is_in_the_bin_below(num_bins):
     assert bins.confidence[bins.count > 0] == pytest.approx(bins.upper[bins.count > 0])
 
 
+@pytest.mark.parametrize("num_bins", [3, 5, 7, 10, 15, 20])
+def test_an_edge_that_a_float32_record_holds_is_in_the_bin_below(num_bins):
+    edges = np.arange(1, num_bins) / num_bins
+    confidence = edges[edges > 0.5].astype(np.float32)
+    probs = np.stack([confidence, 1 - confidence], axis=1)
+    bins = metrics.reliability_bins(probs, np.zeros(len(probs), int), num_bins)
+    expected = [int(edge > 0.5 and edge < 1) for edge in np.arange(1, num_bins + 1) / num_bins]
+    assert bins.count.tolist() == expected
+    # The next number that float32 can hold is beyond the edge.
+    beyond = np.nextafter(confidence, np.float32(1))
+    probs = np.stack([beyond, 1 - beyond], axis=1)
+    bins = metrics.reliability_bins(probs, np.zeros(len(probs), int), num_bins)
+    assert bins.count.tolist() == [0, *expected[:-1]]
+
+
 def test_equal_mass_bins_keep_ties_together():
     confidence = np.array([0.6, 0.7, 0.7, 0.7, 0.8, 0.9])
     probs = np.stack([confidence, 1 - confidence], axis=1)
-    bins = metrics.reliability_bins(probs, np.zeros(6, int), num_bins=3, equal_mass=True)
-    # Two a bin would end the bins at 0.7, 0.7 and 0.9; the second is empty, its images tied.
-    assert bins.upper.tolist() == [0.7, 0.7, 1.0]
-    assert bins.count.tolist() == [4, 0, 2]
+    # Two a bin would end the bins at 0.7, 0.7 and 0.9; the second is empty, its images tied. All
+    # are right: the first bin misses 0.4 + 3 x 0.3, the last 0.2 + 0.1.
+    labels = np.zeros(6, int)
+    assert metrics.ece_equal_mass(probs, labels, num_bins=3) == pytest.approx((1.3 + 0.3) / 6)
+    # Two wrong among those tied cancel with the others of their bin alone.
+    labels[1:3] = 1
+    assert metrics.ece_equal_mass(probs, labels, num_bins=3) == pytest.approx((0.7 + 0.3) / 6)
 
 
 def test_against_tensorflow_probability():
@@ -103,75 +118,16 @@ def test_equal_mass_without_ties_against_split_arrays(num_images):
     parts = [part for part in np.array_split(np.argsort(confidence), 15) if len(part)]
     expected = sum(abs((correct[part] - confidence[part]).sum()) for part in parts) / num_images
     assert metrics.ece_equal_mass(probs, labels) == pytest.approx(expected)
-    bins = metrics.reliability_bins(probs, labels, equal_mass=True)
-    assert np.ptp(bins.count) <= 1
-    assert bins.count.sum() == num_images
 
 
-@pytest.mark.parametrize("equal_mass", [False, True])
-def test_reliability_bins_add_up_to_the_calibration_error(equal_mass):
+def test_reliability_bins_add_up_to_the_calibration_error():
     probs, labels = random_predictions(3)
-    bins = metrics.reliability_bins(probs, labels, equal_mass=equal_mass, level=0.9)
+    bins = metrics.reliability_bins(probs, labels, level=0.9)
     filled = bins.count > 0
     gaps = np.abs(bins.accuracy - bins.confidence)[filled]
-    ece = metrics.ece_equal_mass if equal_mass else metrics.ece
-    assert np.average(gaps, weights=bins.count[filled]) == pytest.approx(ece(probs, labels))
+    assert np.average(gaps, weights=bins.count[filled]) == pytest.approx(metrics.ece(probs, labels))
     for row in np.flatnonzero(filled):
         right = round(bins.accuracy[row] * bins.count[row])
         wilson = binomtest(right, bins.count[row]).proportion_ci(0.9, method="wilson")
         assert bins.accuracy_low[row] == pytest.approx(wilson.low, abs=1e-12)
         assert bins.accuracy_high[row] == pytest.approx(wilson.high, abs=1e-12)
-
-
-def test_temperature_by_hand():
-    # Two classes with logit difference log 4 each time, right three times of four: the best
-    # probability is 3/4, a difference of log 3, so T = log 4 / log 3.
-    log_probs = np.log(np.tile([0.8, 0.2], (4, 1)))
-    temperature = metrics.fit_temperature(log_probs, np.array([0, 0, 0, 1]))
-    assert temperature == pytest.approx(math.log(4) / math.log(3), rel=1e-6)
-    softened = metrics.apply_temperature(log_probs, temperature)
-    assert softened == pytest.approx(np.tile([0.75, 0.25], (4, 1)), abs=1e-6)
-
-
-@pytest.mark.parametrize("factor", [0.3, 1.0, 4.0])
-def test_temperature_undoes_scaled_logits(factor):
-    probs, labels = random_predictions(9, num_images=2000)
-    base = metrics.fit_temperature(np.log(probs), labels)
-    assert base == pytest.approx(1.0, abs=0.1)  # the labels were drawn from these probabilities
-    # Logits instead of log-probabilities, and a constant a row, change nothing.
-    scaled = factor * np.log(probs) + np.arange(2000.0)[:, np.newaxis]
-    assert metrics.fit_temperature(scaled, labels) == pytest.approx(factor * base, rel=1e-5)
-
-
-@given(predictions())
-@quick
-def test_temperature_never_raises_the_nll(data):
-    probs, labels = data
-    log_probs = np.log(0.99 * probs + 0.01 / probs.shape[1])
-    temperature = metrics.fit_temperature(log_probs, labels)
-    low, high = metrics.TEMPERATURE_RANGE
-    assert low * (1 - 1e-9) <= temperature <= high * (1 + 1e-9)
-    fitted = metrics.nll(metrics.apply_temperature(log_probs, temperature), labels)
-    for other in (1.0, low, high, temperature * 0.9, temperature * 1.1):
-        if low <= other <= high:
-            rival = metrics.nll(metrics.apply_temperature(log_probs, other), labels)
-            assert fitted <= rival + 1e-9
-
-
-def test_temperature_at_the_ends():
-    log_probs = np.log([[0.9, 0.1], [0.2, 0.8]])
-    low, high = metrics.TEMPERATURE_RANGE
-    assert metrics.fit_temperature(log_probs, [1, 0]) == pytest.approx(high)
-    assert metrics.fit_temperature(np.log([[0.5, 0.5]]), [0]) == 1.0
-    right = metrics.fit_temperature(log_probs, [0, 1])
-    assert low <= right < 0.05  # the NLL is zero in float64 there
-    # A class of probability zero is possible at no temperature, and harms nothing elsewhere.
-    assert metrics.apply_temperature([[0.0, -np.inf]], 3.0).tolist() == [[1.0, 0.0]]
-    with pytest.raises(MetricsError, match="infinite at every temperature"):
-        metrics.fit_temperature([[0.0, -np.inf]], [1])
-    for bad in (0.0, -1.0, math.nan, math.inf):
-        with pytest.raises(MetricsError, match="temperature is"):
-            metrics.apply_temperature(log_probs, bad)
-    for bad_log_probs in ([[0.0, np.nan]], [[0.0, np.inf]], [[-np.inf, -np.inf]], [0.0], [[0.0]]):
-        with pytest.raises(MetricsError, match="log_probs"):
-            metrics.fit_temperature(bad_log_probs, [0])

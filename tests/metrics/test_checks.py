@@ -15,6 +15,8 @@ LABELLED = [
     metrics.nll,
     metrics.brier,
     metrics.ece,
+    metrics.ece_debiased,
+    metrics.ece_interval,
     metrics.ece_equal_mass,
     metrics.classwise_ece,
     metrics.mce,

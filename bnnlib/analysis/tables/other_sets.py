@@ -43,11 +43,10 @@ def shifts(
                 arrays["ece_scaled"] = one.scaled_probs
             for score, probs in arrays.items():
                 metric = SCORES[score.removesuffix("_scaled")]
-                interval = metrics.bootstrap_interval(
-                    metric, probs, labels_of(one), num_resamples=num_resamples
-                )
+                labels = labels_of(one)
+                _, low, high = metrics.interval(metric, probs, labels, num_resamples)
                 row: dict[str, Any] = {"run": one.run, "model": one.model, "set": name}
-                row |= {"score": score} | dict(zip(("value", "low", "high"), interval, strict=True))
+                row |= {"score": score, "value": metric(probs, labels), "low": low, "high": high}
                 # Every family begins with the set that it shifts.
                 places = (
                     [(each, 0) for each in families] if name == "test" else [(family, severity)]

@@ -44,8 +44,9 @@ def scores(predictions: Sequence[Predicted], num_resamples: int = 1000) -> pd.Da
         for score, arguments in columns.items():
             row: dict[str, Any] = {"model": model, "score": score, "runs": len(group)}
             if len(group) == 1:
-                interval = metrics.bootstrap_interval(*arguments[0], num_resamples=num_resamples)
-                row |= {"mean": interval.estimate, "low": interval.low, "high": interval.high}
+                metric, probs, labels = arguments[0]
+                _, low, high = metrics.interval(metric, probs, labels, num_resamples)
+                row |= {"mean": metric(probs, labels), "low": low, "high": high}
             else:
                 values = [metric(probs, labels) for metric, probs, labels in arguments]
                 row |= {"mean": np.mean(values), "stddev": np.std(values, ddof=1)}
