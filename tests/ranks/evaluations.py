@@ -1,4 +1,4 @@
-"""Evaluates at 1, 2 and 4 ranks in one start, for tests/test_evaluation.py.
+"""Evaluates at 1, 2 and 4 ranks in one start, for tests/inference/test_evaluation.py.
 
 Usage: ``mpiexec -n 4 python tests/ranks/evaluations.py <folder>``. Every process evaluates alone;
 then ranks 0 and 1, and as a second pair 2 and 3, as two ranks; then all four together.

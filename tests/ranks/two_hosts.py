@@ -1,4 +1,4 @@
-"""A ladder and a profiled run in one start, for tests/test_two_hosts.py.
+"""A ladder and a profiled run in one start, for tests/end_to_end/test_two_hosts.py.
 
 Usage: ``mpiexec … python tests/ranks/two_hosts.py <plan> <folder>``.
 """
