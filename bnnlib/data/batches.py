@@ -42,9 +42,10 @@ def epoch_batches(
 ) -> npt.NDArray[np.int32]:
     """The training images that one rank sees in one epoch, step by step.
 
-    One permutation per epoch, drawn from (seed, epoch) and so the same on all ranks without a word
-    between them, is cut into batches; rank r takes batches r, r + ranks, r + 2 ranks, … What does
-    not fill a global batch is left out: the permutation's end, so another part each epoch.
+    Each epoch has one permutation of the images. It is drawn from (seed, epoch), so all ranks draw
+    the same one without communication. The permutation is cut into batches, and rank r takes the
+    batches r, r + ranks, r + 2 ranks, … The permutation's last images, which fill no global batch,
+    are left out; each epoch leaves out others.
 
     Args:
         num_examples: Number of training images.

@@ -17,7 +17,7 @@ from bnnlib.errors import DataError
 
 NAMES = ("digits", "mnist", "cifar10", "tiny", "tiny_cifar10")
 
-# Of the one permutation that says which training images are held out, in every run.
+# The seed of the permutation by which every run chooses the training images that it holds out.
 HOLDOUT_SEED = 0x401D
 
 
@@ -127,9 +127,10 @@ def load(name: str, subtract_mean: bool = False, holdout: float = 0.0) -> Datase
 def split(dataset: Dataset, fraction: float) -> Dataset:
     """Holds out a part of the training images, which no step trains on.
 
-    Which images depends on their number and the fraction alone, never on a run's seed or rank: all
-    members of an ensemble hold out the same ones, and what is fitted on them is fair to each. The
-    others keep their order, and a greater fraction holds out the same images and more.
+    The choice depends on the number of images and the fraction alone, never on a run's seed or
+    rank. So all members of an ensemble hold out the same images, and a temperature that is fitted
+    on them is fair to each member. The remaining images keep their order. A greater fraction holds
+    out the same images and more.
 
     Args:
         dataset: The data set, with nothing held out yet; `mean_image` stays as it is.

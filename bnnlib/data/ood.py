@@ -22,7 +22,7 @@ OOD_SOURCES = {
     "svhn": "http://ufldl.stanford.edu/housenumbers (test_32x32.mat)",
 }
 
-# Named alike in Keras' cache and in Debian's package.
+# Keras' cache and Debian's package give the file this name.
 FASHION_MNIST_FILE = "t10k-images-idx3-ubyte.gz"
 DEBIAN_DATA = pathlib.Path("/usr/share")
 

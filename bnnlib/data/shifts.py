@@ -23,10 +23,10 @@ class EvaluationSet:
     """Images that a trained model is judged on.
 
     Attributes:
-        name: The name that it was asked for; for a file of the user's, the file's name without
-            `.npz`.
+        name: The name by which a run asks for the set; a user's file is called as the file is,
+            without `.npz`.
         images: Images `(num_images, height, width, channels)` in the stored units of the data set
-            that it was made for, so that the same scale and mean image apply.
+            for which they were made, so that its scale and mean image apply to them.
         labels: Labels `(num_images,)`, int64; None for images out of distribution.
     """
 
@@ -47,7 +47,7 @@ def evaluation_set(dataset: Dataset, name: str) -> EvaluationSet:
       are the same at all severities (shot noise apart), so that a curve over severity shows the
       severity alone.
 
-    What comes into view at the borders is as dark as the data set can be.
+    Pixels that come into view at the borders get the darkest value of `Dataset.pixel_range`.
 
     Args:
         dataset: The data set.
@@ -94,8 +94,8 @@ def expand(names: Sequence[str], image_shape: tuple[int, int, int] | None = None
 
     Args:
         names: Names of sets and groups.
-        image_shape: Of the data set to shift; names that `evaluation_set` would refuse for its
-            size are refused here already, if it is given.
+        image_shape: Shape of the data set's images. If it is given, names that `evaluation_set`
+            would refuse for images of that size are refused here already.
 
     Returns:
         Names of sets in the order given, each once.

@@ -72,7 +72,7 @@ class Layer(tf.Module):
         Args:
             inputs: ``(batch, …, channels in)``.
             seed: int64 ``(2,)``; the same seed gives the same output.
-            stddev: of :meth:`stddev`, for a caller that needs it for the KL too.
+            stddev: what :meth:`stddev` returns, if the caller has it already (for the KL).
         """
         return self.apply(inputs, self.sample(seed, stddev))
 
@@ -95,8 +95,8 @@ class Layer(tf.Module):
 
         Args:
             batch: number of examples.
-            seed: as for the call, of which this is the same draw.
-            stddev: of :meth:`stddev`.
+            seed: the seed of the call; both make the same draw.
+            stddev: what :meth:`stddev` returns, if the caller has it already.
 
         Returns:
             Of `kernel_shape` if all see one kernel, else ``(batch, *kernel_shape)``.
@@ -187,8 +187,8 @@ class Flipout(Reparameterization):
     def batch_kernel(self, batch: Tensor, seed: Tensor, stddev: Tensor | None = None) -> Tensor:
         """Each example's own kernel, ``(batch, *kernel_shape)``: mean + perturbation * (s r^T).
 
-        The same numbers as the call's, up to rounding, with half its multiplications: worth it
-        where a kernel meets many places of an image, as a convolution's does.
+        These kernels give the call's outputs up to rounding, with half its multiplications. They
+        pay where a kernel meets many places of an image, as a convolution's does.
         """
         signs_in, signs_out = self._signs(batch, seed)
         signs = signs_in[..., tf.newaxis] * signs_out[..., tf.newaxis, :]

@@ -1,7 +1,7 @@
 """The networks of the study by name, every builder with one signature.
 
-The name says the first layer: ``conv`` or ``FC``, ``flip`` for Flipout and ``nonflip`` for plain
-reparameterization; ``CNN_…`` are the deterministic twins.
+A name says what the first layer is: ``conv`` or ``FC``, ``flip`` for Flipout and ``nonflip`` for
+plain reparameterization. ``CNN_…`` are the deterministic twins.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class Network(tf.Module):
         Args:
             images: float32 ``(batch, height, width, channels)``.
             seed: int64 ``(2,)``; the same seed gives the same logits.
-            stddevs: of :meth:`stddevs`, for a caller that needs them for the KL too.
+            stddevs: what :meth:`stddevs` returns, if the caller has it already (for the KL).
 
         Returns:
             float32 ``(batch, num_classes)``.
@@ -132,9 +132,12 @@ class Network(tf.Module):
     ) -> Tensor:
         """Logits ``(batch, num_classes)`` under one weight draw that all images share.
 
-        `images` are as they are or as :meth:`windows` gives them.
-        Each image has dropout masks of its own where there are any; they follow from `mask_seed`
-        int64 ``(2,)`` and the image's place in the batch.
+        Args:
+            images: float32 ``(batch, height, width, channels)``, or what :meth:`windows` makes of
+                them.
+            kernels: one draw, from :meth:`sample`.
+            mask_seed: int64 ``(2,)``, for a network with dropout; an image's dropout masks follow
+                from it and the image's place in the batch.
 
         Flipout's signs change the dependence between images, never one image's predictive
         distribution; without them a draw needs half the multiplications, and an image's
@@ -261,7 +264,7 @@ def build(
         prior_stddev: standard deviation of the normal prior on each kernel entry.
         bayesian_layers: ``first`` or ``all``; ``auto`` is ``all`` for the VGG networks, else
             ``first``. Without effect on the deterministic twins.
-        seed: of the initial weights; the same seed gives bitwise the same weights.
+        seed: seed of the initial weights; the same seed gives bitwise the same weights.
         dropout: rate before each dense layer after the first layer; deterministic networks only.
 
     Returns:
@@ -315,7 +318,7 @@ def _kernel_shapes(
 
 
 def build_for(experiment: Experiment, dataset: Dataset) -> Network:
-    """The network that a run trains, by :func:`build`, with the errors of that."""
+    """Builds the network that a run trains; raises the errors of :func:`build`."""
     return build(
         experiment.model,
         dataset.image_shape,
@@ -342,11 +345,11 @@ def summary(network: Network) -> list[dict[str, Any]]:
 
 @plain
 def to_inputs(images: Tensor, dataset: Dataset) -> Tensor:
-    """What networks are given: stored images as float32, scaled, minus the mean image if any.
+    """The input of a network: stored images as float32, scaled, minus the mean image if any.
 
     Args:
         images: ``(batch, height, width, channels)`` in the data set's own type.
-        dataset: whose `scale` and `mean_image` apply.
+        dataset: the data set whose `scale` and `mean_image` apply.
     """
     inputs = tf.cast(images, tf.float32) * dataset.scale
     return inputs if dataset.mean_image is None else inputs - dataset.mean_image

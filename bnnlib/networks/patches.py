@@ -65,10 +65,10 @@ def patches_of(images: Tensor, size: int) -> Tensor:
 
 @plain
 def windows_of(images: Tensor, size: int) -> Windows:
-    """What :func:`patches_of` gives, each uniform window once: for many draws of one kernel.
+    """The patches of :func:`patches_of`, with each uniform window once, for many kernels in turn.
 
-    A window is what one place of the pooled output sees, one pixel larger than a patch. Half of
-    MNIST's are blank.
+    A window is the part of an image that one place of the pooled output depends on; its sides are
+    one pixel longer than a patch's. Half of MNIST's windows are blank.
 
     Args:
         images: as for :func:`patches_of`.
@@ -119,7 +119,15 @@ def pooled_convolution(patches: Tensor, kernel: Tensor, side: tuple[int, int]) -
 
 
 def convolution_of_windows(windows: Windows, kernel: Tensor) -> Tensor:
-    """As :func:`pooled_convolution`, of what :func:`windows_of` gives, one kernel for all."""
+    """Convolution and 2x2 max-pooling of what :func:`windows_of` gives, one kernel for all images.
+
+    Args:
+        windows: of a batch of images.
+        kernel: ``(size, size, channels, outputs)``.
+
+    Returns:
+        ``(batch, height / 2, width / 2, outputs)``, before bias.
+    """
     *four, row_of, side = windows
     matrix = tf.reshape(kernel, [-1, kernel.shape[-1]])
     rows = largest_of_four(*(tf.matmul(place, matrix) for place in four))
@@ -127,7 +135,7 @@ def convolution_of_windows(windows: Windows, kernel: Tensor) -> Tensor:
 
 
 def _pixels(images: Tensor, size: int, places: np.ndarray) -> Tensor:
-    """Of each padded image the numbers at `places`: ``(batch, places.size)``, in their order."""
+    """The numbers at `places` of each padded image: ``(batch, places.size)``, in their order."""
     before, after = (size - 1) // 2, size // 2  # SAME padding
     padded = tf.pad(images, [[0, 0], [before, after], [before, after], [0, 0]])
     # Pixels first: a pixel of all images is one piece of memory to copy.
@@ -147,6 +155,6 @@ def _window_places(height: int, width: int, channels: int, size: int) -> np.ndar
 
 @functools.lru_cache(maxsize=8)
 def _patch_places(height: int, width: int, channels: int, size: int) -> np.ndarray:
-    """The same of all patches: ``(4, windows, size, size, channels)``, int32."""
+    """Places of all patches, likewise: ``(4, windows, size, size, channels)``, int32."""
     windows = _window_places(height, width, channels, size)
     return np.stack([windows[:, a : a + size, b : b + size] for a in (0, 1) for b in (0, 1)])

@@ -23,7 +23,8 @@ def entries(network: Network) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Posterior means and standard deviations of all kernel entries of the Bayesian layers.
 
     Returns:
-        By the layer's name, both float32 ``(num_entries,)``; empty for a deterministic network.
+        A pair (means, standard deviations) for each layer's name, both float32
+        ``(num_entries,)``; empty for a deterministic network.
     """
     return {
         layer.name: (
@@ -60,15 +61,15 @@ def draw_probs(
 ) -> np.ndarray:
     """Class probabilities of single draws, the ones that a prediction averages.
 
-    Every draw is one set of weights for all images, or with MC dropout a mask for each, which
-    depends on the image's place. It is for a few images: memory grows with draws times images.
+    Every draw is one set of weights for all images; with MC dropout it is a mask for each image,
+    which depends on the image's place. Take few images: memory grows with draws times images.
 
     Args:
         network: in its present state.
-        dataset: whose scale and mean image apply.
+        dataset: the data set whose scale and mean image apply.
         images: ``(num_images, height, width, channels)`` in the data set's own type.
         num_draws: weight draws.
-        seed: of the weight draws; the run's own gives the draws of its record.
+        seed: seed of the weight draws; a run's seed gives the draws of its record.
 
     Returns:
         float32 ``(num_draws, num_images, num_classes)``.

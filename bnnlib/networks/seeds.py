@@ -18,11 +18,11 @@ Tensor = Any  # tf.Tensor; TensorFlow ships no types that mypy can use
 # What a layer draws of one seed; added to the seed's first number so that no two draws coincide.
 KERNEL, SIGN_IN, SIGN_OUT = 0, 1, 2
 DRAWS_PER_LAYER = 3
-# A dropout mask in the place of a kernel's noise: no network has both.
+# A dropout mask takes the seed of a kernel's noise, since no network has both.
 MASK = KERNEL
-# What a stream of weight noise is for; a number of the seed, so that no two purposes share noise.
+# What a stream of noise is for: a part of the seed, so that no two purposes share noise.
 INITIAL, TRAINING, PREDICTION = 0, 1, 2
-# Row b: the eight signs of the bits of byte b.
+# Row b holds the eight signs of the bits of byte b.
 SIGNS_OF_BYTE = 1.0 - 2.0 * np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).astype(
     np.float32
 )
@@ -34,7 +34,7 @@ def stream_key(seed: int, purpose: int, rank: int = 0) -> int:
     Args:
         seed: the run's seed.
         purpose: :data:`INITIAL`, :data:`TRAINING` or :data:`PREDICTION`.
-        rank: whose noise; the streams of different ranks are independent.
+        rank: the rank that draws; the streams of different ranks are independent.
 
     Returns:
         An integer below 2^62, so that :func:`substream` cannot overflow an int64.

@@ -26,15 +26,15 @@ def test_own_file_of_bytes(tmp_path):
     arrays = own_arrays()
     path = tmp_path / "own.npz"
     np.savez(path, **arrays)
-    own = data.load(str(path), subtract_mean=True)
-    assert own.name == str(path)
-    assert own.image_shape == (8, 9, 1)
+    loaded = data.load(str(path), subtract_mean=True)
+    assert loaded.name == str(path)
+    assert loaded.image_shape == (8, 9, 1)
     # Class 2 has no example at all, and class 4 none to train on.
-    assert (own.num_classes, own.scale) == (5, 1 / 255)
-    np.testing.assert_array_equal(own.x_train[..., 0], arrays["x_train"])
-    assert own.mean_image is not None
+    assert (loaded.num_classes, loaded.scale) == (5, 1 / 255)
+    np.testing.assert_array_equal(loaded.x_train[..., 0], arrays["x_train"])
+    assert loaded.mean_image is not None
     np.testing.assert_allclose(
-        own.mean_image[..., 0], arrays["x_train"].mean(axis=0) / 255, rtol=1e-6
+        loaded.mean_image[..., 0], arrays["x_train"].mean(axis=0) / 255, rtol=1e-6
     )
 
 
@@ -47,12 +47,12 @@ def test_own_file_of_floats_colours_and_label_columns(tmp_path):
     path = tmp_path / "own.NPZ"
     with path.open("wb") as file:
         np.savez(file, **arrays)
-    own = data.load(str(path))
-    assert own.x_train.dtype == np.float32
-    assert own.scale == 1.0
-    assert own.image_shape == (8, 9, 3)
-    assert own.y_train.tolist() == [0, 1, 3, 0, 1, 3]
-    assert own.pixel_range == (
+    loaded = data.load(str(path))
+    assert loaded.x_train.dtype == np.float32
+    assert loaded.scale == 1.0
+    assert loaded.image_shape == (8, 9, 3)
+    assert loaded.y_train.tolist() == [0, 1, 3, 0, 1, 3]
+    assert loaded.pixel_range == (
         np.float32(min(arrays["x_train"].min(), arrays["x_test"].min())),
         np.float32(max(arrays["x_train"].max(), arrays["x_test"].max())),
     )
@@ -62,9 +62,9 @@ def test_wide_integers_in_the_range_of_bytes_are_bytes(tmp_path):
     arrays = own_arrays()
     wide = arrays | {key: arrays[key].astype(np.int64) for key in ("x_train", "x_test")}
     np.savez(tmp_path / "own.npz", **wide)
-    own = data.load(str(tmp_path / "own.npz"))
-    assert own.x_test.dtype == np.uint8
-    np.testing.assert_array_equal(own.x_test[..., 0], arrays["x_test"])
+    loaded = data.load(str(tmp_path / "own.npz"))
+    assert loaded.x_test.dtype == np.uint8
+    np.testing.assert_array_equal(loaded.x_test[..., 0], arrays["x_test"])
 
 
 NAN = np.full((6, 8, 9), np.nan)

@@ -13,7 +13,7 @@ def test_kl_and_its_gradients_are_tfps(prior_stddev):
     rng = np.random.default_rng(0)
     mean = tf.constant(rng.normal(size=(40, 5)), tf.float32)
     stddev = tf.constant(np.exp(rng.normal(-2, 2, size=(40, 5))), tf.float32)
-    found = []
+    results = []
     for kl in (
         lambda: fast_ops.normal_kl(mean, stddev, prior_stddev),
         lambda: tf.reduce_sum(
@@ -25,21 +25,21 @@ def test_kl_and_its_gradients_are_tfps(prior_stddev):
         with tf.GradientTape() as tape:
             tape.watch([mean, stddev])
             value = 3.0 * kl()
-        found.append([value, *tape.gradient(value, [mean, stddev])])
-    for own, theirs in zip(*found, strict=True):
-        np.testing.assert_allclose(own, theirs, rtol=1e-4, atol=1e-4)
+        results.append([value, *tape.gradient(value, [mean, stddev])])
+    for fast, usual in zip(*results, strict=True):
+        np.testing.assert_allclose(fast, usual, rtol=1e-4, atol=1e-4)
 
 
 def test_softplus_and_its_gradient_are_tensorflows():
     x = tf.constant([-200.0, -90.0, -20.0, -3.0, 0.0, 3.0, 15.9, 19.9, 20.1, 90.0, 1e6])
-    found = []
+    results = []
     for function in (fast_ops.softplus, tf.math.softplus):
         with tf.GradientTape() as tape:
             tape.watch(x)
             value = function(x)
-        found.append([value, tape.gradient(value, x)])
-    for own, theirs in zip(*found, strict=True):
-        np.testing.assert_allclose(own, theirs, rtol=1e-6)
+        results.append([value, tape.gradient(value, x)])
+    for fast, usual in zip(*results, strict=True):
+        np.testing.assert_allclose(fast, usual, rtol=1e-6)
 
 
 def test_the_largest_of_four_passes_its_gradient_to_the_first_of_equals():

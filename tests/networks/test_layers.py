@@ -145,29 +145,31 @@ def test_outputs_have_the_mean_and_variance_of_tfps_layer(kind, kernel_shape, tf
     inputs = inputs_of(kernel_shape)
     size = {} if len(kernel_shape) == 2 else {"kernel_size": 3, "padding": "same"}
     tf.random.set_seed(0)
-    theirs = tfp_layer(kernel_shape[-1], **size)
-    theirs(inputs)
-    loc, untransformed_scale, bias = theirs.trainable_variables
+    reference = tfp_layer(kernel_shape[-1], **size)
+    reference(inputs)
+    loc, untransformed_scale, bias = reference.trainable_variables
     loc.assign(layer.mean)
     untransformed_scale.assign(layer.rho)
     bias.assign(tf.zeros_like(bias))
-    theirs(inputs)
-    assert layer.kl().numpy() == pytest.approx(theirs.losses[0].numpy(), rel=1e-5)
+    reference(inputs)
+    assert layer.kl().numpy() == pytest.approx(reference.losses[0].numpy(), rel=1e-5)
 
-    own = outputs_of(lambda draw: layer(inputs, tf.stack([tf.constant(7, tf.int64), draw])))
-    other = outputs_of(lambda _: theirs(inputs))
+    outputs_here = outputs_of(
+        lambda draw: layer(inputs, tf.stack([tf.constant(7, tf.int64), draw]))
+    )
+    outputs_of_tfp = outputs_of(lambda _: reference(inputs))
 
     # Every output is normal, with this mean and variance, under both estimators.
     mean = layer.apply(inputs, layer.mean).numpy()
     variance = layer.apply(inputs**2, layer.posterior.variance()).numpy()
-    for outputs in (own, other):
+    for outputs in (outputs_here, outputs_of_tfp):
         assert np.abs((outputs.mean(0) - mean) / np.sqrt(variance / DRAWS)).max() < ERRORS
         # A normal sample variance's relative standard error is sqrt(2 / (draws - 1)).
         relative = outputs.var(0, ddof=1) / variance - 1
         assert np.abs(relative).max() < ERRORS * np.sqrt(2 / (DRAWS - 1))
-    difference = (own.mean(0) - other.mean(0)) / np.sqrt(2 * variance / DRAWS)
+    difference = (outputs_here.mean(0) - outputs_of_tfp.mean(0)) / np.sqrt(2 * variance / DRAWS)
     assert np.abs(difference).max() < ERRORS
-    ratio = own.var(0, ddof=1) / other.var(0, ddof=1) - 1
+    ratio = outputs_here.var(0, ddof=1) / outputs_of_tfp.var(0, ddof=1) - 1
     assert np.abs(ratio).max() < ERRORS * np.sqrt(4 / (DRAWS - 1))
 
 
@@ -285,12 +287,12 @@ def test_deterministic_kernels_start_as_keras(kernel_shape):
 def test_dropout_keeps_the_mean_and_the_share():
     x = tf.constant(np.random.default_rng(0).uniform(1, 2, size=(400, 500)), tf.float32)
     for rate in (0.1, 0.5, 0.9):
-        found = layers.dropout(x, rate, seed()).numpy()
-        kept = found != 0
-        np.testing.assert_allclose(found[kept], x.numpy()[kept] / (1 - rate), rtol=1e-6)
+        dropped = layers.dropout(x, rate, seed()).numpy()
+        kept = dropped != 0
+        np.testing.assert_allclose(dropped[kept], x.numpy()[kept] / (1 - rate), rtol=1e-6)
         error = (rate * (1 - rate) / kept.size) ** 0.5  # of a share of so many coins
         assert abs(kept.mean() - (1 - rate)) < 5 * error
-        assert abs(found.mean() / x.numpy().mean() - 1) < 6 * error / (1 - rate)
+        assert abs(dropped.mean() / x.numpy().mean() - 1) < 6 * error / (1 - rate)
 
 
 def test_dropout_masks_of_images_features_and_seeds_are_independent():

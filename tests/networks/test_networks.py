@@ -174,13 +174,15 @@ def test_pooling_before_bias_and_relu_is_the_usual_network(name, image_shape):
     # And so are its gradients, where pooling's tied maxima would show.
     labels = np.arange(4)
     with tf.GradientTape(persistent=True) as tape:
-        ours, theirs = (
+        loss, twins_loss = (
             tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits))
             for logits in (network(images, SEED), twin(images))
         )
-    own = [w for layer in network.layers for w in (layer.kernel, layer.bias)]
+    weights = [w for layer in network.layers for w in (layer.kernel, layer.bias)]
     for gradient, keras_gradient in zip(
-        tape.gradient(ours, own), tape.gradient(theirs, twin.trainable_variables), strict=True
+        tape.gradient(loss, weights),
+        tape.gradient(twins_loss, twin.trainable_variables),
+        strict=True,
     ):
         np.testing.assert_allclose(gradient, keras_gradient, rtol=1e-3, atol=1e-5)
 
@@ -337,8 +339,8 @@ def test_dropout_in_a_dense_network_by_hand():
     mask_seed = SEED + tf.constant([DRAWS_PER_LAYER, 0], tf.int64)  # of layer 1; layer 0 has none
     dropped = dropout(tf.constant(hidden), 0.4, mask_seed).numpy()
     logits = dropped @ last.kernel.numpy() + last.bias.numpy()
-    for found in (network(images, SEED), network.predict(images, network.sample(SEED), SEED)):
-        np.testing.assert_allclose(found, logits, atol=1e-5)
+    for result in (network(images, SEED), network.predict(images, network.sample(SEED), SEED)):
+        np.testing.assert_allclose(result, logits, atol=1e-5)
     assert 0.2 < (dropped[hidden > 0] == 0).mean() < 0.6
 
 

@@ -59,12 +59,12 @@ def test_unfolded_training_is_the_layers_convolution_and_pooling(name, image_sha
         flat = tf.reshape(tf.nn.relu(pooled), [len(images), -1])
         return tf.matmul(flat, last.kernel) + last.bias
 
-    found = []
+    results = []
     for logits_of in (lambda: network(images, SEED), by_layers):
         with tf.GradientTape() as tape:
             logits = logits_of()
             loss = tf.reduce_sum(tf.square(logits))
-        found.append([logits, *tape.gradient(loss, first.trainable_variables)])
-    for unfolded, plain in zip(*found, strict=True):
+        results.append([logits, *tape.gradient(loss, first.trainable_variables)])
+    for unfolded, plain in zip(*results, strict=True):
         scale = np.abs(plain).max()
         np.testing.assert_allclose(unfolded / scale, plain / scale, atol=2e-5)
