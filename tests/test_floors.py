@@ -29,9 +29,8 @@ FLOOR = {room: height for height, rooms in enumerate(FLOORS) for room in rooms}
 HEAVY = {"tensorflow", "tensorflow_probability", "tf_keras", "horovod"}
 MAY_BE_HEAVY = {"bnnlib.networks", "bnnlib.inference", "bnnlib.launch", "bnnlib.interactive"}
 MAX_LINES = 500
-# What the rooms still owe; each entry goes with the commit that mends it.
+# Still to be mended: the seed study's flags are read from within the experiment.
 TODO_UPWARDS = {("bnnlib.experiment", "bnnlib.launch")}
-TODO_LONG: set[str] = set()
 
 
 def _name(file: Path) -> str:
@@ -100,4 +99,4 @@ def test_what_reads_records_needs_no_tensorflow():
 
 def test_no_module_is_too_long_to_read():
     lines = {module: len(file.read_text().splitlines()) for module, file in FILES.items()}
-    assert not {m: n for m, n in lines.items() if n > MAX_LINES and m not in TODO_LONG}
+    assert not {m: n for m, n in lines.items() if n > MAX_LINES}
