@@ -23,7 +23,7 @@ KEEP = 2  # the newest, and the one before in case the newest cannot be read
 
 
 def save(directory: Path, state: dict[str, np.ndarray], keep: int = KEEP) -> Path:
-    """Writes a state and removes all but the newest `keep`.
+    """Writes a state and removes all but it and the newest before it, `keep` in all.
 
     Args:
         directory: the run's ``checkpoints`` folder; made if missing.
@@ -38,7 +38,12 @@ def save(directory: Path, state: dict[str, np.ndarray], keep: int = KEEP) -> Pat
     """
     path = directory / f"step-{int(state['step']):09d}.npz"
     write_npz(path, state)
-    for old in _newest_first(directory)[keep:]:
+    # One that is newer is of a past that the run has left, and goes before older ones.
+    others = sorted(
+        (other for other in _newest_first(directory) if other != path),
+        key=lambda other: other.name > path.name,
+    )
+    for old in others[keep - 1 :]:
         with contextlib.suppress(OSError):  # a checkpoint too many does no harm
             old.unlink(missing_ok=True)
     return path
@@ -90,13 +95,22 @@ def load(path: Path) -> dict[str, np.ndarray]:
     return state
 
 
-def latest(directory: Path) -> dict[str, np.ndarray] | None:
-    """The newest state that can be read, None where there is none; a damaged one is logged."""
+def latest(directory: Path, set_aside: bool = False) -> dict[str, np.ndarray] | None:
+    """The newest state that can be read, None where there is none; a damaged one is logged.
+
+    Args:
+        directory: the run's ``checkpoints`` folder.
+        set_aside: for the run's only writer: whether a damaged file is renamed, to
+            ``damaged-step-<step>.npz``, so that it does not count among those that are kept.
+    """
     for path in _newest_first(directory):
         try:
             return load(path)
         except RecordError as error:
             logger.warning("passed over: %s", error)
+            if set_aside:
+                with contextlib.suppress(OSError):  # a full or read-only disk is told later
+                    path.rename(path.with_name(f"damaged-{path.name}"))
     return None
 
 

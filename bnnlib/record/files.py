@@ -10,6 +10,8 @@ import contextlib
 import errno
 import io
 import os
+import secrets
+import socket
 import struct
 import tokenize
 import zipfile
@@ -38,7 +40,9 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     Raises:
         RecordError: the disk is full, the folder is read-only or gone; `path` is as it was.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # Hosts share the folder, and process ids repeat between them.
+    writer = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+    temporary = path.with_name(f".{path.name}.{writer}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "wb") as file:

@@ -53,10 +53,15 @@ def collect() -> dict[str, Any]:
         ``launcher``, ``job_id`` and ``environment`` (only the variables in :data:`ENVIRONMENT`
         that are set).
     """
-    # What is made, figures and runs, cannot change what is made next.
-    status = _git("status", "--porcelain", "--", ".", ":!figures", ":!runs")
+    commit = status = None
+    # Installed into a folder of another repository, the library has no commit of its own there.
+    top = _git("rev-parse", "--show-toplevel")
+    if top is not None and Path(top).resolve() == _REPOSITORY.resolve():
+        commit = _git("rev-parse", "HEAD")
+        # What is made, figures and runs, cannot change what is made next.
+        status = _git("status", "--porcelain", "--", ".", ":!figures", ":!runs")
     return {
-        "commit": _git("rev-parse", "HEAD"),
+        "commit": commit,
         "clean": None if status is None else status == "",
         "versions": {name: version(name) for name in PACKAGES},
         "python": platform.python_version(),

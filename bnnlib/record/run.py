@@ -135,7 +135,9 @@ class Run:
 
         def restore() -> None:
             if self.ranks.rank == 0:
-                state = checkpoint.latest(self.directory / "checkpoints")
+                state = checkpoint.latest(
+                    self.directory / "checkpoints", set_aside=not self.is_finished
+                )
                 if state is not None:
                     trainer.restore(state)
                 if self.is_finished:

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import socket
 import subprocess
 import sys
 import textwrap
@@ -137,6 +138,46 @@ def test_a_damaged_newest_is_passed_over_and_named(tmp_path, caplog, damage):
     (record,) = caplog.records
     assert record.levelname == "WARNING"
     assert str(newest) in record.getMessage()
+
+
+@pytest.mark.parametrize("keep", [1, 2])
+def test_beside_a_damaged_newer_file_new_checkpoints_stay(tmp_path, keep):
+    checkpoint.save(tmp_path, state(2))
+    damaged = tmp_path / "step-000000009.npz"
+    damaged.write_bytes(b"half")
+    found = checkpoint.latest(tmp_path, set_aside=True)
+    assert found is not None
+    assert found["step"] == 2
+    for step in (4, 6):
+        path = checkpoint.save(tmp_path, state(step), keep)
+        assert path.exists()
+    kept = ["step-000000004.npz", "step-000000006.npz"][-keep:]
+    assert names(tmp_path) == ["damaged-step-000000009.npz", *kept]
+    assert (tmp_path / "damaged-step-000000009.npz").read_bytes() == b"half"
+
+
+def test_what_was_just_written_is_never_removed(tmp_path):
+    (tmp_path / "step-000000009.npz").write_bytes(b"half")  # that nobody has looked at
+    path = checkpoint.save(tmp_path, state(4), keep=1)
+    assert names(tmp_path) == [path.name]
+
+
+def test_looking_for_the_newest_changes_nothing(tmp_path):
+    checkpoint.save(tmp_path, state(2))
+    (tmp_path / "step-000000009.npz").write_bytes(b"half")
+    checkpoint.latest(tmp_path)
+    assert names(tmp_path) == ["step-000000002.npz", "step-000000009.npz"]
+
+
+def test_two_hosts_have_different_temporary_names(tmp_path, monkeypatch):
+    """Process ids repeat between hosts that share a file system, and between containers."""
+    monkeypatch.setattr(os, "getpid", lambda: 7)
+    seen = []
+    for host in ("a", "b", "b"):
+        monkeypatch.setattr(socket, "gethostname", lambda host=host: host)
+        files.write_atomically(tmp_path / "run.json", lambda file: seen.append(file.name))
+    assert len(set(seen)) == 3
+    assert ".run.json.a-7-" in seen[0]
 
 
 def test_nothing_readable_is_as_nothing_there_but_told(tmp_path, caplog):

@@ -83,6 +83,16 @@ def test_outside_a_checkout_nothing_is_said(tmp_path, monkeypatch):
     assert found["clean"] is None
 
 
+def test_the_commit_of_a_foreign_repository_around_the_library_is_not_its_own(
+    repository, monkeypatch
+):
+    installed = repository / ".venv" / "lib" / "site-packages"
+    installed.mkdir(parents=True)
+    monkeypatch.setattr(provenance, "_REPOSITORY", installed)
+    found = provenance.collect()
+    assert (found["commit"], found["clean"]) == (None, None)
+
+
 def test_without_git_nothing_is_said(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     found = provenance.collect()
