@@ -123,6 +123,7 @@ class Run:
         if record["status"] != "finished":
             return False
         self._refuse_other(record)
+        lock.tidy(self.directory)
         return True
 
     def resume(self, trainer: Trainer) -> int:

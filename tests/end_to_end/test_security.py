@@ -140,10 +140,9 @@ def test_any_bytes_are_a_lock_or_nobodys(tmp_path_factory, content):
     folder = tmp_path_factory.mktemp("lock")
     (folder / lock.NAME).write_bytes(content)
     try:
-        found = lock.refuse_if_held(folder)
+        lock.refuse_if_held(folder)
     except BnnlibError:
         return
-    assert found is None or isinstance(found, lock.Owner)
 
 
 @quick

@@ -178,18 +178,20 @@ def check(directory: Path, saved: list[int], logged: list[int], where: str) -> N
         read_record(directory)
     path = directory / lock.NAME
     if path.exists():  # the process that held it has ended, in this program's tale
-        path.write_text(path.read_text().replace(f'"pid": {os.getpid()}', f'"pid": {2**22 + 1}'))
+        path.write_text(path.read_text().replace(f"pid={os.getpid()}", f"pid={2**22 + 1}"))
     (directory / "steps.jsonl").unlink(missing_ok=True)
     live(directory, [], [])
     assert read_record(directory)["status"] == "finished", where
     left = [p.name for p in [*directory.iterdir(), *(directory / "checkpoints").iterdir()]]
-    assert not [name for name in left if name.startswith(".") or name == lock.NAME], (where, left)
+    assert not [name for name in left if name.startswith(".") or name in (lock.NAME, lock.JOB)], (
+        where,
+        left,
+    )
 
 
 def main(folder: Path) -> None:
     """Cuts at one operation after another until a life is lived to its end."""
     hvd.init()
-    lock.SETTLE = 0.0
     for dies in (False, True):
         number = 0
         while True:

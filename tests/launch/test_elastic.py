@@ -31,7 +31,7 @@ def test_a_killed_rank_does_not_end_the_run_and_the_record_says_so(launch, tmp_p
     script = f"""
         {" ".join(map(str, words))} &
         for i in $(seq 1200); do ls {run}/checkpoints/*.npz && break; sleep 0.1; done
-        kill -KILL $(grep -o '"pid": [0-9]*' {run}/run.lock | cut -d ' ' -f 2) && echo killed
+        kill -KILL $(grep -o '^pid=[0-9]*' {run}/run.lock | cut -d = -f 2) && echo killed
         wait $!
     """
     done = launch("bash", "-c", script, timeout=280)
