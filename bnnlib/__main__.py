@@ -1,7 +1,7 @@
 """``python -m bnnlib COMMAND``: train runs, read their records, draw their figures.
 
-Each command imports what it needs when it runs, so that ``table``, ``sweep`` and every ``--help``
-work without TensorFlow, TensorFlow Probability and Horovod.
+Each command imports what it needs when it runs, so that ``table``, ``sweep``, ``figures`` and every
+``--help`` work without TensorFlow, TensorFlow Probability and Horovod.
 """
 
 from __future__ import annotations
@@ -13,12 +13,58 @@ from collections.abc import Callable
 from bnnlib import launcher
 from bnnlib.errors import BnnlibError
 
+Parser = argparse.ArgumentParser
 Arguments = argparse.Namespace
 
 CODES = """exit codes:
   0   done
   1   an error, which is printed
   2   a word of the command line is wrong"""
+STOPPED = """
+  75  stopped in good order, by a signal or a deadline: the same command goes on"""
+
+TRAIN = """Parameters are those of notebooks/01_train; `papermill --help-notebook
+notebooks/01_train.ipynb` lists them. -p wins over -f, and the defaults hold for the rest:
+
+  python -m bnnlib train -p model CNN_FC -p dataset tiny -p epochs 2
+  mpiexec -n 2 python -m bnnlib train -f jobs/params/digits.yaml
+
+The record goes to runs/, or to the parameter run_dir. The same command started again goes on from
+the last checkpoint. Under `horovodrun --min-np` the run outlives lost workers (jobs/README.md)."""
+
+PLAN = """A study file describes many runs in a few lines: jobs/studies/ has examples, and
+`python -m pydoc bnnlib.launch.study_file` the language. This command checks the whole file, and
+then does the runs that are for this launch's number of ranks, one after another. It passes over
+those that have finished:
+
+  mpiexec -n 2 python -m bnnlib plan jobs/studies/scaling_tiny.yaml --runs runs/try
+
+A run that fails is recorded, the others go on, and the exit code is 1 at the end."""
+
+SWEEP = """The study files are those of plan. Each run becomes a job of the site's queue, and each
+group's analysis waits for its runs. Called again, the command submits what has neither finished nor
+is queued:
+
+  python -m bnnlib sweep jobs/studies/sweep.yaml --dry-run    the runs, with nodes and node-hours
+  python -m bnnlib sweep jobs/studies/sweep.yaml              submit them
+  python -m bnnlib sweep jobs/studies/sweep.yaml --status     how all of them stand
+
+Nothing is submitted while the queue cannot be asked whether a job is still there."""
+
+TABLE = """A row a run, from the records alone, also of runs that still train:
+
+  python -m bnnlib table runs/digits --csv digits.csv"""
+
+FIGURES = """Executes notebooks/02_calibration on the records, and notebooks/03_scaling where the
+group has a ladder.json (see `python -m bnnlib ladder`). The executed notebooks go to RUNS, the
+figures with their tables and origins to RUNS/figures:
+
+  python -m bnnlib figures runs/digits"""
+
+LADDER = """The cost model of notebooks/03_scaling is fitted to these times. Start it on the ranks
+of one launch:
+
+  mpiexec -n 2 python -m bnnlib ladder --out runs/scaling/ladder.json"""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -36,53 +82,149 @@ def main(argv: list[str] | None = None) -> int:
         parser.print_help()
         return 0
     try:
-        return int(arguments.run(arguments) or 0)
+        return arguments.run(arguments) or 0
     except BnnlibError as error:
         # Every rank meets what is wrong on the command line; one of them says it.
         if launcher.rank() == 0:
-            print(f"python -m bnnlib {arguments.command}: {error}", file=sys.stderr)
+            print(f"{parser.prog} {arguments.command}: {error}", file=sys.stderr)
         return 1
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="python -m bnnlib",
-        description="Distributed training of Bayesian neural networks. Every command says more "
-        "with --help.",
+        description="Distributed training of Bayesian neural networks.",
+        epilog="`python -m bnnlib COMMAND --help` says what a command does, with an example.",
     )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
 
-    def add(name: str, run: Callable[[Arguments], int | None], summary: str, text: str) -> Parser:
+    def add(
+        name: str,
+        run: Callable[[Arguments], int | None],
+        summary: str,
+        text: str,
+        codes: str = CODES,
+    ) -> Parser:
         command = commands.add_parser(
             name,
             help=summary,
             description=f"{summary[0].upper()}{summary[1:]}.",
-            epilog=f"{text}\n\n{CODES}",
+            epilog=f"{text}\n\n{codes}",
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         command.set_defaults(run=run)
         return command
 
+    command = add(
+        "train", _train, "train, evaluate and record one run on this launch", TRAIN, CODES + STOPPED
+    )
+    command.add_argument("-f", metavar="FILE", help="parameters, a YAML file of `name: value`")
+    command.add_argument(
+        "-p",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("NAME", "VALUE"),
+        help="one parameter; may be given several times",
+    )
+    command.add_argument("--verbose", action="store_true", help="print the network's layers")
+
+    command = add(
+        "plan", _plan, "train all runs of a study file on this launch", PLAN, CODES + STOPPED
+    )
+    command.add_argument("file", metavar="FILE", help="a study file")
+    _add_runs(command)
+    command.add_argument(
+        "--repeat", type=int, metavar="N", help="only the Nth of equal runs, from 0 (default: all)"
+    )
+
+    command = add("sweep", _sweep, "submit all runs of a study file to a site's queue", SWEEP)
+    command.add_argument("file", metavar="FILE", help="a study file")
+    _add_runs(command)
+    command.add_argument(
+        "--site", help="a folder of jobs/ (default: BNN_SITE, else what this machine is)"
+    )
+    only = command.add_mutually_exclusive_group()
+    only.add_argument("--dry-run", action="store_true", help="show what would be submitted")
+    only.add_argument("--status", action="store_true", help="show how all runs stand")
+
+    command = add("table", _table, "print the table of a group of runs", TABLE)
+    command.add_argument("runs", metavar="RUNS", help="a group of runs, such as runs/digits")
+    command.add_argument("--csv", metavar="FILE", help="also write the whole table there")
+
+    command = add("figures", _figures, "draw the figures of a group of runs", FIGURES)
+    command.add_argument("runs", metavar="RUNS", help="a group of runs, such as runs/digits")
+
     command = add("ladder", _ladder, "time Horovod's average at growing message sizes", LADDER)
     command.add_argument("--out", required=True, metavar="FILE", help="the json file to write")
-    command.add_argument("--repeats", type=int, default=9, help="turns (default: %(default)s)")
-    command.add_argument("--sizes", type=int, nargs="+", help="in bytes (default: 4 B to 16 MiB)")
-    command.add_argument("--times", type=int, default=0, help="averages a turn (default: by size)")
+    command.add_argument(
+        "--repeats", type=int, default=9, metavar="N", help="turns (default: %(default)s)"
+    )
+    command.add_argument(
+        "--sizes", type=int, nargs="+", metavar="BYTES", help="(default: 4 B to 16 MiB)"
+    )
+    command.add_argument(
+        "--times", type=int, default=0, metavar="N", help="averages a turn (default: by size)"
+    )
     return parser
 
 
-Parser = argparse.ArgumentParser
+def _add_runs(command: Parser) -> None:
+    command.add_argument(
+        "--runs", default="runs", metavar="FOLDER", help="of the groups (default: %(default)s)"
+    )
 
-LADDER = """The cost model of notebooks/03_scaling is fitted to these times. Start it on the ranks
-of one launch:
 
-  mpiexec -n 2 python -m bnnlib ladder --out runs/scaling/ladder.json"""
+def _train(arguments: Arguments) -> None:
+    from bnnlib.launch import command, elastic
+    from bnnlib.record import stopping
+
+    experiment = command.read(arguments.f, arguments.p)
+    stopping.stop_time()  # a mistyped deadline is told before MPI starts
+    train = elastic.train if elastic.is_elastic() else command.train_one
+    command.run(experiment, arguments.verbose, train)
+
+
+def _plan(arguments: Arguments) -> int:
+    from bnnlib.launch import here
+    from bnnlib.record import stopping
+
+    experiments = here.read(arguments.file, arguments.runs, arguments.repeat)
+    stopping.stop_time()
+    return here.train_all(experiments)
+
+
+def _sweep(arguments: Arguments) -> None:
+    from bnnlib.launch import queue, sites
+
+    site = arguments.site or sites.here()
+    jobs = queue.read(arguments.file, site, arguments.runs)
+    if arguments.dry_run or arguments.status:
+        runs = queue.table(jobs, site)
+        print(runs.to_string(index=False, float_format="{:.2f}".format))
+        print(queue.summary(runs, site) if arguments.status else queue.cost(runs, site))
+    else:
+        queue.submit(jobs, site)
+
+
+def _table(arguments: Arguments) -> None:
+    from bnnlib.analysis.runs import print_table
+
+    print_table(arguments.runs, arguments.csv)
+
+
+def _figures(arguments: Arguments) -> None:
+    from bnnlib.launch import notebooks
+
+    for notebook in notebooks.draw(arguments.runs):
+        print(f"executed: {notebook}")
 
 
 def _ladder(arguments: Arguments) -> None:
     from bnnlib.launch import ladder
 
-    ladder.write(arguments.out, arguments.sizes or ladder.SIZES, arguments.repeats, arguments.times)
+    sizes = arguments.sizes or ladder.SIZES
+    ladder.write(arguments.out, sizes, arguments.repeats, arguments.times)
 
 
 if __name__ == "__main__":

@@ -218,28 +218,6 @@ class Experiment:
         return cls.from_mapping(values)
 
     @classmethod
-    def from_flags(cls, path: str | Path, ranks: int = 1) -> tuple[Self, dict[str, str], bool]:
-        """An experiment from a flagfile in the seed study's flag names.
-
-        The flags are read by :mod:`bnnlib.launch.seed_study_flags`.
-
-        Args:
-            path: an absl flagfile, ``--name=value`` a line.
-            ranks: Horovod ranks; the seed study divides ``iteration`` by them.
-
-        Returns:
-            The experiment, the environment variables that its threading flags ask for, and
-            whether ``verbose`` was asked.
-
-        Raises:
-            ExperimentError: an unknown flag, a bad value, or one that cannot be honoured.
-        """
-        from bnnlib.launch.seed_study_flags import read  # the seed's names stay out of this module
-
-        values, environment, verbose = read(path, ranks)
-        return cls.from_mapping(values), environment, verbose
-
-    @classmethod
     def parameters_cell(cls) -> str:
         """The source of the notebook's parameters cell: ``name: type = default  # meaning``."""
         lines = []

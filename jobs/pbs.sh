@@ -24,5 +24,14 @@ submit() {
   qsub "${options[@]}" "$1"
 }
 
-# waiting ID: succeeds while the job is queued or runs.
-waiting() { qstat "$1" >/dev/null 2>&1; }
+# job_state ID: prints queued (or running), gone, or unknown where the queue cannot be asked.
+job_state() {
+  local told
+  if told=$(qstat "$1" 2>&1); then
+    echo queued
+  elif [[ $told == *"Unknown Job Id"* || $told == *"Job has finished"* ]]; then
+    echo gone
+  else
+    echo unknown
+  fi
+}

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What the sites share; each site.sh sources it and adds `submit` and `site_env`.
+# What the sites share; each site.sh sources it and adds `submit`, `job_state` and `site_env`.
 #
 # A job is told what to do by variables, so that one script serves all runs:
 #   RUN      the run's folder                PARAMS  a parameter file    MODEL  instead of the file's
@@ -33,13 +33,20 @@ use_environment() {
   export PATH=$BNN_ENV/bin:$PATH
 }
 
-# The ids, a:b, of jobs that still wait or run for the group $1; each run's job is in RUN/job.
+# The ids, a:b, of jobs that still wait or run for the group $1; each run's job is in RUN/job. Fails
+# where the queue cannot be asked.
 unfinished() {
   local file job jobs=()
   for file in "$1"/*/job; do
     [ -f "$file" ] || continue
     job=$(cat "$file")
-    ! waiting "$job" || jobs+=("$job")
+    case $(job_state "$job") in
+      queued) jobs+=("$job") ;;
+      unknown)
+        echo "${file%/job}: the queue cannot be asked about its job $job; submit this again" >&2
+        return 1
+        ;;
+    esac
   done
   local IFS=:
   echo "${jobs[*]}"
@@ -75,15 +82,5 @@ analyse() {
     echo "$RUNS: waits for $waits as job $job"
     exit 0
   fi
-
-  "$@" papermill notebooks/02_calibration.ipynb "$RUNS/02_calibration.ipynb" -p runs "$RUNS"
-
-  # Scaling needs, beside runs of one rank and of more, the network's ladder of message sizes.
-  if [ -f "$RUNS/ladder.json" ]; then
-    "$@" papermill notebooks/03_scaling.ipynb "$RUNS/03_scaling.ipynb" -p runs "$RUNS" \
-      -p calibration "$RUNS" -p ladder "$RUNS/ladder.json"
-  else
-    echo "03_scaling left out: no $RUNS/ladder.json, made by the ranks of" \
-      "python -m bnnlib ladder --out $RUNS/ladder.json"
-  fi
+  "$@" python -m bnnlib figures "$RUNS"
 }

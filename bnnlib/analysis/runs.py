@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import argparse
 import math
-import sys
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from bnnlib import metrics
-from bnnlib.errors import BnnlibError, RecordError
+from bnnlib.errors import RecordError
 from bnnlib.experiment import UPKEEP, Experiment
 from bnnlib.record.files import write_atomically
 from bnnlib.record.schema import read_record
@@ -177,23 +175,3 @@ def print_table(path: str | Path, csv: str | Path | None = None) -> None:
     if csv:
         write_atomically(Path(csv), lambda file: file.write(table.to_csv(index=False).encode()))
         print(f"written: {csv}")
-
-
-def main(argv: list[str] | None = None) -> int:
-    """``python -m bnnlib.analysis.runs runs/<group> [--csv FILE]``: prints a group's table."""
-    parser = argparse.ArgumentParser(
-        prog="python -m bnnlib.analysis.runs", description=main.__doc__
-    )
-    parser.add_argument("runs", help="a group of runs, such as runs/digits")
-    parser.add_argument("--csv", metavar="FILE", help="write the whole table there")
-    arguments = parser.parse_args(argv)
-    try:
-        print_table(arguments.runs, arguments.csv)
-    except BnnlibError as error:
-        print(f"{parser.prog}: {error}", file=sys.stderr)
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,86 +1,85 @@
-"""A run without a notebook: the seed study's command line, with the notebook's record.
-
-``horovodrun -n 2 -H localhost:2 python -m bnnlib.training --flagfile=config.cfg``
-"""
+"""One run without a notebook, on the ranks of this launch, with the notebook's record."""
 
 from __future__ import annotations
 
-import argparse
 import contextlib
-import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any, NoReturn
+
+import yaml
 
 from bnnlib import launcher
-from bnnlib.errors import BnnlibError
+from bnnlib.errors import BnnlibError, ExperimentError
 from bnnlib.experiment import Experiment
 from bnnlib.record import provenance, stopping
+from bnnlib.record.failure import error_of
+from bnnlib.record.run import Run, run_directory
 from bnnlib.session import Session, abort
 
+Origin = dict[str, Any]
 
-def train(argv: list[str] | None = None) -> None:
-    """Trains, evaluates and records the run that a flagfile describes; ends all ranks on an error.
+
+def read(path: str | Path | None, pairs: Sequence[Sequence[str]] = ()) -> Experiment:
+    """The experiment of a parameter file and of parameters given by name, as papermill reads them.
 
     Args:
-        argv: the words after the program's name; of this process if not given.
+        path: a YAML file of ``name: value`` lines; None: the defaults.
+        pairs: names and values in YAML, which win over the file's.
+
+    Raises:
+        ExperimentError: the file or a value cannot be read, or is no parameter's.
     """
-    parser = argparse.ArgumentParser(prog="python -m bnnlib.training", description=train.__doc__)
-    parser.add_argument("--flagfile", required=True, help="the seed study's flags, one a line")
-    arguments = parser.parse_args(argv)
+    values: Any = {}
+    if path is not None:
+        try:
+            values = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+        except (OSError, ValueError, yaml.YAMLError) as error:
+            raise ExperimentError(f"{path}: no readable parameters ({error})") from error
+    if not isinstance(values, dict):
+        raise ExperimentError(f"{path}: expected `name: value` lines, found {values!r:.60}")
     try:
-        experiment, environment, verbose = Experiment.from_flags(
-            arguments.flagfile, launcher.size()
-        )
-        stopping.stop_time()  # a mistyped deadline is told before MPI starts
-    except BnnlibError as error:
-        # Before MPI starts, on every rank alike: each can end by itself.
-        parser.exit(1, f"{parser.prog}: {error}\n" if launcher.rank() == 0 else None)
-    os.environ.update(environment)
-    run(experiment, verbose)
-
-
-def train_and_tell(
-    session: Session,
-    experiment: Experiment,
-    origin: dict[str, object],
-    verbose: bool = False,
-    events: Sequence[tuple[str, str]] = (),
-) -> None:
-    """:func:`train_one`; rank 0 then prints the run's row and its directory."""
-    from bnnlib.analysis import runs as run_tables
-
-    directory = train_one(session, experiment, origin, verbose, events=events)
-    if launcher.rank() == 0:
-        run_tables.main([str(directory)])
-        print(f"record: {directory}")
+        values |= {name: yaml.safe_load(value) for name, value in pairs}
+    except yaml.YAMLError as error:
+        raise ExperimentError(f"-p {pairs}: no readable value ({error})") from error
+    return Experiment.from_mapping(values)
 
 
 def run(
     experiment: Experiment,
     verbose: bool = False,
-    attempt: Callable[[Session, Experiment, dict[str, object], bool], None] = train_and_tell,
-) -> None:
+    train: Callable[[Session, Experiment, Origin, bool], Path] | None = None,
+) -> Path:
     """Trains, evaluates and records one run in this process; ends all ranks on an error.
+
+    Rank 0 prints the run's row of the table and its directory.
 
     Args:
         experiment: its parameters.
         verbose: whether rank 0 prints the network's layers.
-        attempt: what trains, given the session, these and what
-            :func:`bnnlib.record.provenance.collect` has collected.
+        train: what trains, given the session, these and the run's origin; :func:`train_one` if not
+            given.
+
+    Returns:
+        The run's directory.
     """
+    from bnnlib.analysis.runs import print_table
+
     with Session.begin() as session:
-        origin = provenance.collect()
+        origin = provenance.collect()  # starts processes, which none may once MPI runs
         with all_end_with(experiment, session):
-            attempt(session, experiment, origin, verbose)
+            directory = (train or train_one)(session, experiment, origin, verbose)
+            if launcher.rank() == 0:
+                print_table(directory)
+                print(f"record: {directory}")
+    return directory
 
 
 @contextlib.contextmanager
 def all_end_with(experiment: Experiment, session: Session) -> Iterator[None]:
     """Ends the processes of all ranks when the run inside is stopped or fails, its record first."""
     from bnnlib.inference import distributed  # TensorFlow reads the environment when imported
-    from bnnlib.record.failure import error_of
-    from bnnlib.record.run import run_directory
 
     try:
         yield
@@ -90,21 +89,34 @@ def all_end_with(experiment: Experiment, session: Session) -> Iterator[None]:
             print(f"stopped: {stopped}")
         distributed.leave_together(stopping.EXIT_CODE)
     except Exception as error:
-        try:
-            session.fail(
-                run_directory(experiment, launcher.size()),
-                experiment.to_dict(),
-                error_of(error),
-            )
-        except BnnlibError as problem:  # a full disk must not keep the other ranks waiting
-            print(f"the run's record could not be written: {problem}", file=sys.stderr)
-        abort(error)
+        fail(experiment, session, error)
+
+
+def fail(experiment: Experiment, session: Session, error: BaseException) -> NoReturn:
+    """Records that the run failed on this rank, and ends the processes of all ranks."""
+    record_failure(experiment, session, error_of(error))
+    abort(error)
+
+
+def record_failure(experiment: Experiment, session: Session, error: dict[str, Any]) -> None:
+    """Records that the run failed; a record that cannot be written is told and no error.
+
+    Args:
+        experiment: of the run.
+        session: of this process.
+        error: of :func:`bnnlib.record.failure.error_of`, on this rank or another.
+    """
+    directory = run_directory(experiment, launcher.size())
+    try:
+        session.fail(directory, experiment.to_dict(), error)
+    except BnnlibError as problem:  # a full disk must not keep the other ranks waiting
+        print(f"the run's record could not be written: {problem}", file=sys.stderr)
 
 
 def train_one(
     session: Session,
     experiment: Experiment,
-    origin: dict[str, object],
+    origin: Origin,
     verbose: bool = False,
     quiet: bool = False,
     events: Sequence[tuple[str, str]] = (),
@@ -127,7 +139,6 @@ def train_one(
     from bnnlib import data, networks
     from bnnlib.inference import distributed, evaluation
     from bnnlib.inference import trainer as training
-    from bnnlib.record.run import Run
 
     ranks = distributed.init(session, experiment.threads, experiment.inter_threads)
     run = Run.open(session, experiment, ranks, origin, events)

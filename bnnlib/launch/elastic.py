@@ -3,7 +3,7 @@ r"""A run that outlives its workers, under Horovod's elastic driver: those left 
 One slot a host, hosts from a script that prints ``host:slots`` lines::
 
     horovodrun --gloo -np 2 --min-np 1 --max-np 2 --host-discovery-script ./hosts.sh \
-        python -m bnnlib.launch.elastic -f params.yaml -p run_dir runs/demo
+        python -m bnnlib train -f params.yaml -p run_dir runs/demo
 
 When a worker dies, the average of the gradients fails on all others. Each asks the driver for its
 new place, which comes once every worker has either asked or ended, and then starts its own program
@@ -26,7 +26,6 @@ What Horovod 0.28.1 gives, and what not:
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import http.client
 import json
@@ -35,13 +34,12 @@ import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
-import yaml
-
 from bnnlib import launcher
-from bnnlib.errors import BnnlibError, DistributedError, ExperimentError
+from bnnlib.errors import DistributedError
 from bnnlib.experiment import Experiment
 from bnnlib.launch import command
-from bnnlib.record import stopping
+from bnnlib.record.run import run_directory
+from bnnlib.record.schema import read_record
 from bnnlib.session import Session
 
 BEFORE = "BNN_ELASTIC"  # what a worker tells itself across its new start
@@ -73,8 +71,8 @@ def is_elastic() -> bool:
 
 
 def train(
-    session: Session, experiment: Experiment, origin: dict[str, object], verbose: bool = False
-) -> None:
+    session: Session, experiment: Experiment, origin: command.Origin, verbose: bool = False
+) -> Path:
     """Trains, evaluates and records a run on the workers there are; all of them call it.
 
     Args:
@@ -83,11 +81,13 @@ def train(
         origin: of :func:`bnnlib.record.provenance.collect`.
         verbose: print the network's layers.
 
+    Returns:
+        The run's directory.
+
     Raises:
         BnnlibError: of the run itself. A lost worker raises nothing.
     """
     from bnnlib.inference import distributed
-    from bnnlib.record.run import run_directory
 
     now = before = _before()
     try:
@@ -104,7 +104,9 @@ def train(
             alike=told.alike + 1 if told else 0,
         )
         experiment = dataclasses.replace(experiment, on_rank_change="continue", run_dir=directory)
-        command.train_and_tell(session, experiment, origin, verbose, _events(found, directory))
+        return command.train_one(
+            session, experiment, origin, verbose, events=_events(found, directory)
+        )
     except Exception as error:
         reason = distributed.loss_of_others(error)
         if not reason or now is None:
@@ -146,8 +148,6 @@ def _events(found: list[tuple[str, Before | None]], directory: str | Path) -> li
 
 def _last_words(directory: Path) -> str:
     """The error of a worker that could still write it into the record; empty if none could."""
-    from bnnlib.record.schema import read_record
-
     if not (directory / "run.json").exists():
         return ""
     error = read_record(directory)["error"]
@@ -213,39 +213,3 @@ def _before() -> Before | None:
 
 def _name() -> str:
     return f"{os.environ.get('HOROVOD_HOSTNAME', '')}[{launcher.local_rank()}]"
-
-
-def _read(path: str | None, pairs: list[list[str]]) -> Experiment:
-    values: Any = {}
-    if path is not None:
-        try:
-            values = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
-        except (OSError, ValueError, yaml.YAMLError) as error:
-            raise ExperimentError(f"{path}: no readable parameters ({error})") from error
-    if not isinstance(values, dict):
-        raise ExperimentError(f"{path}: expected `name: value` lines, found {values!r:.60}")
-    try:
-        values |= {name: yaml.safe_load(value) for name, value in pairs}
-    except yaml.YAMLError as error:
-        raise ExperimentError(f"-p {pairs}: no readable value ({error})") from error
-    return Experiment.from_mapping(values)
-
-
-def main(argv: list[str] | None = None) -> None:
-    """Trains, evaluates and records a run; a lost worker does not end it."""
-    parser = argparse.ArgumentParser(
-        prog="python -m bnnlib.launch.elastic", description=main.__doc__
-    )
-    parser.add_argument("-f", metavar="FILE", help="parameters, the notebook's, in YAML")
-    parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
-    arguments = parser.parse_args(argv)
-    try:
-        experiment = _read(arguments.f, arguments.p)
-        stopping.stop_time()  # a mistyped deadline is told before Horovod starts
-    except BnnlibError as error:
-        parser.exit(1, f"{parser.prog}: {error}\n" if launcher.rank() == 0 else None)
-    command.run(experiment, attempt=train if is_elastic() else command.train_and_tell)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,146 +1,142 @@
-"""Many runs in one launch: the runs of a plan one after another, each with a record of its own.
+"""The runs of a study file one after another on the ranks of this launch, each with its record.
 
 Starting ranks costs seconds (imports of TensorFlow, MPI, the queue of a batch system), and many
-runs of a scaling study take less. ``mpiexec -n 2 python -m bnnlib.launch.here PLAN.yaml
-runs/scaling``
-does all runs of the plan at two ranks; run again, it goes on where it ended, finished runs are
-passed over. A plan is a list of parts such as ::
-
-    - common: {dataset: digits, epochs: 10}     # the same in all runs of this part
-      grid: {model: [CNN_FC, BNN_FC_flip], noise: [independent, shared]}   # every combination
-      ranks: [1, 2]                             # left out at other numbers of ranks
-      group: weak                               # records in <runs>/<group>/
-
-with the names of :class:`bnnlib.experiment.Experiment` in ``common`` and ``grid``, and beside them
-``global_batch`` in place of ``batch_size``: images a step of all ranks together.
+runs of a study take less. ``mpiexec -n 2 python -m bnnlib plan FILE`` does all runs of the file
+that are for two ranks. Started again, it goes on where it ended: finished runs are passed over,
+failed ones tried again.
 """
 
 from __future__ import annotations
 
-import argparse
-import itertools
-import os
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-import yaml
 
 from bnnlib import launcher
-from bnnlib.errors import BnnlibError, ExperimentError
+from bnnlib.errors import DistributedError, ExperimentError
 from bnnlib.experiment import Experiment
-from bnnlib.record import provenance, stopping
+from bnnlib.launch import command, study_file
+from bnnlib.record import provenance
+from bnnlib.record.failure import error_of
+from bnnlib.record.run import refuse_other
+from bnnlib.record.schema import read_record
+from bnnlib.record.watchdog import Watch
 from bnnlib.session import Session
 
-_KEYS = {"common", "grid", "ranks", "group"}
+# How long a rank whose run failed waits for the others to say the same. Ranks that fail alike do so
+# within one step or one file; a rank that still trains waits for this one in an average.
+AGREE_SECONDS = 60.0
 
 
-def read_plan(path: str | Path, ranks: int, runs: str | Path, repeat: int = 0) -> list[Experiment]:
-    """The experiments of a plan at a number of ranks, in the plan's order.
+def read(path: str | Path, runs: str | Path, repeat: int | None = None) -> list[Experiment]:
+    """The runs of a study file that are for the number of ranks of this launch.
 
     Args:
-        path: of the plan.
-        ranks: that run them.
-        runs: folder of the records, ``<runs>/<group>/<name>``.
-        repeat: a number that tells repeats of the same runs apart, in their directories' names.
+        path: of the study file.
+        runs: folder of the groups.
+        repeat: only this one of equal runs, 0 for the first; None: all.
 
     Raises:
-        ExperimentError: the plan cannot be read, or what it says is no experiment.
+        ExperimentError: the file says what no run can do, or has no run for this launch.
     """
-    try:
-        parts = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise ExperimentError(f"{path}: no readable plan ({error})") from error
-    if not isinstance(parts, list):
-        raise ExperimentError(f"{path}: expected a list of parts, found {parts!r:.60}")
-    found = []
-    for part in parts:
-        if not isinstance(part, Mapping) or set(part) - _KEYS or "group" not in part:
-            raise ExperimentError(
-                f"{path}: a part has a group and may have {', '.join(sorted(_KEYS - {'group'}))}; "
-                f"found {part!r:.80}"
-            )
-        if ranks not in part.get("ranks", [ranks]):
-            continue
-        grid = part.get("grid", {})
-        for values in itertools.product(*grid.values()):
-            chosen = dict(zip(grid, values, strict=True))
-            found.append(_experiment(path, part, chosen, ranks, Path(runs), repeat))
-    return found
+    ranks, local_ranks = launcher.size(), launcher.local_size()
+    study = study_file.read(path, runs, any_ranks=ranks, ranks_per_node=local_ranks)
+    chosen = [one for one in study if one.ranks == ranks]
+    if not chosen:
+        numbers = ", ".join(map(str, sorted({one.ranks for one in study})))
+        raise ExperimentError(
+            f"{path}: no run is for {ranks} rank(s), only for {numbers}; start it as "
+            "mpiexec -n RANKS python -m bnnlib plan …"
+        )
+    threads = {(one.experiment.threads, one.experiment.inter_threads) for one in chosen}
+    if len(threads) > 1:
+        raise ExperimentError(
+            f"{path}: threads, inter_threads = {', '.join(map(str, sorted(threads)))}: TensorFlow "
+            "keeps the first it is given, so one launch has one; put the runs into several files"
+        )
+    experiments = [one.experiment for one in chosen if repeat in (None, one.repeat)]
+    if not experiments:
+        raise ExperimentError(f"{path}: --repeat {repeat}: the file has no such repeat")
+    return experiments
 
 
-def _experiment(
-    path: str | Path,
-    part: Mapping[str, Any],
-    chosen: dict[str, Any],
-    ranks: int,
-    runs: Path,
-    repeat: int,
-) -> Experiment:
-    words = [str(chosen.get("model", "run")), f"r{ranks}"]
-    words += [f"{name}={value}" for name, value in chosen.items() if name != "model"]
-    words += [f"repeat{repeat}"] if repeat else []
-    values = dict(part.get("common", {})) | chosen
-    images = values.pop("global_batch", None)
-    if images is not None:
-        if images % ranks:
-            raise ExperimentError(
-                f"{path}: global_batch = {images}: expected a multiple of the ranks, {ranks}"
-            )
-        values["batch_size"] = images // ranks
-    directory = runs / str(part["group"]) / "-".join(words)
-    return Experiment.from_mapping({**values, "run_dir": str(directory)})
+def train_all(experiments: Sequence[Experiment]) -> int:
+    """Trains, evaluates and records each run that is not finished; all ranks call it.
 
+    A run that fails alike on all ranks is recorded, and the next one follows. An error that leaves
+    the ranks unequal, such as a lost rank, ends all of them.
 
-def main(argv: list[str] | None = None) -> None:
-    """Trains, evaluates and records every run of a plan that is not finished."""
-    parser = argparse.ArgumentParser(prog="python -m bnnlib.launch.here", description=main.__doc__)
-    parser.add_argument("plan", help="a YAML file, such as jobs/plans/scaling.yaml")
-    parser.add_argument("runs", help="folder of the records")
-    parser.add_argument("--models", nargs="+", help="leave out the plan's other models")
-    parser.add_argument("--repeat", type=int, default=0, help="number of this repeat")
-    arguments = parser.parse_args(argv)
-    try:
-        experiments = read_plan(arguments.plan, launcher.size(), arguments.runs, arguments.repeat)
-        stopping.stop_time()  # a mistyped deadline is told before MPI starts
-    except BnnlibError as error:
-        # Before MPI starts, on every rank alike: each can end by itself.
-        parser.exit(1, f"{parser.prog}: {error}\n" if launcher.rank() == 0 else None)
-    if arguments.models:
-        experiments = [one for one in experiments if one.model in arguments.models]
+    Returns:
+        0; where runs have failed, it ends this process with 1 once all ranks have come here.
+    """
     with Session.begin() as session:
         origin = provenance.collect()  # starts processes, which none may once MPI runs
-        _train_all(session, experiments, origin)
+        return _train_all(session, experiments, origin)
 
 
-def _train_all(session: Session, experiments: list[Experiment], origin: dict[str, Any]) -> None:
-    from bnnlib.launch import command
+def _train_all(session: Session, experiments: Sequence[Experiment], origin: command.Origin) -> int:
+    from bnnlib.inference import distributed  # TensorFlow reads the environment when imported
 
+    failed = []
     for number, experiment in enumerate(experiments, start=1):
         with command.all_end_with(experiment, session):
-            done = _is_finished(session, experiment)
-            if launcher.rank() == 0:
-                what = "finished before" if done else "training"
-                print(f"{number}/{len(experiments)} {experiment.run_dir}: {what}", flush=True)
-            if not done:
-                command.train_one(session, experiment, origin, quiet=True)
+            try:
+                done = _is_finished(session, experiment)
+                _say(f"{number}/{len(experiments)} {experiment.run_dir}", done)
+                if not done:
+                    command.train_one(session, experiment, origin, quiet=True)
+            except Exception as error:
+                reason = _failed_alike(session, experiment, error)
+                failed.append(f"{experiment.run_dir}: {reason}")
+    if failed and launcher.rank() == 0:
+        print(f"{len(failed)} of {len(experiments)} runs failed:", *failed, sep="\n  ", flush=True)
+    if failed:
+        distributed.leave_together(1)
+    return 0
+
+
+def _say(run: str, done: bool) -> None:
+    if launcher.rank() == 0:
+        print(f"{run}: {'finished before' if done else 'training'}", flush=True)
+
+
+def _failed_alike(session: Session, experiment: Experiment, error: Exception) -> str:
+    """Records a run that failed on all ranks, and says why; ends them where it failed on some.
+
+    Raises:
+        Exception: `error` itself, where it says that ranks were lost.
+    """
+    from bnnlib.inference import distributed
+
+    if distributed.loss_of_others(error):
+        raise error
+    # Ranks that have not failed never come here.
+    with Watch(AGREE_SECONDS, lambda late: command.fail(experiment, session, error)):
+        errors = distributed.gather(error_of(error))
+    # What a rank says of another rank's error is a consequence.
+    causes = [one for one in errors if one["type"] != DistributedError.__name__]
+    cause = (causes or errors)[0]
+    # Rank 0 first: the others then find a record that has failed, and only close theirs.
+    if launcher.rank() == 0:
+        command.record_failure(experiment, session, cause)
+    distributed.gather(None)
+    if launcher.rank() > 0:
+        command.record_failure(experiment, session, cause)
+    distributed.gather(None)
+    return f"{cause['type']} on rank {cause['rank']}: {cause['message']}"
 
 
 def _is_finished(session: Session, experiment: Experiment) -> bool:
     """Rank 0's answer on all ranks: other nodes may see a shared file system later."""
     from bnnlib.inference import distributed
-    from bnnlib.record.schema import read_record
 
     ranks = distributed.init(session, experiment.threads, experiment.inter_threads)
-    answer = None
-    if ranks.rank == 0:
-        directory = Path(experiment.run_dir)
-        answer = (directory / "run.json").exists() and (
-            read_record(directory)["status"] == "finished"
-        )
-    return bool(distributed.gather(answer)[0])
+    directory = Path(experiment.run_dir)
 
+    def look() -> bool:
+        if ranks.rank > 0 or not (directory / "run.json").exists():
+            return False
+        record = read_record(directory)
+        refuse_other(directory, record, experiment, ranks.size)
+        return bool(record["status"] == "finished")
 
-if __name__ == "__main__":
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
-    main()
+    return distributed.gather(distributed.agree(look))[0]

@@ -14,7 +14,7 @@ from typing import Any
 from absl import flags
 
 from bnnlib.errors import ExperimentError
-from bnnlib.experiment import unknown_name
+from bnnlib.experiment import Experiment, unknown_name
 
 _BNN = ["BNN_conv_flip", "BNN_conv_nonflip", "BNN_FC_flip", "BNN_FC_nonflip"]
 _CNN = ["CNN_conv", "CNN_FC"]
@@ -61,15 +61,15 @@ def definitions() -> flags.FlagValues:
     return values
 
 
-def read(path: str | Path, ranks: int = 1) -> tuple[dict[str, Any], dict[str, str], bool]:
-    """A flagfile as parameters of an Experiment.
+def read(path: str | Path, ranks: int = 1) -> tuple[Experiment, dict[str, str], bool]:
+    """The experiment that a flagfile describes.
 
     Args:
         path: an absl flagfile, ``--name=value`` a line, ``#`` comments.
         ranks: Horovod ranks; the seed study stops after ``iteration // ranks`` steps.
 
     Returns:
-        Parameters by name; environment variables to set before TensorFlow is imported
+        The experiment; environment variables to set before TensorFlow is imported
         (``KMP_BLOCKTIME``, ``KMP_AFFINITY``: they act in TensorFlow builds with OpenMP, such as
         Intel's on Theta, and PyPI's build does not read them); whether ``verbose`` was asked.
 
@@ -84,7 +84,7 @@ def read(path: str | Path, ranks: int = 1) -> tuple[dict[str, Any], dict[str, st
         words = seed.read_flags_from_files([f"--flagfile={path}"])
         if any(word.startswith(("--undefok", "-undefok")) for word in words):
             raise ExperimentError(f"--flagfile={path}: undefok would ignore flags; take it out")
-        rest = seed(["bnnlib.inference.trainer", *words])
+        rest = seed(["bnnlib.training", *words])
     except ExperimentError:
         raise
     except flags.IllegalFlagValueError as error:
@@ -96,7 +96,7 @@ def read(path: str | Path, ranks: int = 1) -> tuple[dict[str, Any], dict[str, st
         raise ExperimentError(f"--flagfile={path}: {error}") from error
     if rest[1:]:
         raise ExperimentError(f"--flagfile={path}: {rest[1]!r} is no flag; write --name=value")
-    values = {
+    values: dict[str, Any] = {
         "model": seed.bnnConv if seed.model_type == "BNN" else seed.cnnConv,
         "batch_size": seed.batch_size,
         "learning_rate": seed.learning_rate,
@@ -126,7 +126,7 @@ def read(path: str | Path, ranks: int = 1) -> tuple[dict[str, Any], dict[str, st
         environment["KMP_BLOCKTIME"] = str(seed.kmp_blocktime)
     if seed.kmp_affinity is not None:
         environment["KMP_AFFINITY"] = seed.kmp_affinity
-    return values, environment, bool(seed.verbose)
+    return Experiment.from_mapping(values), environment, bool(seed.verbose)
 
 
 def _names(values: flags.FlagValues) -> set[str]:

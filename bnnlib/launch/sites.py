@@ -105,9 +105,10 @@ def submit(name: str, script: str, variables: Mapping[str, object], root: str | 
     return told[-1]
 
 
-def is_waiting(name: str, job: str, root: str | Path = ".") -> bool:
-    """Whether a job is still queued or runs, as the site's queue says."""
-    return _ask(name, root, f"waiting '{job}' && echo yes || echo no", {}).strip() == "yes"
+def is_waiting(name: str, job: str, root: str | Path = ".") -> bool | None:
+    """Whether a job is still queued or runs; None where the site's queue cannot be asked."""
+    told = _ask(name, root, f"job_state '{job}'", {}).strip()
+    return {"queued": True, "gone": False}.get(told)
 
 
 def _outside_environment(launcher: str) -> str:

@@ -122,7 +122,7 @@ class Run:
         record = read_record(self.directory)
         if record["status"] != "finished":
             return False
-        self._refuse_other(record)
+        refuse_other(self.directory, record, self.experiment, self.ranks.size)
         lock.tidy(self.directory)
         return True
 
@@ -422,7 +422,7 @@ class Run:
             record["history"] = [*old["history"], *(_event(*event) for event in events)]
             trained = (self.directory / "checkpoints").exists()
             if trained or old["status"] != "failed":
-                self._refuse_other(old)
+                refuse_other(self.directory, old, self.experiment, self.ranks.size)
                 if trained and old["ranks"] != self.ranks.size:
                     record["history"].append(self._change_of_ranks(old["ranks"]))
                 record["metrics"] = old["metrics"]
@@ -445,32 +445,6 @@ class Run:
         record["attempts"][-1] |= attempt or {}
         write_record(self.directory, record)
 
-    def _refuse_other(self, old: Mapping[str, Any]) -> None:
-        """Raises where the record is one of other parameters or ranks."""
-        # A run older than a parameter was made with what is its default now.
-        before = Experiment().to_dict() | old["parameters"]
-        after, size = self.experiment.to_dict(), self.ranks.size
-        may_differ = {"run_dir", *UPKEEP}
-        different = [
-            f"{name} ({before.get(name)!r} there, {after.get(name)!r} now)"
-            for name in dict.fromkeys([*before, *after])
-            if name not in may_differ and before.get(name) != after.get(name)
-        ]
-        if old["ranks"] != size and self.experiment.on_rank_change == "refuse":
-            if not different:
-                raise RecordError(
-                    f"{self.directory}: holds a run with other parameters: ranks "
-                    f"({old['ranks']!r} there, {size!r} now). Start it with as many as it was "
-                    "begun with; or set on_rank_change to continue, for a run that ends with "
-                    "other weights than an uninterrupted one"
-                )
-            different.append(f"ranks ({old['ranks']!r} there, {size!r} now)")
-        if different:
-            raise RecordError(
-                f"{self.directory}: holds a run with other parameters: {', '.join(different)}. "
-                "Give another run_dir (or output notebook), or move the old run away"
-            )
-
 
 def run_directory(experiment: Experiment, ranks: int) -> Path:
     """Where the run's record goes: `run_dir`, else the executed notebook's folder, else a name."""
@@ -478,6 +452,44 @@ def run_directory(experiment: Experiment, ranks: int) -> Path:
         return Path(experiment.run_dir)
     notebook = os.environ.get("BNN_RUN_DIR")
     return Path(notebook) if notebook else experiment.default_run_dir(ranks)
+
+
+def refuse_other(
+    directory: Path, old: Mapping[str, Any], experiment: Experiment, ranks: int
+) -> None:
+    """Refuses to continue one run as another; what :data:`UPKEEP` names may differ.
+
+    Args:
+        directory: of the record.
+        old: the record.
+        experiment: the parameters asked for.
+        ranks: the number of ranks asked for.
+
+    Raises:
+        RecordError: with each parameter that differs, there and now.
+    """
+    # A run older than a parameter was made with what is its default now.
+    before, after = Experiment().to_dict() | old["parameters"], experiment.to_dict()
+    may_differ = {"run_dir", *UPKEEP}
+    different = [
+        f"{name} ({before.get(name)!r} there, {after.get(name)!r} now)"
+        for name in dict.fromkeys([*before, *after])
+        if name not in may_differ and before.get(name) != after.get(name)
+    ]
+    if old["ranks"] != ranks and experiment.on_rank_change == "refuse":
+        if not different:
+            raise RecordError(
+                f"{directory}: holds a run with other parameters: ranks ({old['ranks']!r} there, "
+                f"{ranks!r} now). Start it with as many as it was begun with; or set "
+                "on_rank_change to continue, for a run that ends with other weights than an "
+                "uninterrupted one"
+            )
+        different.append(f"ranks ({old['ranks']!r} there, {ranks!r} now)")
+    if different:
+        raise RecordError(
+            f"{directory}: holds a run with other parameters: {', '.join(different)}. "
+            "Give another run_dir (or output notebook), or move the old run away"
+        )
 
 
 def _event(event: str, what: str) -> dict[str, Any]:

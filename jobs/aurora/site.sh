@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Aurora (ALCF): PBS; two 52-core Intel Xeon Max a node. Its six Intel GPUs are not used: no Horovod
 # and TensorFlow 2.18 for them.
-# Read by this folder's scripts, bnnlib.launch.queue and bnnlib.interactive.cluster, from the repository's top folder.
+# This folder's scripts and bnnlib.launch.sites read it, from the repository's top folder.
 # shellcheck disable=SC2034  # what is set here, the scripts that source this file use
 set -euo pipefail
 SYSTEM=aurora

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Crux (ALCF): PBS; two 64-core AMD EPYC 7742 a node, no GPU. Theta's nearest heir.
-# Read by this folder's scripts, bnnlib.launch.queue and bnnlib.interactive.cluster, from the repository's top folder.
+# This folder's scripts and bnnlib.launch.sites read it, from the repository's top folder.
 # shellcheck disable=SC2034  # what is set here, the scripts that source this file use
 set -euo pipefail
 SYSTEM=crux

@@ -12,9 +12,9 @@ cd "$(dirname "$0")/../.."
 # Resources: a rank a core for what is timed. Calibration may share cores.
 form=${1:-full}
 case $form in
-  full) runs=runs/scaling plan="" repeats=3 many="1 2 4 8" ladder=() ;;
+  full) runs=runs/scaling suffix="" repeats=3 many="1 2 4 8" ladder=() ;;
   short | tiny)
-    runs=runs/scaling_$form plan=_$form repeats=1 many="1 2" ladder=(--times 10 --repeats 3)
+    runs=runs/scaling_$form suffix=_$form repeats=1 many="1 2" ladder=(--times 10 --repeats 3)
     ;;
   *) echo "usage: $0 [full | short | tiny]" >&2; exit 2 ;;
 esac
@@ -31,13 +31,13 @@ fi
 for ((repeat = 0; repeat < repeats; repeat++)); do
   for ranks in 1 $at_once; do
     echo "=== times: repeat $((repeat + 1)) of $repeats, $ranks rank(s) ==="
-    mpiexec -n "$ranks" -bind-to core python -m bnnlib.launch.here "jobs/plans/scaling$plan.yaml" "$runs/time" \
-      --repeat "$repeat"
+    mpiexec -n "$ranks" -bind-to core python -m bnnlib plan "jobs/studies/scaling$suffix.yaml" \
+      --runs "$runs/time" --repeat "$repeat"
   done
 done
 for ranks in $many; do
   echo "=== calibration: $ranks rank(s) ==="
-  mpiexec -n "$ranks" python -m bnnlib.launch.here "jobs/plans/calibration$plan.yaml" "$runs"
+  mpiexec -n "$ranks" python -m bnnlib plan "jobs/studies/calibration$suffix.yaml" --runs "$runs"
 done
 papermill notebooks/03_scaling.ipynb "$runs/03_scaling.ipynb" -p runs "$runs/time" \
   -p calibration "$runs/calibration" -p ladder "$runs/ladder.json" -p figures "$runs/figures"

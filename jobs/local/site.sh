@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # This machine alone: no queue, a job runs where it is submitted.
-# Read by this folder's scripts, bnnlib.launch.queue and bnnlib.interactive.cluster, from the repository's top folder.
+# This folder's scripts and bnnlib.launch.sites read it, from the repository's top folder.
 # shellcheck disable=SC2034  # what is set here, the scripts that source this file use
 set -euo pipefail
 source jobs/queue.sh
@@ -21,7 +21,7 @@ submit() {
   echo local
 }
 
-waiting() { false; }
+job_state() { echo gone; } # it has run to its end
 
 site_env() {
   export PATH=$BNN_ENV/bin:$PATH

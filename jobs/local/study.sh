@@ -24,7 +24,7 @@ for i in "${!models[@]}"; do
 done
 
 echo "=== comparison ==="
-papermill notebooks/02_calibration.ipynb "$runs/02_calibration.ipynb" -p runs "$runs"
+python -m bnnlib figures "$runs"
 
 # What ranks add, in its short form; jobs/local/scaling.sh alone is the long one.
 scaling=()
@@ -34,7 +34,7 @@ case $group in
 esac
 
 echo "=== the table ==="
-python -m bnnlib.analysis.runs "$runs"
+python -m bnnlib table "$runs"
 echo "executed notebooks:"
 find "$runs" "${scaling[@]}" -name '*.ipynb' | sort
 echo "figures:"

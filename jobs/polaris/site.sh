@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Polaris (ALCF): PBS; one 32-core AMD EPYC 7543P and four NVIDIA A100 a node.
-# Read by this folder's scripts, bnnlib.launch.queue and bnnlib.interactive.cluster, from the repository's top folder.
+# This folder's scripts and bnnlib.launch.sites read it, from the repository's top folder.
 # shellcheck disable=SC2034  # what is set here, the scripts that source this file use
 set -euo pipefail
 SYSTEM=polaris

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Any cluster with Slurm.
-# Read by this folder's scripts, bnnlib.launch.queue and bnnlib.interactive.cluster, from the repository's top folder.
+# This folder's scripts and bnnlib.launch.sites read it, from the repository's top folder.
 # shellcheck disable=SC2034  # what is set here, the scripts that source this file use
 set -euo pipefail
 source jobs/queue.sh
@@ -32,8 +32,17 @@ submit() {
   sbatch "${options[@]}" "$1"
 }
 
-# waiting ID: succeeds while the job is queued or runs.
-waiting() { [ -n "$(squeue -h -j "$1" 2>/dev/null)" ]; }
+# job_state ID: prints queued (or running), gone, or unknown where the queue cannot be asked.
+job_state() {
+  local told
+  if told=$(squeue -h -j "$1" 2>&1); then
+    [ -n "$told" ] && echo queued || echo gone
+  elif [[ $told == *"Invalid job id"* ]]; then # Slurm soon forgets a job that has ended
+    echo gone
+  else
+    echo unknown
+  fi
+}
 
 site_env() {
   use_environment

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Theta (ALCF, ended on 2023-12-31; kept as the study's reference): Cobalt and aprun; one 64-core
 # Intel KNL a node, four hardware threads a core.
-# Read by this folder's scripts, bnnlib.launch.queue and bnnlib.interactive.cluster, from the repository's top folder.
+# This folder's scripts and bnnlib.launch.sites read it, from the repository's top folder.
 # shellcheck disable=SC2034  # what is set here, the scripts that source this file use
 set -euo pipefail
 source jobs/queue.sh
@@ -35,8 +35,18 @@ submit() {
   qsub "${options[@]}" "$1" | tail -n 1
 }
 
-# waiting ID: succeeds while the job is queued or runs.
-waiting() { qstat "$1" >/dev/null 2>&1; }
+# job_state ID: prints queued (or running), gone, or unknown where the queue cannot be asked. The
+# whole list is asked for, since Cobalt's code for a job that is gone may also be an error's.
+job_state() {
+  local told
+  if ! told=$(qstat 2>/dev/null); then
+    echo unknown
+  elif cut -d " " -f 1 <<<"$told" | grep -qx "$1"; then
+    echo queued
+  else
+    echo gone
+  fi
+}
 
 site_env() {
   set +u # modules read variables that are not set

@@ -85,8 +85,8 @@ SWEEP = """
 group: small
 walltime: "00:10:00"
 ranks: [2]
-vary: {model: [CNN_FC]}
-parameters: {dataset: tiny, epochs: 2, batch_size: 32, log_every: 2, test_draws: 3}
+grid: {model: CNN_FC}
+common: {dataset: tiny, epochs: 2, batch_size: 32, log_every: 2, test_draws: 3}
 """
 
 
@@ -96,11 +96,11 @@ def test_a_sweep_on_this_machine_with_horovods_launcher(launch, tmp_path):
         shutil.copytree(ROOT / folder, tmp_path / folder)
     (tmp_path / ".venv").symlink_to(sys.prefix)
     (tmp_path / "small.yaml").write_text(SWEEP)
-    command = (sys.executable, "-m", "bnnlib.launch.queue", "small.yaml", "--site", "local")
+    command = (sys.executable, "-m", "bnnlib", "sweep", "small.yaml", "--site", "local")
     environment = {"LAUNCHER": "horovodrun", "PYTHONPATH": str(ROOT)}
     done = launch(*command, cwd=tmp_path, environment=environment, timeout=300)
     assert done.returncode == 0, done.stderr
-    record = read_record(tmp_path / "runs" / "small" / "CNN_FC-tiny-r2-s0")
+    record = read_record(tmp_path / "runs" / "small" / "CNN_FC-r2")
     assert (record["status"], record["ranks"]) == ("finished", 2)
     assert record["launcher"] == "horovodrun"
     assert (tmp_path / "runs" / "small" / "02_calibration.ipynb").exists()

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from bnnlib.launch import queue as sweep
+from bnnlib import __main__ as program
 from bnnlib.record.schema import read_record
 from tests.conftest import Launched
 
@@ -179,8 +179,8 @@ SWEEP = """
 group: small
 walltime: "00:30:00"
 ranks: [2]
-vary: {model: [CNN_FC]}
-parameters: {dataset: tiny, epochs: 2, batch_size: 32, log_every: 2, test_draws: 3}
+grid: {model: CNN_FC}
+common: {dataset: tiny, epochs: 2, batch_size: 32, log_every: 2, test_draws: 3}
 """
 
 
@@ -192,30 +192,38 @@ def test_a_sweep_its_analysis_and_what_it_skips(machine, monkeypatch, capsys):
         monkeypatch.setenv(name, value)
     Path("small.yaml").write_text(SWEEP)
 
-    assert sweep.main(["small.yaml", "--dry-run"]) == 0
+    assert program.main(["sweep", "small.yaml", "--dry-run"]) == 0
     told = capsys.readouterr().out
     # Theta's default is one rank a node: two nodes for half an hour.
-    assert "1 of 1 runs to submit at theta, at most 1.00 node-hours in jobs of 00:30:00" in told
+    assert "1 of 1 runs to submit at theta, at most 1.00 node-hours" in told
     assert machine.jobs() == []
 
-    assert sweep.main(["small.yaml"]) == 0
+    assert program.main(["sweep", "small.yaml"]) == 0
     first, analysis = machine.jobs()
     assert (first["nodes"], first["walltime"], analysis["nodes"]) == (2, "00:30:00", 1)
     assert analysis["after"] == [first["id"]]
-    assert sweep.main(["small.yaml", "--status"]) == 0
+    assert program.main(["sweep", "small.yaml", "--status"]) == 0
     assert "1 runs at theta: 1 queued" in capsys.readouterr().out
 
     # The first is stopped by its walltime and submits its successor.
     machine.change(first, variables=first["variables"] | {"BNN_STOP_MARGIN": "1800"})
     job = machine.run_next()
     assert (job["id"], job["code"]) == (first["id"], 0), job["stderr"]
-    record = read_record("runs/small/CNN_FC-tiny-r2-s0")
+    record = read_record("runs/small/CNN_FC-r2")
     assert record["status"] == "stopped"
     successor = machine.jobs()[-1]
     assert successor["variables"]["RESUBMITS"] == "19"
     assert (successor["nodes"], successor["walltime"]) == (2, "00:30:00")
-    assert sweep.main(["small.yaml", "--status"]) == 0
+    assert program.main(["sweep", "small.yaml", "--status"]) == 0
     assert "1 runs at theta: 1 queued" in capsys.readouterr().out
+
+    # A queue that does not answer has not lost the job.
+    (machine.queue / "down").touch()
+    assert program.main(["sweep", "small.yaml", "--status"]) == 0
+    assert "1 runs at theta: 1 unknown" in capsys.readouterr().out
+    assert program.main(["sweep", "small.yaml"]) == 1
+    assert "nothing was submitted" in capsys.readouterr().err
+    (machine.queue / "down").unlink()
 
     # The analysis, whose jobs have ended well, sees that a run has a new one, and waits for it.
     job = machine.run_next()
@@ -229,12 +237,12 @@ def test_a_sweep_its_analysis_and_what_it_skips(machine, monkeypatch, capsys):
     machine.change(successor, variables=variables)
     job = machine.run_next()
     assert (job["id"], job["code"]) == (successor["id"], 0), job["stderr"]
-    check_run(Path("runs/small/CNN_FC-tiny-r2-s0"), "aprun")
+    check_run(Path("runs/small/CNN_FC-r2"), "aprun")
     job = machine.run_next()
     assert (job["id"], job["code"]) == (deferred["id"], 0), job["stderr"]
     assert Path("runs/small/02_calibration.ipynb").exists()
 
-    assert sweep.main(["small.yaml"]) == 0
+    assert program.main(["sweep", "small.yaml"]) == 0
     told = capsys.readouterr().out
     assert told.count(": finished") == 1
     assert "submitted" not in told

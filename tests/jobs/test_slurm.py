@@ -126,16 +126,16 @@ SWEEP = """
 group: sweep
 walltime: "00:10:00"
 ranks: [2]
-vary: {model: [CNN_FC]}
-parameters: {dataset: tiny, epochs: 300, batch_size: 32, log_every: 1000, test_draws: 3}
+grid: {model: CNN_FC}
+common: {dataset: tiny, epochs: 300, batch_size: 32, log_every: 1000, test_draws: 3}
 """
 
 
 def test_a_sweep_whose_run_outlives_its_walltime(slurm):
     """Sweep, dependent analysis, walltime mid-run, resubmission, continuation: one story."""
-    directory = slurm.root / "runs" / "sweep" / "CNN_FC-tiny-r2-s0"
+    directory = slurm.root / "runs" / "sweep" / "CNN_FC-r2"
     (slurm.root / "sweep.yaml").write_text(SWEEP)
-    sweep = (sys.executable, "-m", "bnnlib.launch.queue", "sweep.yaml", "--site", "slurm")
+    sweep = (sys.executable, "-m", "bnnlib", "sweep", "sweep.yaml", "--site", "slurm")
     assert "at most 0.17 node-hours" in slurm.run(*sweep, "--dry-run")
     told = slurm.run(*sweep, BNN_STOP_MARGIN=MARGIN)
     first = told.split("submitted as ")[1].split()[0]

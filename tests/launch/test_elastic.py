@@ -7,7 +7,6 @@ import re
 
 import pytest
 
-from bnnlib.errors import ExperimentError
 from bnnlib.launch import elastic
 from bnnlib.launch.elastic import Before
 from bnnlib.record.logs import read_steps
@@ -25,7 +24,7 @@ def test_a_killed_rank_does_not_end_the_run_and_the_record_says_so(launch, tmp_p
     hosts.chmod(0o755)
     steps = 3000
     words = ["horovodrun", "-np", "2", "--min-np", "1", "--max-np", "2"]
-    words += ["--host-discovery-script", hosts, "python", "-m", "bnnlib.launch.elastic", "-f", TINY]
+    words += ["--host-discovery-script", hosts, "python", "-m", "bnnlib", "train", "-f", TINY]
     words += ["-p", "model", "CNN_FC", "-p", "steps", steps, "-p", "checkpoint_steps", "20"]
     words += ["-p", "run_dir", run]
     script = f"""
@@ -73,17 +72,3 @@ def test_the_history_names_lost_and_joined_ranks(tmp_path):
     assert elastic._events([(name, before) for name in before.workers], tmp_path) == [
         ("connection lost", "of 3 ranks, none of which is gone, after step 40; they go on")
     ]
-
-
-def test_parameters_come_from_a_file_and_the_command_line(tmp_path):
-    path = tmp_path / "parameters.yaml"
-    path.write_text("model: CNN_FC\nsteps: 10\n")
-    experiment = elastic._read(str(path), [["steps", "20"], ["seed", "3"]])
-    assert (experiment.model, experiment.steps, experiment.seed) == ("CNN_FC", 20, 3)
-    with pytest.raises(ExperimentError, match="modle"):
-        elastic._read(str(path), [["modle", "x"]])
-    path.write_text("[1, 2]")
-    with pytest.raises(ExperimentError, match=r"expected `name: value` lines, found \[1, 2\]"):
-        elastic._read(str(path), [])
-    with pytest.raises(ExperimentError, match="no readable parameters"):
-        elastic._read(str(tmp_path / "missing.yaml"), [])

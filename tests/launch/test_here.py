@@ -1,97 +1,86 @@
-"""Plans of many runs, and one of them run at two ranks, twice."""
+"""Many runs in one launch, at two ranks: all of them, those left, and what follows a failure."""
 
 import sys
+import textwrap
 
 import pytest
 
 from bnnlib.analysis import runs as run_tables
 from bnnlib.errors import ExperimentError
-from bnnlib.launch import here as plans
+from bnnlib.launch import here
 from bnnlib.record import profile
 from bnnlib.record.logs import read_accuracy
 from bnnlib.record.profile import read_profile
+from bnnlib.record.schema import read_record
 
-PLAN = """
+TWO_PARTS = """
+parts:
 - group: weak
   ranks: [1, 2]
-  common: {dataset: tiny, epochs: 3}
-  grid: {model: [CNN_FC, BNN_FC_flip], noise: [independent, shared]}
+  common: {dataset: tiny}
+  grid: {model: [CNN_FC, BNN_FC_flip]}
+  repeats: 2
 - group: strong
-  ranks: [2]
-  common: {dataset: tiny, learning_rate_scaling: none}
-  grid: {model: [CNN_FC], global_batch: [32]}
+  ranks: 2
+  grid: {model: CNN_FC, global_batch: 32}
 """
 
 
 @pytest.fixture
-def plan(tmp_path):
-    path = tmp_path / "plan.yaml"
-    path.write_text(PLAN)
-    return path
+def write(tmp_path):
+    def run(text):
+        path = tmp_path / "study.yaml"
+        path.write_text(text)
+        return path
+
+    return run
 
 
-def test_a_plan_is_every_combination_of_its_parts(plan):
-    alone = plans.read_plan(plan, 1, "runs")
-    assert [(one.model, one.noise) for one in alone] == [
-        (model, noise) for model in ("CNN_FC", "BNN_FC_flip") for noise in ("independent", "shared")
+def test_a_launch_takes_the_runs_of_its_number_of_ranks(write, monkeypatch):
+    study = write(TWO_PARTS)
+    alone = here.read(study, "runs")
+    assert [one.run_dir for one in alone] == [
+        *("runs/weak/CNN_FC-r1", "runs/weak/BNN_FC_flip-r1"),
+        *("runs/weak/CNN_FC-r1-repeat1", "runs/weak/BNN_FC_flip-r1-repeat1"),
     ]
-    assert {one.epochs for one in alone} == {3}
-    two = plans.read_plan(plan, 2, "runs", repeat=1)
+    assert [one.run_dir for one in here.read(study, "runs", repeat=1)] == [
+        one.run_dir for one in alone[2:]
+    ]
+    monkeypatch.setenv("BNN_RANKS", "2")
+    monkeypatch.setenv("BNN_RANKS_PER_NODE", "2")
+    monkeypatch.setenv("ALPS_APP_PE", "0")
+    two = here.read(study, "runs")
     assert len(two) == 5
-    assert (two[-1].batch_size, two[-1].learning_rate_scaling) == (16, "none")
-    assert two[-1].run_dir == "runs/strong/CNN_FC-r2-global_batch=32-repeat1"
-    directories = [one.run_dir for one in (*alone, *two)]
-    assert len(set(directories)) == len(directories)
+    assert (two[2].run_dir, two[2].batch_size) == ("runs/strong/CNN_FC-r2-global_batch=32", 16)
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("text", "options", "why"),
     [
-        ("{", "no readable plan"),
-        ("group: weak", "expected a list of parts"),
-        ("- {grid: {model: [CNN_FC]}}", "a part has a group"),
-        ("- {group: a, gird: {}}", "a part has a group"),
-        ("- {group: a, common: {global_batch: 64}}", "expected a multiple of the ranks, 3"),
-        ("- {group: a, grid: {modle: [CNN_FC]}}", "did you mean model?"),
+        ("ranks: [2, 4]", {}, "no run is for 1 rank(s), only for 2, 4; start it as mpiexec"),
+        ("ranks: 1", {"repeat": 1}, "--repeat 1: the file has no such repeat"),
+        ("{ranks: 1, grid: {threads: [1, 2]}}", {}, "(1, 1), (2, 1): TensorFlow keeps the first"),
+        # Of a part for other ranks, too.
+        (TWO_PARTS.replace("32", "33"), {}, "part 2 (strong): global_batch = 33: expected a mult"),
     ],
 )
-def test_a_wrong_plan_is_told(tmp_path, text, message):
-    path = tmp_path / "plan.yaml"
-    path.write_text(text)
-    with pytest.raises(ExperimentError) as told:
-        plans.read_plan(path, 3, "runs")
-    assert message in str(told.value)
-
-
-def test_the_studys_own_plans_are_experiments():
-    for name, ranks in (
-        ("scaling", 2),
-        ("calibration", 8),
-        ("scaling_short", 2),
-        ("calibration_short", 2),
-    ):
-        assert plans.read_plan(f"jobs/plans/{name}.yaml", ranks, "runs")
+def test_a_file_that_this_launch_cannot_do_is_refused(write, text, options, why):
+    with pytest.raises(ExperimentError) as error:
+        here.read(write(text), "runs", **options)
+    assert why in str(error.value)
 
 
 @pytest.mark.ranks
 def test_two_ranks_run_a_plan_with_its_profiles_and_pass_over_what_is_finished(launch, tmp_path):
-    plan = tmp_path / "plan.yaml"
-    plan.write_text(
-        "- group: g\n"
-        "  common: {dataset: tiny, batch_size: 16, epochs: 2, log_every: 2, test_draws: 2,\n"
-        "           profile: true, evaluate_every: 1, threads: 1}\n"
-        "  grid: {model: [CNN_FC, BNN_FC_flip], compression: [none, fp16]}\n"
+    study = tmp_path / "study.yaml"
+    study.write_text(
+        "group: g\n"
+        "common: {dataset: tiny, batch_size: 16, epochs: 2, log_every: 2, test_draws: 2,\n"
+        "         profile: true, evaluate_every: 1, threads: 1}\n"
+        "grid: {model: [CNN_FC, BNN_FC_flip], compression: [none, fp16]}\n"
     )
-    command = (
-        "mpiexec",
-        "-n",
-        "2",
-        sys.executable,
-        "-m",
-        "bnnlib.launch.here",
-        plan,
-        tmp_path / "runs",
-    )
+    command = (*("mpiexec", "-n", "2", sys.executable, "-m", "bnnlib", "plan", study),)
+    command += ("--runs", tmp_path / "runs")
     done = launch(*command, timeout=180)
     assert done.returncode == 0, done.stderr
     table = run_tables.load(tmp_path / "runs" / "g").set_index(["model", "compression"])
@@ -123,3 +112,66 @@ def test_two_ranks_run_a_plan_with_its_profiles_and_pass_over_what_is_finished(l
     again = launch(*command, timeout=120)
     assert again.returncode == 0, again.stderr
     assert again.stdout.count("finished before") == 4
+
+
+FAILING = """
+group: g
+ranks: [1, 2]
+common: {epochs: 1, test_draws: 1, threads: 1, batch_size: 16}
+parts:
+- grid: {model: CNN_FC, dataset: missing.npz}  # fails before it trains
+- grid: {model: CNN_FC, dataset: tiny, learning_rate: 1.0e+30}  # fails while it trains
+- grid: {model: CNN_FC, dataset: tiny, seed: 7}
+"""
+
+
+@pytest.mark.ranks
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_a_failed_run_is_recorded_and_the_others_run(launch, tmp_path, ranks):
+    study = tmp_path / "study.yaml"
+    study.write_text(FAILING)
+    words = ("mpiexec", "-n", ranks, sys.executable, "-m", "bnnlib", "plan", study)
+    done = launch(*words, "--runs", tmp_path / "runs", timeout=180)
+    assert done.returncode == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    missing, diverged, good = (
+        read_record(tmp_path / "runs" / "g" / f"CNN_FC-r{ranks}-{name}")
+        for name in (
+            "dataset=missing.npz",
+            "dataset=tiny-learning_rate=1e+30",
+            "dataset=tiny-seed=7",
+        )
+    )
+    assert (missing["status"], missing["error"]["type"]) == ("failed", "DataError")
+    assert (diverged["status"], diverged["error"]["rank"]) == ("failed", 0)
+    assert (good["status"], good["ranks"]) == ("finished", ranks)
+    assert "2 of 3 runs failed:" in done.stdout
+    assert "dataset=missing.npz: DataError on rank 0: " in done.stdout
+
+
+@pytest.mark.ranks
+def test_a_failure_on_one_rank_ends_the_launch(launch, tmp_path):
+    """The other rank trains, and waits in an average for the one that has failed."""
+    code = """
+        import sys
+        from bnnlib import launcher
+        from bnnlib.experiment import Experiment
+        from bnnlib.launch import command, here
+
+        here.AGREE_SECONDS = 3.0
+        train_one = command.train_one
+        def fail_on_rank_1(*words, **options):
+            if launcher.rank() == 1:
+                raise RuntimeError("only here")
+            return train_one(*words, **options)
+        command.train_one = fail_on_rank_1
+        here.train_all([
+            Experiment(model="CNN_FC", dataset="tiny", epochs=1, run_dir=f"{sys.argv[1]}/{name}")
+            for name in ("first", "second")
+        ])
+    """
+    words = ("mpiexec", "-n", "2", sys.executable, "-c", textwrap.dedent(code), tmp_path)
+    done = launch(*words, timeout=120)
+    assert done.returncode != 0
+    assert "[rank 1] RuntimeError: only here" in done.stderr
+    assert not (tmp_path / "second").exists()

@@ -35,7 +35,7 @@ def test_the_flags_are_the_seed_studys():
 
 
 def test_an_empty_file_gives_the_seed_studys_defaults(write):
-    experiment, environment, verbose = Experiment.from_flags(write())
+    experiment, environment, verbose = flagfile.read(write())
     assert experiment == Experiment(
         model="BNN_conv_flip",
         dataset="digits",
@@ -77,13 +77,13 @@ HONOURED: list[tuple[list[str], dict[str, Any]]] = [
 
 @pytest.mark.parametrize(("lines", "expected"), HONOURED, ids=lambda v: " ".join(v))
 def test_a_flag_is_honoured(write, lines, expected):
-    experiment, _, _ = Experiment.from_flags(write(*lines))
+    experiment, _, _ = flagfile.read(write(*lines))
     assert {name: getattr(experiment, name) for name in expected} == expected
 
 
 def test_the_threading_flags_become_environment_variables(write):
     path = write("--kmp_blocktime=0", "--kmp_affinity=granularity=fine,verbose,compact,1,0")
-    _, environment, _ = Experiment.from_flags(path)
+    _, environment, _ = flagfile.read(path)
     assert environment == {
         "KMP_BLOCKTIME": "0",
         "KMP_AFFINITY": "granularity=fine,verbose,compact,1,0",
@@ -92,7 +92,7 @@ def test_the_threading_flags_become_environment_variables(write):
 
 @pytest.mark.parametrize(("line", "verbose"), [("--verbose", True), ("--verbose=False", False)])
 def test_verbose_is_handed_on(write, line, verbose):
-    assert Experiment.from_flags(write(line))[2] is verbose
+    assert flagfile.read(write(line))[2] is verbose
 
 
 def test_every_flag_is_tested_above():
@@ -103,14 +103,14 @@ def test_every_flag_is_tested_above():
 
 @pytest.mark.parametrize(("ranks", "steps"), [(1, 8001), (2, 4000), (3, 2667), (8001, 1)])
 def test_iteration_is_divided_by_the_ranks_and_rounded_down(write, ranks, steps):
-    assert Experiment.from_flags(write("--iteration=8001"), ranks)[0].steps == steps
+    assert flagfile.read(write("--iteration=8001"), ranks)[0].steps == steps
 
 
 def test_fewer_iterations_than_ranks_are_refused(write):
     with pytest.raises(ExperimentError, match=r"^iteration = 3: expected at least .* ranks, 4"):
-        Experiment.from_flags(write("--iteration=3"), ranks=4)
+        flagfile.read(write("--iteration=3"), ranks=4)
     # With epochs the number of iterations says nothing.
-    assert Experiment.from_flags(write("--iteration=3", "--UseEpoch"), ranks=4)[0].epochs == 10
+    assert flagfile.read(write("--iteration=3", "--UseEpoch"), ranks=4)[0].epochs == 10
 
 
 @pytest.mark.parametrize(
@@ -146,31 +146,31 @@ def test_fewer_iterations_than_ranks_are_refused(write):
 )
 def test_a_line_that_cannot_be_honoured_is_refused_with_its_reason(write, line, message):
     with pytest.raises(ExperimentError) as error:
-        Experiment.from_flags(write("--verbose", line))
+        flagfile.read(write("--verbose", line))
     assert message in str(error.value)
 
 
 def test_errors_of_a_line_name_the_file(write):
     path = write("--batch_size=x")
     with pytest.raises(ExperimentError, match="^" + re.escape(f"--flagfile={path}: batch_size")):
-        Experiment.from_flags(path)
+        flagfile.read(path)
 
 
 def test_a_missing_file_is_named(tmp_path):
     for path in (tmp_path / "none.cfg", tmp_path):
         with pytest.raises(ExperimentError, match=re.escape(f"--flagfile={path}: no such file")):
-            Experiment.from_flags(path)
+            flagfile.read(path)
 
 
 def test_comments_blank_lines_and_trailing_spaces_are_no_flags(write):
     path = write("# --batch_size=0", "// --batch_size=0", "", "   ", "--batch_size=32 ", "# end")
-    assert Experiment.from_flags(path)[0].batch_size == 32
+    assert flagfile.read(path)[0].batch_size == 32
 
 
 def test_a_file_may_include_another(write, tmp_path):
     (tmp_path / "common.cfg").write_text("--batch_size=32\n")
     path = write(f"--flagfile={tmp_path / 'common.cfg'}", "--epochs=2", "--UseEpoch")
-    experiment = Experiment.from_flags(path)[0]
+    experiment = flagfile.read(path)[0]
     assert (experiment.batch_size, experiment.epochs) == (32, 2)
 
 
@@ -190,7 +190,7 @@ def test_the_seed_studys_own_config_is_read(write):
         "--print_step=10",
         "--verbose=False",
     )
-    experiment, environment, verbose = Experiment.from_flags(path, ranks=2)
+    experiment, environment, verbose = flagfile.read(path, ranks=2)
     assert experiment == Experiment(
         model="BNN_conv_flip",
         dataset="/projects/DATA/mnist.npz",
@@ -209,7 +209,7 @@ def test_the_seed_studys_own_config_is_read(write):
 def test_the_sample_config_holds_every_flag_and_is_read():
     lines = [line for line in SAMPLE.read_text().splitlines() if line.startswith("--")]
     assert sorted(line[2:].split("=")[0] for line in lines) == sorted(FLAGS)
-    experiment, environment, verbose = Experiment.from_flags(SAMPLE, ranks=2)
+    experiment, environment, verbose = flagfile.read(SAMPLE, ranks=2)
     assert experiment == Experiment(
         model="BNN_conv_flip",
         dataset="mnist",
@@ -240,7 +240,7 @@ LINE = st.one_of(
 def read_or_refuse(path: Path, ranks: int = 1) -> None:
     """Whatever stands in the file, only an ExperimentError may come out."""
     try:
-        experiment, environment, verbose = Experiment.from_flags(path, ranks)
+        experiment, environment, verbose = flagfile.read(path, ranks)
     except ExperimentError:
         return
     assert isinstance(experiment, Experiment)

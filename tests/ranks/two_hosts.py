@@ -16,4 +16,4 @@ if __name__ == "__main__":
     ladder = message_ladder.measure(sizes=(8, 262144), repeats=3, times=8)
     if launcher.rank() == 0:
         (folder / "ladder.json").write_text(json.dumps(ladder))
-    plan.main(sys.argv[1:])
+    plan.train_all(plan.read(sys.argv[1], folder))

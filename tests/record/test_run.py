@@ -16,6 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from bnnlib import __main__ as program
 from bnnlib import data, networks
 from bnnlib.analysis import runs as run_tables
 from bnnlib.errors import ExperimentError, RecordError
@@ -900,10 +901,10 @@ def load_or_refuse(content: bytes) -> None:
         table = run_tables.load("runs")
     except RecordError as refused:
         assert str(path) in str(refused)  # noqa: PT017 - the other outcome is as good
-        assert run_tables.main(["runs"]) == 1
+        assert program.main(["table", "runs"]) == 1
     else:
         assert len(table) == 1
-        assert run_tables.main(["runs"]) == 0
+        assert program.main(["table", "runs"]) == 0
 
 
 @quick
@@ -1017,7 +1018,7 @@ def test_predictions_that_are_not_there():
 
 def test_the_command_prints_the_table_and_writes_it(group):
     csv = Path("table.csv")
-    command = [sys.executable, "-m", "bnnlib.analysis.runs", str(group), "--csv", str(csv)]
+    command = [sys.executable, "-m", "bnnlib", "table", str(group), "--csv", str(csv)]
     done = subprocess.run(command, capture_output=True, text=True, env=os.environ)
     assert done.returncode == 0, done.stderr
     header, *rows, last = done.stdout.splitlines()
@@ -1038,15 +1039,15 @@ def test_the_command_prints_the_table_and_writes_it(group):
 
 
 def test_the_command_tells_what_is_wrong_and_fails(capsys):
-    assert run_tables.main(["missing"]) == 1
+    assert program.main(["table", "missing"]) == 1
     told = capsys.readouterr()
     assert told.out == ""
-    assert told.err.startswith("python -m bnnlib.analysis.runs: missing: no run records")
+    assert told.err.startswith("python -m bnnlib table: missing: no run records")
 
 
 def test_a_dataset_by_path_is_shown_by_its_name(capsys):
     open_run(dataset="/a/long/way/to/mine.npz")
-    assert run_tables.main(["runs"]) == 0
+    assert program.main(["table", "runs"]) == 0
     told = capsys.readouterr().out
     assert "mine.npz" in told
     assert "/a/long" not in told
@@ -1054,7 +1055,7 @@ def test_a_dataset_by_path_is_shown_by_its_name(capsys):
 
 def test_a_csv_that_cannot_be_written_is_told(group, capsys):
     Path("file").write_text("")
-    assert run_tables.main([str(group), "--csv", "file/table.csv"]) == 1
+    assert program.main(["table", str(group), "--csv", "file/table.csv"]) == 1
     assert "file/table.csv: could not be written" in capsys.readouterr().err
 
 

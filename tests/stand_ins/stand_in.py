@@ -243,8 +243,20 @@ def cobalt_qsub(words: list[str]) -> None:
 
 
 def qstat(words: list[str]) -> None:
-    """Fails for a job that has ended, as both do; `-f` tells the walltime."""
+    """Fails for a job that has ended, as both do; `-f` tells the walltime; without a job, a list.
+
+    The queue does not answer while `STAND_IN` holds a file `down`.
+    """
+    if (Path(os.environ["STAND_IN"]) / "down").exists():
+        print("Connection refused\nqstat: cannot connect to server pbs-01", file=sys.stderr)
+        sys.exit(111)
     full, rest = take(words, {"-f": ("f", False)})
+    if not rest:
+        jobs = [json.loads(f.read_text()) for f in Path(os.environ["STAND_IN"]).glob("*.json")]
+        print("JobID   User  State")
+        rows = [f"{job['id']}  me    {job['state']}" for job in jobs if job["state"] != "done"]
+        print(*rows, sep="\n")
+        return
     (job_id,) = rest
     file = Path(os.environ["STAND_IN"]) / f"{job_id.split('.')[0]}.json"
     job = json.loads(file.read_text()) if file.exists() else {"state": "done"}
