@@ -18,6 +18,11 @@ papermill imports this package while papermill itself is still being imported, s
 papermill may be imported at the top of its modules.
 """
 
+# tqdm.auto decides once, when it is imported, and takes ipykernel's shell for a front end. Before
+# that it draws bars of text, papermill's own and the cells', which the terminal shows too.
+import tqdm.auto  # noqa: F401
+
+# isort: split
 from bnnlib.spmd.engine import SpmdEngine, unknown_parameters
 from bnnlib.spmd.failures import Failure
 from bnnlib.spmd.process import abort

@@ -7,6 +7,7 @@ papermill may be imported at the top of it.
 from __future__ import annotations
 
 import ast
+import asyncio
 import contextlib
 import difflib
 import sys
@@ -23,12 +24,16 @@ from bnnlib.record import lock, stopping
 from bnnlib.session import Session
 from bnnlib.spmd.ending import Ending
 from bnnlib.spmd.failures import Failure
-from bnnlib.spmd.outputs import Lines, Recorder, Terminal, prefixed_writer
+from bnnlib.spmd.outputs import Recorder, Terminal, prefixed_writer
 from bnnlib.spmd.process import ERROR_STATUS, abort, leave
 from bnnlib.spmd.rank0 import RANK0_PREFIX, local_path
-from bnnlib.spmd.shell import Shell, environment, interactive
+from bnnlib.spmd.shell import Shell, environment, event_loop, interactive
+from bnnlib.spmd.text import Lines
 
 RUN_DIR_VARIABLE = "BNN_RUN_DIR"
+# Seconds that tasks of the event loop get between two cells, about as many as a kernel waits for
+# the next one.
+BETWEEN_CELLS = 0.01
 
 
 def unknown_parameters(nb: Any, kernel_name: str, input_path: str) -> str | None:
@@ -265,19 +270,22 @@ class Run:
         """Run the cells; return after the last one, or after a failure when alone."""
         self.nb_man.notebook_start()
         failure = None
-        variables = {"PAGER": "cat", "GIT_PAGER": "cat"}  # no program that waits for a key
-        if self.run_dir is not None:
-            variables[RUN_DIR_VARIABLE] = str(self.run_dir)
+        variables = {} if self.run_dir is None else {RUN_DIR_VARIABLE: str(self.run_dir)}
         problem = unknown_parameters(self.nb_man.nb, self.kernel_name, self.input_path)
         try:
             if problem is not None:
                 failure = self._refuse(problem)
             else:
-                with environment(**variables), interactive(self.recorder) as shell:
+                with (
+                    environment(**variables),
+                    interactive(self.recorder) as shell,
+                    event_loop() as loop,
+                ):
                     shell.user_ns["session"] = shell.user_ns_hidden["session"] = self.session
-                    failure = self._run_cells(shell)
+                    failure = loop.run_until_complete(self._run_cells(shell))
         finally:
             self.ending.stop_watcher()
+            self.recorder.finish()
             for lines in self._lines:
                 lines.close()
             self.nb_man.cleanup_pbar()
@@ -308,7 +316,7 @@ class Run:
         nb_man.cell_complete(cell, cell_index=index)
         return Failure.here(self.rank, ename, problem, frames, index)
 
-    def _run_cells(self, shell: Shell) -> Failure | None:
+    async def _run_cells(self, shell: Shell) -> Failure | None:
         nb_man, recorder = self.nb_man, self.recorder
         nb_man.nb.metadata["language_info"] = {
             "name": "python",
@@ -323,7 +331,7 @@ class Run:
             with recorder.lock:
                 nb_man.cell_start(cell, index)
                 recorder.start(cell, index)
-            error = self._run_cell(shell, cell)
+            error = await self._run_cell(shell, cell)
             with recorder.lock:
                 recorder.stop()
                 if self.rank == 0:
@@ -343,16 +351,16 @@ class Run:
             return Failure.here(self.rank, type(error).__name__, str(error), frames, index)
         return None
 
-    def _run_cell(self, shell: Shell, cell: Any) -> BaseException | None:
+    async def _run_cell(self, shell: Shell, cell: Any) -> BaseException | None:
         """Run one cell as nbclient does; the error that stops the notebook, if any."""
         tags = cell.metadata.get("tags", [])
         if cell.cell_type != "code" or not cell.source.strip() or "skip-execution" in tags:
             return None
         cell.execution_count = shell.execution_count
-        result = shell.run_cell(cell.source, store_history=True, cell_id=cell.get("id"))
-        if "raises-exception" in tags:
-            return None
-        return result.error_before_exec or result.error_in_exec
+        error = await shell.run_in_loop(cell.source, cell.get("id"))
+        if len(asyncio.all_tasks()) > 1:
+            await asyncio.sleep(BETWEEN_CELLS)
+        return None if "raises-exception" in tags else error
 
 
 def _both(echo: Callable[[str], Any], file: TextIO) -> Callable[[str], None]:

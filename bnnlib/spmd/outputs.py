@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import base64
 import io
-import json
-import re
 import sys
 import threading
+import time
 from collections.abc import Callable
 from typing import Any, TextIO
 
-import nbformat
+from nbclient import NotebookClient
 
-# What a terminal no longer shows of a line after a carriage return (nbclient's rule).
-_OVERWRITTEN = re.compile(r".*\r(?=[^\n])")
+from bnnlib.spmd.text import CellText
+
+# Seconds between what a cell has printed and its outputs, where no other output follows.
+WRITE_EVERY = 1.0
+# The messages of Jupyter's protocol that append an output to the cell.
+_ADD_OUTPUTS = {"display_data", "execute_result", "error"}
 
 
 def prefixed_writer(terminal: TextIO, rank: int) -> Callable[[str], None]:
@@ -27,44 +29,19 @@ def prefixed_writer(terminal: TextIO, rank: int) -> Callable[[str], None]:
     return write
 
 
-class Lines:
-    """Passes whole lines on, as a terminal would show them, so that ranks' lines never mix."""
-
-    def __init__(self, sink: Callable[[str], Any]) -> None:
-        self._sink = sink
-        self._pending = ""
-
-    def write(self, text: str) -> None:
-        """Take text in any pieces."""
-        *lines, pending = (self._pending + text).split("\n")
-        self._pending = _OVERWRITTEN.sub("", pending)
-        for line in lines:
-            self._sink(_OVERWRITTEN.sub("", line.rstrip("\r")))
-
-    def close(self) -> None:
-        """Pass the last line on, which has no end."""
-        if self._pending:
-            self._sink(self._pending)
-            self._pending = ""
-
-
-def _as_json(value: Any) -> Any:
-    """`value` as it would have come out of a kernel's message: bytes as base64, tuples as lists."""
-
-    def default(item: Any) -> Any:
-        if isinstance(item, bytes):
-            return base64.b64encode(item).decode("ascii")
-        raise TypeError(f"{item!r} of type {type(item).__name__} cannot be shown: it is not JSON")
-
-    return nbformat.from_dict(json.loads(json.dumps(value, default=default)))
-
-
 class Recorder:
     """Puts what the current cell shows into the notebook, and its text to the terminal.
 
-    The rules of nbclient, which writes down a kernel's messages: consecutive text of one stream is
-    one output, `clear_output(wait=True)` waits for the next output, and an update of a display
-    changes every output with its id, in any cell.
+    nbclient writes a kernel's messages down here as it does under papermill's own engine: results,
+    displays and their updates by id, errors, `clear_output`, the state of widgets. Text is gathered
+    here instead: a kernel does so before it sends a message, as nbclient makes (and validates) one
+    output of each. Text that a carriage return has overwritten is dropped, so that a progress bar
+    leaves its last state; nbclient's own option for that, `coalesce_streams`, moves outputs without
+    their display ids.
+
+    Args:
+        nb_man: papermill's manager of the notebook.
+        echo: where text goes besides the notebook, for `stdout` and `stderr`.
     """
 
     def __init__(self, nb_man: Any, echo: dict[str, Callable[[str], Any]]) -> None:
@@ -73,19 +50,22 @@ class Recorder:
         self.cell_index = 0
         self.lock = threading.RLock()  # cells may print from threads
         self._echo = echo
-        self._clear_pending = False
-        self._displays: dict[str, list[Any]] = {}
+        self._client = NotebookClient(nb_man.nb)
+        self._text = CellText([])
+        self._written = 0.0
 
     def start(self, cell: Any, index: int) -> None:
         """Record into this cell from now on."""
         with self.lock:
             self.cell, self.cell_index = cell, index
-            self._clear_pending = False
+            self._client.clear_before_next_output = False
+            self._text = CellText(cell.get("outputs", []))
 
     def stop(self) -> None:
         """Record no more."""
         with self.lock:
-            self.cell = None
+            self._text.write()
+            self.cell, self._text = None, CellText([])
 
     def stream(self, name: str, text: str) -> None:
         """Text for `stdout` or `stderr`."""
@@ -93,68 +73,49 @@ class Recorder:
             self._echo[name](text)
             if self.cell is None or not text:
                 return
-            self._clear_if_pending()
-            last = self.cell.outputs[-1] if self.cell.outputs else None
-            if last is None or last.output_type != "stream" or last.name != name:
-                last = nbformat.v4.new_output("stream", name=name, text="")
-                self.cell.outputs.append(last)
-            # Only the last line can still be overwritten.
-            head, newline, tail = last.text.rpartition("\n")
-            last.text = head + newline + _OVERWRITTEN.sub("", tail + text)
-            self.nb_man.autosave_cell()
+            if self._client.clear_before_next_output:
+                now = {"parent_header": {}, "content": {"wait": False}}
+                self._client.clear_output(self.cell.outputs, now, self.cell_index)
+                self._client.clear_before_next_output = False
+                self._text = CellText(self.cell.outputs)
+            self._text.add(name, text)
+            self._save()
 
-    def display(
-        self, data: dict[str, Any], metadata: dict[str, Any], display_id: str | None, update: bool
-    ) -> None:
-        """What `display()` shows, or what it shows in place of an earlier display."""
-        with self.lock:
-            data, metadata = _as_json(data), _as_json(metadata)
-            if display_id is not None:
-                for shown in self._displays.get(display_id, []):
-                    shown.data, shown.metadata = data, metadata
-            if not update:
-                output = nbformat.v4.new_output("display_data", data=data, metadata=metadata)
-                self._append(output)
-                if display_id is not None:
-                    self._displays.setdefault(display_id, []).append(output)
-
-    def result(self, count: int, data: dict[str, Any], metadata: dict[str, Any]) -> None:
-        """The value of the cell's last expression."""
-        self._append(
-            nbformat.v4.new_output(
-                "execute_result",
-                execution_count=count,
-                data=_as_json(data),
-                metadata=_as_json(metadata),
-            )
-        )
-
-    def error(self, ename: str, evalue: str, frames: list[str]) -> None:
-        """An exception with its traceback."""
-        self._append(nbformat.v4.new_output("error", ename=ename, evalue=evalue, traceback=frames))
-
-    def clear(self, wait: bool) -> None:
-        """Drop the cell's outputs, now or when the next one comes."""
-        with self.lock:
-            self._clear_pending = True
-            if not wait:
-                self._clear_if_pending()
-
-    def _append(self, output: Any) -> None:
+    def message(self, message: dict[str, Any]) -> None:
+        """A kernel's message to its client about what the cell shows, of Jupyter's protocol."""
         with self.lock:
             if self.cell is None:
                 return
-            self._clear_if_pending()
-            self.cell.outputs.append(output)
-            self.nb_man.autosave_cell()
+            kind, content = message["msg_type"], message["content"]
+            if kind in _ADD_OUTPUTS:
+                if self._client.clear_before_next_output:
+                    self._text = CellText(self.cell.outputs)
+                else:
+                    self._text.write()
+            self._client.process_message(message, self.cell, self.cell_index)
+            if kind == "clear_output" and not content["wait"]:
+                self._text = CellText(self.cell.outputs)
+            self._save()
 
-    def _clear_if_pending(self) -> None:
-        if self._clear_pending and self.cell is not None:
-            self._clear_pending = False
-            gone = {id(output) for output in self.cell.outputs}
-            for name, shown in self._displays.items():
-                self._displays[name] = [output for output in shown if id(output) not in gone]
-            self.cell.outputs.clear()
+    def error(self, ename: str, evalue: str, frames: list[str]) -> None:
+        """An exception with its traceback."""
+        content = {"ename": ename, "evalue": evalue, "traceback": frames}
+        header = {"msg_type": "error"}
+        self.message(
+            {"msg_type": "error", "header": header, "parent_header": {}, "content": content}
+        )
+
+    def finish(self) -> None:
+        """Put the state of the notebook's widgets into its metadata."""
+        with self.lock:
+            self._client.set_widgets_metadata()
+
+    def _save(self) -> None:
+        """Save the notebook, if papermill finds it is time."""
+        if time.monotonic() > self._written + WRITE_EVERY:
+            self._text.write()
+            self._written = time.monotonic()
+            self.nb_man.autosave_cell()
 
 
 class Stream(io.TextIOBase):

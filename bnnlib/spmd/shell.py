@@ -1,7 +1,13 @@
-"""IPython's shell without terminal and kernel, whose cells see the `sys` of a kernel."""
+"""A kernel's shell in this process, without the kernel: its messages go to a recorder.
+
+The shell, its displays and its magics are ipykernel's own, so that a cell does here what it does in
+JupyterLab. ipykernel would send what a cell shows over a socket to a client; here the message stays
+in the process.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import os
@@ -10,12 +16,13 @@ import tempfile
 from collections.abc import Iterator
 from typing import Any
 
+import comm
+from comm.base_comm import BaseComm
+from ipykernel.compiler import XCachingCompiler
+from ipykernel.zmqshell import ZMQInteractiveShell
 from IPython.core import page
-from IPython.core.compilerop import CachingCompiler
-from IPython.core.displayhook import DisplayHook
-from IPython.core.displaypub import DisplayPublisher
 from IPython.core.error import UsageError
-from IPython.core.interactiveshell import InteractiveShell
+from jupyter_client.session import Session
 from traitlets import Any as AnyTrait
 from traitlets import Type
 from traitlets.config import Config
@@ -23,73 +30,67 @@ from traitlets.config import Config
 from bnnlib.record import stopping
 from bnnlib.spmd.outputs import Recorder, Stream
 
-
-class _DisplayPublisher(DisplayPublisher):
-    """What `display()` calls."""
-
-    # `source` stands in the parent's signature, deprecated; it is taken by **kwargs here.
-    def publish(  # type: ignore[override]
-        self,
-        data: dict[str, Any],
-        metadata: dict[str, Any] | None = None,
-        *,
-        transient: dict[str, Any] | None = None,
-        update: bool = False,
-        **kwargs: Any,
-    ) -> None:
-        self._validate_data(data, metadata)
-        display_id = (transient or {}).get("display_id")
-        self.shell.recorder.display(data, metadata or {}, display_id, update)
-
-    def clear_output(self, wait: bool = False) -> None:
-        self.shell.recorder.clear(wait)
+# What ipykernel sets for the programs that cells start: colours, and no pager that waits for a key.
+_OF_A_KERNEL = {
+    "TERM": "xterm-color",
+    "CLICOLOR": "1",
+    "FORCE_COLOR": "1",
+    "CLICOLOR_FORCE": "1",
+    "PAGER": "cat",
+    "GIT_PAGER": "cat",
+}
 
 
-class _DisplayHook(DisplayHook):
-    """What shows the value of a cell's last expression."""
+class Messages(Session):
+    """A kernel's session that hands its messages to a recorder instead of a socket."""
 
-    shell: Any  # a Shell
-    _shown: tuple[dict[str, Any], dict[str, Any]] | None = None
-
-    def write_output_prompt(self) -> None:
-        self._shown = None
-
-    def write_format_data(
-        self, format_dict: dict[str, Any], md_dict: dict[str, Any] | None = None
-    ) -> None:
-        self._shown = (format_dict, md_dict or {})
-
-    def finish_displayhook(self) -> None:
-        if self._shown is not None and self._shown[0]:
-            self.shell.recorder.result(self.prompt_count, *self._shown)
-        self._shown = None
-        self._is_active = False
-
-
-class _Compiler(CachingCompiler):
-    """Names the cells' code as a kernel does, which decides how IPython prints a traceback."""
-
-    def get_code_name(self, raw_code: str, transformed_code: str, number: int) -> str:
-        return os.path.join(tempfile.gettempdir(), f"spmd_{os.getpid()}", f"{number}.py")
-
-
-class Shell(InteractiveShell):
-    """IPython without a terminal, whose displays and errors go to a `Recorder`."""
-
-    compiler_class = Type(_Compiler)
-    displayhook_class = Type(_DisplayHook)
-    display_pub_class = Type(_DisplayPublisher)
     recorder = AnyTrait()
 
-    def init_profile_dir(self, profile_dir: Any) -> None:
-        """Have no profile."""
-        # Many ranks would create, and lock files in, one home folder at the same moment.
-        self.profile_dir = None
+    def send(  # type: ignore[override]
+        self,
+        stream: Any,
+        msg_or_type: dict[str, Any] | str,
+        content: dict[str, Any] | None = None,
+        parent: dict[str, Any] | None = None,
+        ident: Any = None,
+        buffers: list[Any] | None = None,
+        **keywords: Any,
+    ) -> dict[str, Any]:
+        """Record a message, with its content as it would have come out of the socket."""
+        if isinstance(msg_or_type, str):
+            message = self.msg(msg_or_type, content=content, parent=parent)
+        else:
+            message = msg_or_type
+        message["content"] = self.unpack(self.pack(message["content"]))
+        message["buffers"] = buffers or []
+        self.recorder.message(message)
+        return message
+
+
+class Shell(ZMQInteractiveShell):
+    """A kernel's shell whose displays, results and errors go to a `Recorder`."""
+
+    compiler_class = Type(XCachingCompiler)  # as a kernel names cells in tracebacks
+    recorder = AnyTrait()
+
+    def __init__(self, *args: Any, **keywords: Any) -> None:
+        super().__init__(*args, **keywords)
+        self.config.pop("IPKernelApp", None)  # older releases of tqdm take it for a front end
+        messages = Messages(recorder=self.recorder)
+        self.display_pub.session = self.displayhook.session = messages
+        self.display_pub.pub_socket = self.displayhook.pub_socket = None
+
+    @property
+    def kernel(self) -> Any:
+        """Raises: other code asks by `hasattr` whether there is a kernel, and there is none."""
+        raise AttributeError("a shell of the engine spmd has no kernel")
+
+    def init_environment(self) -> None:
+        """Leave the environment to `interactive`, which also takes the changes back."""
 
     def init_hooks(self) -> None:
-        """Show help in the notebook."""
+        """Show `name?` in the notebook; a kernel sends it to the front end's pager."""
         super().init_hooks()
-        # `name?` shows its help in the notebook; the default starts a pager program.
         self.set_hook("show_in_pager", page.as_hook(page.display_page), 99)
 
     def enable_gui(self, gui: str | None = None) -> None:
@@ -105,7 +106,39 @@ class Shell(InteractiveShell):
         if issubclass(etype, stopping.Stopped):  # no failure, so no red text in the notebook
             self.recorder.stream("stdout", f"stopped: {evalue}\n")
             return
-        self.recorder.error(etype.__name__, str(evalue), list(stb))
+        super()._showtraceback(etype, evalue, stb)
+
+    async def run_in_loop(self, source: str, cell_id: str | None) -> BaseException | None:
+        """Run one cell within the running event loop; return the error that ended it, if any.
+
+        The steps are those of ipykernel's `IPythonKernel.do_execute`: a cell that awaits is awaited
+        in the loop, any other runs at once and finds the loop running.
+        """
+        failed = None
+        try:
+            transformed = self.transform_cell(source)
+        except Exception:  # the cell itself will show it
+            transformed, failed = source, sys.exc_info()
+        if self.should_run_async(
+            source, transformed_cell=transformed, preprocessing_exc_tuple=failed
+        ):
+            result = None
+            try:
+                result = await self.run_cell_async(
+                    source,
+                    store_history=True,
+                    transformed_cell=transformed,
+                    preprocessing_exc_tuple=failed,
+                    cell_id=cell_id,
+                )
+            finally:
+                self.events.trigger("post_execute")
+                self.events.trigger("post_run_cell", result)
+        else:
+            result = self.run_cell(source, store_history=True, cell_id=cell_id)
+        assert self.payload_manager is not None  # of a shell that is up
+        self.payload_manager.clear_payload()  # it is for a front end
+        return result.error_before_exec or result.error_in_exec
 
 
 @contextlib.contextmanager
@@ -134,14 +167,21 @@ def interactive(recorder: Recorder) -> Iterator[Shell]:
     config = Config()
     config.HistoryManager.enabled = False  # a database file that all ranks would lock
     config.HistoryManager.hist_file = ":memory:"
-    with open(os.devnull, encoding="utf-8") as no_input:
+    with (
+        open(os.devnull, encoding="utf-8") as no_input,
+        # No profile in the home folder: many ranks would create and lock files there at once.
+        tempfile.TemporaryDirectory(prefix="bnnlib-ipython-") as folder,
+        environment(**_OF_A_KERNEL),
+        _comms(recorder),
+    ):
         sys.stdin = no_input
         sys.stdout = Stream("stdout", recorder, kept["stdout"])
         sys.stderr = Stream("stderr", recorder, kept["stderr"])
         # A kernel imports from its working folder, the papermill command from its own.
         sys.path = ["", *kept["path"]]
-        shell = Shell.instance(config=config)
-        shell.recorder = recorder
+        shell = Shell.instance(config=config, ipython_dir=folder, recorder=recorder)
+        assert shell.extension_manager is not None  # the shell is up
+        shell.extension_manager.load_extension("storemagic")  # as a kernel does
         try:
             with _inline_figures(shell), _fresh_logging():
                 yield shell
@@ -195,3 +235,45 @@ def _inline_figures(shell: Shell) -> Iterator[None]:
         yield
     finally:
         mpl.use(before)
+
+
+@contextlib.contextmanager
+def _comms(recorder: Recorder) -> Iterator[None]:
+    """Widgets send their state to the recorder, which keeps it in the notebook."""
+    messages = Messages(recorder=recorder)
+
+    class Comm(BaseComm):
+        def publish_msg(
+            self,
+            msg_type: str,
+            data: Any = None,
+            metadata: Any = None,
+            buffers: Any = None,
+            **keys: Any,
+        ) -> None:
+            content = {"data": data or {}, "comm_id": self.comm_id, **keys}
+            messages.send(None, msg_type, content, buffers=buffers)
+
+    before = comm.create_comm
+    comm.create_comm = Comm
+    try:
+        yield
+    finally:
+        comm.create_comm = before
+
+
+@contextlib.contextmanager
+def event_loop() -> Iterator[asyncio.AbstractEventLoop]:
+    """The loop that cells find running; tasks that are left at its end are cancelled."""
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    try:
+        yield loop
+    finally:
+        tasks = asyncio.all_tasks(loop)
+        for task in tasks:
+            task.cancel()
+        loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        asyncio.set_event_loop(None)
+        loop.close()

@@ -1,13 +1,13 @@
 """What a cell shows lands in the notebook as a kernel's client would have written it."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import nbformat
-import papermill
 import pytest
 from papermill.exceptions import PapermillExecutionError
 
-from bnnlib.spmd.outputs import Lines
+from tests.conftest import Launched
 from tests.spmd.notebooks import execute, outputs, write_notebook
 
 # Everything a kernel can leave in a notebook. (Both streams in one cell are left out: a kernel
@@ -74,24 +74,17 @@ def test_the_executed_notebook_equals_a_kernels(tmp_path: Path) -> None:
     assert kinds == {"stream", "display_data", "execute_result", "error"}
 
 
-def test_progress_bars_are_text_and_keep_their_last_state_only(tmp_path: Path) -> None:
+def test_progress_bars_are_text_and_keep_their_last_state_only(
+    launch: Callable[..., Launched], tmp_path: Path
+) -> None:
     source = write_notebook(
         tmp_path / "bar.ipynb",
         "from tqdm.auto import tqdm\n"
         "for _ in tqdm(range(3), bar_format='{n_fmt}/{total_fmt}', mininterval=0): pass",
     )
-    # With papermill's own bar, below which tqdm would draw the cell's.
-    nb = papermill.execute_notebook(
-        str(source), str(tmp_path / "out.ipynb"), engine_name="spmd", progress_bar=True
-    )
+    # The command, with papermill's own bar, below which tqdm would draw the cell's.
+    output = tmp_path / "out.ipynb"
+    launched = launch("papermill", source, output, "--engine", "spmd", "--progress-bar")
+    assert "3/3\n" in launched.stderr
+    nb = nbformat.read(output, as_version=4)
     assert outputs(nb.cells[0]) == [{"output_type": "stream", "name": "stderr", "text": "3/3\n"}]
-
-
-def test_lines_pass_whole_and_as_a_terminal_shows_them() -> None:
-    lines: list[str] = []
-    writer = Lines(lines.append)
-    for text in ("a", "b\nc", "\r1/2", "\r2/2\n", "crlf\r\n", "rest"):
-        writer.write(text)
-    assert lines == ["ab", "2/2", "crlf"]
-    writer.close()
-    assert lines[-1] == "rest"
