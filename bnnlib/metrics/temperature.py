@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import numpy.typing as npt
-from scipy import optimize, special
+from scipy import special
 
 from bnnlib.errors import MetricsError
 from bnnlib.metrics.checks import Floats, Integers, check_fraction, check_labels, real_array
@@ -94,6 +94,8 @@ def temperature_interval(
     Raises:
         MetricsError: As of `fit_temperature`.
     """
+    from scipy import optimize  # as in _least
+
     level = check_fraction(level, "level", zero=False, one=False)
     array, labels = _labelled(log_probs, labels)
     best = _least(array, labels)
@@ -144,6 +146,8 @@ def _loss(array: Floats, labels: Integers, temperature: float) -> float:
 
 def _least(array: Floats, labels: Integers) -> float:
     """The temperature of the least NLL."""
+
+    from scipy import optimize  # it takes half of the time in which a table of runs appears
 
     def loss(log_temperature: float) -> float:
         return _loss(array, labels, math.exp(log_temperature))
