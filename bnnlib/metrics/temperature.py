@@ -146,7 +146,6 @@ def _loss(array: Floats, labels: Integers, temperature: float) -> float:
 
 def _least(array: Floats, labels: Integers) -> float:
     """The temperature of the least NLL."""
-
     from scipy import optimize  # it takes half of the time in which a table of runs appears
 
     def loss(log_temperature: float) -> float:
