@@ -30,6 +30,7 @@ def write_group(folder: Path, runs: int) -> None:
     """Writes records without predictions, which the table does not read."""
     labels = np.random.default_rng(0).integers(0, 3, 40)
     names = ["test", "holdout", *(f"shift{i // 5}-{i % 5 + 1}" for i in range(75))]
+    sets: dict[str, tuple[np.ndarray, np.ndarray | None]]
     sets = {name: (random_probs([0, i]), labels) for i, name in enumerate(names)}
     sets |= {f"ood{i}": (random_probs([1, i]), None) for i in range(3)}
     write_run(folder / "run0", "CNN_FC", 0, sets)
