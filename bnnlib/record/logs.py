@@ -195,8 +195,13 @@ def json_line(line: Log) -> str:
     return json.dumps(plain(dataclasses.asdict(line)), allow_nan=False) + "\n"
 
 
-def training_metrics(lines: list[StepLog]) -> dict[str, Any]:
+def training_metrics(lines: list[StepLog], timed_from: int = 0) -> dict[str, Any]:
     """Speed and last losses of a run's lines; lines with the graph's first run are no measurement.
+
+    Args:
+        lines: of the whole run.
+        timed_from: the step from which the attempt trained whose machine the record names: what
+            was trained before, elsewhere perhaps, is no measurement of it.
 
     Returns:
         ``images_per_second`` of all ranks together, over the measured lines (over all where a run
@@ -207,25 +212,18 @@ def training_metrics(lines: list[StepLog]) -> dict[str, Any]:
     """
     if not lines:
         return {}
-    measured = [line for line in lines if not line.warmup] or lines
-    seconds = sum(line.seconds for line in measured)
-    images = sum(line.images_per_second * line.seconds for line in measured)
+    steps = np.diff([line.step for line in lines], prepend=0)
+    pairs = [(int(n), line) for n, line in zip(steps, lines, strict=True) if n > 0]
+    measured = [(n, line) for n, line in pairs if not line.warmup] or pairs
+    measured = [(n, line) for n, line in measured if line.step > timed_from] or measured
+    seconds = sum(line.seconds for _, line in measured)
+    images = sum(line.images_per_second * line.seconds for _, line in measured)
+    times = np.repeat([1e3 * line.seconds / n for n, line in measured], [n for n, _ in measured])
     return {
         "images_per_second": images / seconds,
-        **_step_quantiles(lines),
+        **{f"step_ms_p{q}": float(np.percentile(times, q)) for q in (10, 50, 90)},
         "train_seconds": sum(line.seconds for line in lines),
         "steps_done": lines[-1].step,
         "train_nll": lines[-1].nll,
         "kl": lines[-1].kl,
     }
-
-
-def _step_quantiles(lines: list[StepLog]) -> dict[str, float]:
-    ends = [line.step for line in lines]
-    steps = np.diff(ends, prepend=0)
-    pairs = [(n, line) for n, line in zip(steps, lines, strict=True) if n > 0]
-    measured = [(n, line) for n, line in pairs if not line.warmup] or pairs
-    times = np.repeat(
-        [1e3 * line.seconds / n for n, line in measured], [int(n) for n, _ in measured]
-    )
-    return {f"step_ms_p{q}": float(np.percentile(times, q)) for q in (10, 50, 90)}

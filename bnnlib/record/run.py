@@ -58,6 +58,7 @@ class Run:
         self.experiment, self.ranks = experiment, ranks
         self.lines: list[StepLog] = []
         self.is_finished = False
+        self._has_trained, self._timed_from = False, 0
         self._lock: Lock | None = None
         self._writer = checkpoint.Writer()
         self._saved_step, self._saved_at = 0, time.monotonic()
@@ -146,13 +147,14 @@ class Run:
                     return
                 # Lines after the checkpoint are written again when their steps are done again.
                 self.lines = logs.keep_until(self.directory, trainer.step)
+                self._timed_from = read_record(self.directory)["first_step"] or 0
                 self._saved_step = trainer.step
                 if trainer.step > 0:
                     self._add_event("continued", f"from step {trainer.step}")
 
         self.ranks.agree(restore)
         trainer.broadcast()
-        self.lines = self.ranks.gather(self.lines)[0]
+        self.lines, self._timed_from = self.ranks.gather((self.lines, self._timed_from))[0]
         return trainer.step
 
     def follow(
@@ -190,8 +192,8 @@ class Run:
             for line in trainer.run(until):
                 watch.alive()
                 self.log(line)
-                if line.warmup and self.ranks.rank == 0:
-                    self._has_trained_from(first_step)
+                if not self._has_trained:
+                    self._note_training(first_step)
                 if self.experiment.profile:
                     stamped.append((line, trainer.take_stamps()))
                 self._log_accuracy(trainer)
@@ -226,11 +228,12 @@ class Run:
             self.save(trainer)
         self._writer.wait()
 
-    def _has_trained_from(self, step: int) -> None:
-        """Notes in this attempt that it has trained, the first time that it has."""
-        if read_file(self.directory)["attempts"][-1]["first_step"] is None:
+    def _note_training(self, first_step: int) -> None:
+        """Notes that this attempt has trained, and from which step."""
+        self._has_trained, self._timed_from = True, first_step
+        if self.ranks.rank == 0:
             seconds = self.session.clock.seconds()
-            self._update({"first_step": step, "startup_seconds": seconds})
+            self._update({"first_step": first_step, "startup_seconds": seconds})
 
     def _is_due(self, step: int, epoch_ended: bool) -> bool:
         """Whether rank 0 makes a checkpoint now; the other ranks need not know."""
@@ -321,7 +324,7 @@ class Run:
         """
         if self.is_finished:
             return found.metrics
-        values = found.metrics | training_metrics(self.lines) | self._training
+        values = found.metrics | training_metrics(self.lines, self._timed_from) | self._training
         if self.ranks.rank == 0:
             write_predictions(self.directory, found.predictions)
             self._update(

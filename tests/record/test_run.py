@@ -377,6 +377,19 @@ def test_the_record_tells_what_a_rank_gives_to_the_average(model, compression, e
     assert read(run.directory)["metrics"]["bytes_a_step"] == expected
 
 
+def test_the_speed_is_that_of_the_attempt_whose_machine_the_record_names():
+    laptop = [step_log(2, warmup=True), step_log(4, images_per_second=10.0, seconds=3.0)]
+    node = [
+        step_log(6, images_per_second=1.0, warmup=True),
+        step_log(8, images_per_second=900.0, seconds=0.5),
+    ]
+    both = training_metrics([*laptop, *node], timed_from=4)
+    assert (both["images_per_second"], both["step_ms_p50"]) == (900.0, 250.0)
+    assert (both["train_seconds"], both["steps_done"]) == (2.0 + 3.0 + 2.0 + 0.5, 8)
+    # The node has only begun: what there is.
+    assert training_metrics([*laptop, node[0]], timed_from=4)["images_per_second"] == 10.0
+
+
 def test_a_run_too_short_for_a_measurement_tells_its_speed_all_the_same():
     only = step_log(1, images_per_second=50.0, warmup=True)
     assert training_metrics([only])["images_per_second"] == 50.0
@@ -600,6 +613,12 @@ def test_each_start_is_an_attempt_that_no_later_one_changes():
     assert (record["started"], record["ended"]) == (before["started"], attempts[2]["ended"])
     row = run_tables.load("runs/a").iloc[0]
     assert (row.commit, row.cores, row.threads) == ("3" * 40, 64, 3)
+    timed = [line for line in last.lines if line.step > 4 and not line.warmup]
+    assert len(timed) < len([line for line in last.lines if not line.warmup])
+    assert row.images_per_second == pytest.approx(
+        sum(line.images_per_second * line.seconds for line in timed)
+        / sum(line.seconds for line in timed)
+    )
 
 
 @pytest.mark.parametrize("schema", [1, 2])

@@ -3,7 +3,7 @@
 import threading
 import time
 
-from bnnlib.record import watchdog as stall
+from bnnlib.record.watchdog import Watch
 
 
 def test_what_hangs_is_ended_and_told_where():
@@ -14,7 +14,7 @@ def test_what_hangs_is_ended_and_told_where():
         errors.append(error)
         ended.set()
 
-    with stall.Watch(0.2, end):
+    with Watch(0.2, end):
         assert ended.wait(20)  # the main thread hangs here
     (error,) = errors
     assert "(stall_minutes = 0.00333333): this rank hangs, or waits for one that does" in str(error)
@@ -23,9 +23,9 @@ def test_what_hangs_is_ended_and_told_where():
 
 def test_what_is_paused_or_not_watched_is_left_alone():
     errors = []
-    with stall.Watch(0.3, errors.append) as watch:
+    with Watch(0.3, errors.append) as watch:
         watch.pause()
         time.sleep(1)
-    with stall.Watch(0, errors.append):
+    with Watch(0, errors.append):
         time.sleep(0.3)
     assert errors == []
