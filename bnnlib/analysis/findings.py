@@ -1,104 +1,157 @@
 """What a figure shows for the runs loaded, in sentences computed from its table.
 
-One function a figure of :mod:`bnnlib.analysis.figures`, of the same table. Nothing is written in
-advance:
-where a Bayesian network is no better than its twin the sentence says so, and where the records lack
-what the figure needs it says what is missing. The text is Markdown.
+There is one function for each figure of :mod:`bnnlib.analysis.figures`; it takes the figure's
+table. Nothing is written in advance: where a Bayesian network is no better than its twin, the
+sentence says so, and where the records lack what the figure needs, it says what is missing. Scores
+stand with their 95 % interval in square brackets, over images and, of several runs, over seeds. A
+difference is claimed where its interval excludes none. The text is Markdown.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from bnnlib import metrics
-from bnnlib.analysis.words import percent as _percent
-from bnnlib.analysis.words import signed as _signed
-from bnnlib.names import in_order, twin_of
+from bnnlib.analysis.words import between, percent, signed
+from bnnlib.metrics import Interval
+from bnnlib.names import in_order
 
-# Differences of a metric smaller than this are called none: half a unit of the last digit shown.
+# A gain in NLL smaller than this is called none: half a unit of the last digit shown.
 _TIE = 5e-4
 
 
 def scores(table: pd.DataFrame, differences: pd.DataFrame) -> str:
-    """Of :func:`bnnlib.analysis.tables.scores` and :func:`bnnlib.analysis.tables.differences`."""
-    means = table.pivot_table(index="model", columns="score", values="mean")
-    runs = table.groupby("model").runs.first()
+    """The paragraph under the table of scores.
+
+    Args:
+        table: of :func:`bnnlib.analysis.tables.scores`.
+        differences: of :func:`bnnlib.analysis.tables.differences`.
+    """
+    names = set(table.score)
     text = (
-        f"Most accurate: {_best(means.accuracy, 'max')}; lowest NLL: {_best(means.nll)}; "
-        f"lowest ECE: {_best(means.ece)}."
+        f"Most accurate: {_best(table, 'accuracy', 'max')}; lowest NLL: {_best(table, 'nll')}; "
+        f"lowest debiased ECE: {_best(table, 'ece_debiased')}."
     )
-    if "nll_scaled" in means and means.nll_scaled.notna().any():
-        text += (
-            f" After temperature scaling: lowest NLL {_best(means.nll_scaled)}, "
-            f"lowest ECE {_best(means.ece_scaled)}."
-        )
-        sure = means.temperature[means.temperature > 1].index
-        modest = means.temperature[means.temperature < 1].index
-        known = means.temperature.notna().sum()
-        for side, some in (("above 1 (too sure)", sure), ("below 1 (too modest)", modest)):
-            if len(some):
-                who = "every model" if len(some) == known else _names(some)
-                text += f" The fitted temperature is {side} for {who}."
-    if runs.max() == 1:
-        text += " One run a model: differences include the luck of the seed."
+    if "nll_scaled" in names:
+        text += f" After temperature scaling: lowest NLL {_best(table, 'nll_scaled')}."
+        temperatures = table[(table.score == "temperature") & table["mean"].notna()]
+        text += _sure_and_modest(temperatures.set_index("model"))
+    if table.runs.max() == 1:
+        text += " One run a model: the intervals do not hold the luck of the seed."
     for (model, twin), pair in differences.groupby(["model", "twin"], sort=False):
         parts = []
         for row in pair.itertuples():
             better = row.difference > 0 if row.score == "accuracy" else row.difference < 0
             if row.low <= 0 <= row.high:
-                verdict = "no difference that these images can show"
+                verdict = "no difference that these images and runs can show"
             else:
                 verdict = "better" if better else "worse"
-            label = {"nll": "NLL"}.get(row.score, row.score)
-            parts.append(
-                f"{label} {_signed(row.difference)} "
-                f"[{_signed(row.low)}, {_signed(row.high)}], {verdict}"
-            )
+            label = {"nll": "NLL", "ece": "debiased ECE", "aurc": "AURC"}.get(row.score, row.score)
+            parts.append(f"{label} {_signed_interval(row)}, {verdict}")
         text += f"\n- **{model}** less {twin}: " + "; ".join(parts) + "."
     return text
 
 
-def accuracy_against_nll(table: pd.DataFrame) -> str:
-    """Of :func:`bnnlib.analysis.tables.scores`."""
-    means = table.pivot_table(index="model", columns="score", values="mean")
-    best = [
-        model
-        for model, row in means.iterrows()
-        if not ((means.accuracy > row.accuracy) & (means.nll < row.nll)).any()
+def _sure_and_modest(temperatures: pd.DataFrame) -> str:
+    """Who is too sure and who too modest, by temperatures whose interval excludes 1."""
+    text = ""
+    shown = [
+        f"{model} {between(row['mean'], row.low, row.high, 2)}"
+        for model, row in temperatures.iterrows()
     ]
-    order = in_order(means.index)
-    best = [model for model in order if model in best]
-    beaten = len(means) - len(best)
-    text = f"No other model is both more accurate and lower in NLL than {_names(best)}"
+    sides = {
+        "too sure": temperatures.index[temperatures.low > 1],
+        "too modest": temperatures.index[temperatures.high < 1],
+    }
+    for side, some in sides.items():
+        if len(some):
+            who = "every model" if len(some) == len(temperatures) else _names(some)
+            verb = "is" if len(some) == 1 or who == "every model" else "are"
+            text += f" By the fitted temperature {who} {verb} {side}."
+    if shown:
+        text += f" The fitted temperatures: {', '.join(shown)}."
+        if not any(map(len, sides.values())):
+            text += " None differs from 1 by more than its interval."
+    return text
+
+
+def accuracy_against_nll(table: pd.DataFrame) -> str:
+    """The paragraph under accuracy against NLL.
+
+    Args:
+        table: of :func:`bnnlib.analysis.tables.scores`.
+    """
+    accuracy, nll = (
+        table[table.score == score].set_index("model") for score in ("accuracy", "nll")
+    )
+    order = in_order(accuracy.index)
+    beaten = [
+        model
+        for model in order
+        if ((accuracy.low > accuracy.high[model]) & (nll.high < nll.low[model])).any()
+    ]
+    best = [model for model in order if model not in beaten]
+    text = (
+        "By intervals that do not overlap, no other model is both more accurate and lower in NLL "
+        f"than {_names(best)}"
+    )
     if beaten:
-        text += f"; {beaten} other{' is' if beaten == 1 else 's are'} beaten in both"
+        text += f"; {_names(beaten)} {'is' if len(beaten) == 1 else 'are'} beaten in both"
     return text + "."
 
 
 def reliability(bins: pd.DataFrame) -> str:
-    """Of :func:`bnnlib.analysis.tables.reliability`."""
+    """The paragraph under the reliability diagrams.
+
+    Args:
+        bins: of :func:`bnnlib.analysis.tables.reliability`.
+    """
     lines = []
     for model in in_order(bins.model):
         text = f"\n- **{model}**: "
         for scaled in sorted(bins[bins.model == model].scaled.unique()):
             mine = bins[(bins.model == model) & (bins.scaled == scaled)]
-            gap = np.average(mine.accuracy - mine.confidence, weights=mine["count"])
-            outside = (mine.confidence < mine.accuracy_low) | (mine.confidence > mine.accuracy_high)
-            ece = mine.groupby("run").ece.first().mean()
+            runs = mine.groupby("run", sort=False)
+            first = runs.first()
+            debiased = _over_runs(first, "ece_debiased", "ece_low", "ece_high")
             text += "; after temperature scaling " if scaled else ""
-            text += f"ECE {ece:.4f}, on average {_side(gap)}"
+            text += (
+                f"ECE {first.ece.mean():.4f}, debiased {between(*debiased)}; a calibrated model "
+                f"would show {first.ece_if_calibrated.mean():.4f}, up to "
+                f"{first.ece_if_calibrated_high.mean():.4f}"
+            )
+            gap = metrics.over_runs([_mean_gap(run) for _, run in runs])
+            if gap.low > 0 or gap.high < 0:
+                side = "modest" if gap.low > 0 else "sure"
+                text += f"; on average too {side}: accuracy less confidence {signed(gap.estimate)} "
+                text += f"[{signed(gap.low)}, {signed(gap.high)}]"
             if not scaled:
+                outside = (mine.accuracy < mine.calibrated_low) | (
+                    mine.accuracy > mine.calibrated_high
+                )
                 text += (
-                    f", {int(outside.sum())} of {len(mine)} bins further from calibrated "
-                    "than their intervals allow"
+                    f"; {int(outside.sum())} of {len(mine)} bins outside what a calibrated model "
+                    "would show"
                 )
         lines.append(text + ".")
     return "".join(lines).lstrip("\n")
 
 
+def _mean_gap(run: pd.DataFrame) -> Interval:
+    """Accuracy less confidence of one run, with its 95 % interval over images."""
+    total = run["count"].sum()
+    gap = float(np.average(run.accuracy - run.confidence, weights=run["count"]))
+    # A calibrated model's variance where that is greater: a bin that is all right has none.
+    chance = np.maximum(run.accuracy * (1 - run.accuracy), run.confidence * (1 - run.confidence))
+    half = 1.96 * float(np.sqrt((run["count"] * chance).sum())) / total
+    return Interval(gap, gap - half, gap + half)
+
+
 def entropies(table: pd.DataFrame) -> str:
-    """Of :func:`bnnlib.analysis.tables.entropies`."""
+    """The paragraph under the entropies, of :func:`bnnlib.analysis.tables.entropies`."""
     lines = []
     for model in in_order(table.model):
         mine = table[table.model == model]
@@ -110,13 +163,18 @@ def entropies(table: pd.DataFrame) -> str:
         lines.append(
             f"\n- **{model}**: median {medians['right']:.3f} nats where right, "
             f"{medians['wrong']:.3f} where wrong; a wrong prediction has more entropy than a right "
-            f"one with probability {metrics.auroc(right, wrong):.3f}."
+            f"one with probability {between(*metrics.auroc_parts(right, wrong).interval(), 3)}."
         )
     return "".join(lines).lstrip("\n")
 
 
-def shifts(table: pd.DataFrame) -> str:
-    """Of :func:`bnnlib.analysis.tables.shifts`."""
+def shifts(table: pd.DataFrame, differences: pd.DataFrame) -> str:
+    """The paragraph under accuracy and ECE against severity.
+
+    Args:
+        table: of :func:`bnnlib.analysis.tables.shifts`.
+        differences: of :func:`bnnlib.analysis.tables.shift_differences`.
+    """
     if table.empty:
         return (
             "These records hold no shifted sets; train with `eval_sets`, for example "
@@ -125,47 +183,62 @@ def shifts(table: pd.DataFrame) -> str:
     lines = []
     for family, mine in table.groupby("family", sort=False):
         strongest = mine[mine.severity == mine.severity.max()]
-        values = strongest.groupby(["score", "model"]).value.mean()
-        accuracy, ece = values["accuracy"], values["ece"]
-        text = (
-            f"\n- **{family}**, at {mine.severity.max()}: accuracy from {accuracy.min():.3f} "
-            f"({accuracy.idxmin()}) to {accuracy.max():.3f} ({accuracy.idxmax()}); ECE from "
-            f"{ece.min():.3f} ({ece.idxmin()}) to {ece.max():.3f} ({ece.idxmax()})."
-        )
-        wins, pairs = _against_twins(ece)
-        if pairs:
-            text += f" Bayesian networks with a lower ECE than their twin: {_share(wins, pairs)}."
+        text = f"\n- **{family}**, at {mine.severity.max()}: accuracy from "
+        text += _range(strongest[strongest.score == "accuracy"])
+        text += f"; debiased ECE from {_range(strongest[strongest.score == 'ece_debiased'])}."
+        here = differences[differences["set"].isin(strongest["set"])]
+        for score, name in (("accuracy", "accuracy"), ("ece", "debiased ECE")):
+            text += _pairs(here[here.score == score], name, greater=score == "accuracy")
         lines.append(text)
     if "ece_scaled" in set(table.score):
-        shifted = table[table.severity > 0].groupby("score").value.mean()
-        change = "lowers" if shifted.ece_scaled < shifted.ece else "does not lower"
+        shifted = table[table.severity > 0]
+        values = shifted.pivot_table(index=["model", "run"], columns="score", values="value")
+        change = (values.ece_scaled - values.ece).dropna()
+        means = values.loc[change.index].mean()
+        zero = Interval(change.mean(), change.mean(), change.mean())
+        found = metrics.with_seeds(zero, [change])
+        if len(change) < 2 or found.low <= 0 <= found.high:
+            verdict = "does not change the mean ECE by more than its spread over models and runs"
+        else:
+            verdict = (
+                f"{'lowers' if found.high < 0 else 'raises'} the mean ECE over models and runs"
+            )
         lines.append(
-            f"\n- Over all shifted sets the temperature fitted on unshifted images {change} the "
-            f"mean ECE: {shifted.ece:.3f} without it, {shifted.ece_scaled:.3f} with it."
+            f"\n- Over all shifted sets the temperature fitted on unshifted images {verdict}: "
+            f"{means.ece:.3f} without it, {means.ece_scaled:.3f} with it"
+            + (f", {_signed_interval(found)}." if len(change) > 1 else ".")
         )
     return "".join(lines).lstrip("\n")
 
 
-def risk_coverage(table: pd.DataFrame) -> str:
-    """Of :func:`bnnlib.analysis.tables.risk_coverage`."""
-    runs = table.groupby(["model", "run"], sort=False)[["aurc", "coverage_at_1_percent"]].first()
-    means = runs.groupby("model").mean()
-    kept = means.coverage_at_1_percent
-    full = table[table.coverage == 1].groupby("model").risk.mean()
-    wins, pairs = _against_twins(means.aurc)
-    text = (
-        f"Lowest area under the curve: {_best(means.aurc)}. With at most 1 % wrong, "
-        f"**{kept.idxmax()}** can keep {_percent(kept.max(), 1)} of the images and "
-        f"{kept.idxmin()} {_percent(kept.min(), 1)}; kept whole, {_percent(full.min(), 1)} "
-        f"({full.idxmin()}) to {_percent(full.max(), 1)} ({full.idxmax()}) are wrong."
+def risk_coverage(table: pd.DataFrame, scores: pd.DataFrame, differences: pd.DataFrame) -> str:
+    """The paragraph under the risk-coverage curves.
+
+    Args:
+        table: of :func:`bnnlib.analysis.tables.risk_coverage`.
+        scores: of :func:`bnnlib.analysis.tables.scores`.
+        differences: of :func:`bnnlib.analysis.tables.differences`.
+    """
+    runs = table.groupby(["model", "run"], sort=False)[["coverage_at_1_percent"]].first()
+    kept = ", ".join(
+        f"{model} {percent(mine.coverage_at_1_percent.min(), 1)}"
+        + (f" to {percent(mine.coverage_at_1_percent.max(), 1)}" if len(mine) > 1 else "")
+        for model, mine in runs.groupby("model", sort=False)
     )
-    if pairs:
-        text += f" Bayesian networks with a smaller area than their twin: {_share(wins, pairs)}."
-    return text
+    return (
+        f"Lowest area under the curve: {_best(scores, 'aurc')}. Of these images, with at most 1 % "
+        f"wrong, can be kept (the range over runs): {kept}."
+        + _pairs(differences[differences.score == "aurc"], "area")
+    )
 
 
-def ood(table: pd.DataFrame) -> str:
-    """Of :func:`bnnlib.analysis.tables.ood`, for :func:`bnnlib.analysis.figures.ood_histograms`."""
+def ood(table: pd.DataFrame, differences: pd.DataFrame) -> str:
+    """The paragraph under the histograms of sets out of distribution.
+
+    Args:
+        table: of :func:`bnnlib.analysis.tables.ood`.
+        differences: of :func:`bnnlib.analysis.tables.ood_differences`.
+    """
     if table.empty:
         return (
             "These records hold no sets out of distribution; train with `ood_sets`, for example "
@@ -173,48 +246,45 @@ def ood(table: pd.DataFrame) -> str:
         )
     lines = []
     for name, mine in table.groupby("set", sort=False):
-        means = mine.groupby(["score", "model"]).auroc.mean()
-        auroc = means["entropy"]
-        text = (
-            f"\n- **{name}**: the entropy tells it from the test images with an AUROC of "
-            f"{auroc.min():.3f} ({auroc.idxmin()}) to {auroc.max():.3f} ({auroc.idxmax()})"
-        )
-        wins, pairs = _against_twins(auroc, greater=True)
-        if pairs:
-            text += f"; Bayesian networks that do better than their twin: {_share(wins, pairs)}"
-        lines.append(text + ".")
+        by_entropy = mine[mine.score == "entropy"]
+        text = f"\n- **{name}**: the entropy tells it from the test images with an AUROC from "
+        text += _range(by_entropy, "auroc", "auroc_low", "auroc_high") + "."
+        lines.append(text + _pairs(differences[differences["set"] == name], "AUROC", greater=True))
     return "".join(lines).lstrip("\n")
 
 
 def false_alarms(table: pd.DataFrame) -> str:
-    """Of :func:`bnnlib.analysis.tables.ood`, for :func:`bnnlib.analysis.figures.roc_curves`."""
+    """The paragraph under the ROC curves.
+
+    Args:
+        table: of :func:`bnnlib.analysis.tables.ood`.
+    """
     if table.empty:
         return "Without sets out of distribution there is no such curve."
     lines = []
     for name, mine in table.groupby("set", sort=False):
-        means = mine.groupby(["score", "model"])[["auroc", "fpr95"]].mean()
-        entropy = means.loc["entropy"]
-        alarms = entropy.fpr95
+        by_entropy = mine[mine.score == "entropy"]
         text = (
-            f"\n- **{name}**: to find 95 % of it by the entropy, {_percent(alarms.min(), 1)} "
-            f"({alarms.idxmin()}) to {_percent(alarms.max(), 1)} ({alarms.idxmax()}) of the test "
-            "images are taken for foreign"
+            f"\n- **{name}**: to find 95 % of it by the entropy, the share of the test images that "
+            f"is taken for foreign is from {_range(by_entropy, 'fpr95', 'fpr95_low', 'fpr95_high')}"
         )
-        if "mutual_information" in means.index:
-            gain = means.loc["mutual_information"].auroc - entropy.auroc
-            gain = gain.dropna()
-            better = [model for model in in_order(gain.index) if gain[model] > _TIE]
+        gains = {
+            model: _over_runs(rows, "gain", "gain_low", "gain_high")
+            for model, rows in mine[mine.score == "mutual_information"].groupby("model")
+        }
+        if gains:
+            better = [model for model in in_order(gains) if gains[model].low > 0]
+            shown = [f"{model} {_signed_interval(gains[model])}" for model in in_order(gains)]
             text += (
                 "; models whose mutual information alone does better than their entropy: "
-                f"{_share(better, len(gain))}, AUROC by {_signed(gain.min())} to "
-                f"{_signed(gain.max())}"
+                f"{_share(better, len(gains))}; its AUROC less the entropy's: {', '.join(shown)}"
             )
         lines.append(text + ".")
     return "".join(lines).lstrip("\n")
 
 
 def uncertainties(table: pd.DataFrame) -> str:
-    """Of :func:`bnnlib.analysis.tables.uncertainties`."""
+    """The paragraph under the parts, of :func:`bnnlib.analysis.tables.uncertainties`."""
     if table.empty:
         return "No run loaded draws weights or dropout masks: none has an epistemic part."
     lines = []
@@ -225,26 +295,24 @@ def uncertainties(table: pd.DataFrame) -> str:
         right = mine[mine.kind == "right"].index
         text = f"\n- **{model}**: the epistemic share of the entropy is "
         text += (
-            f"{_percent(share[right[0]])} where it is right"
-            if len(right)
-            else "unknown where right"
+            f"{percent(share[right[0]])} where it is right" if len(right) else "unknown where right"
         )
         wrong = mine[mine.kind == "wrong"].index
-        text += f", {_percent(share[wrong[0]])} where it is wrong" if len(wrong) else ""
+        text += f", {percent(share[wrong[0]])} where it is wrong" if len(wrong) else ""
         others = mine[mine.kind.isin(["shift", "ood"])].index
         if len(others):
             # Shares of next to nothing say nothing, so the set with the most nats is named.
             most = mine.epistemic[others].idxmax()
             text += (
                 f", and largest in nats on {most} ({mine.epistemic[most]:.3f} of "
-                f"{total[most]:.3f} nats, {_percent(share[most])})"
+                f"{total[most]:.3f} nats, {percent(share[most])})"
             )
         lines.append(text + ".")
     return "".join(lines).lstrip("\n")
 
 
 def convergence(table: pd.DataFrame) -> str:
-    """Of :func:`bnnlib.analysis.tables.convergence`."""
+    """The paragraph under the draws, of :func:`bnnlib.analysis.tables.convergence`."""
     if table.empty:
         return (
             "No record here holds predictions of fewer draws: no run is stochastic, or all are old."
@@ -261,8 +329,8 @@ def convergence(table: pd.DataFrame) -> str:
         gain = nll.iloc[0] - nll.iloc[-1]
         near = nll[nll <= nll.iloc[-1] + 0.05 * max(gain, 0.0) + 1e-12].index[0]
         text = (
-            f"\n- **{model}**: from 1 to {last} draws NLL {_signed(-gain)} (to {nll.iloc[-1]:.4f}) "
-            f"and accuracy {_signed(accuracy.iloc[-1] - accuracy.iloc[0])}"
+            f"\n- **{model}**: from 1 to {last} draws NLL {signed(-gain)} (to {nll.iloc[-1]:.4f}) "
+            f"and accuracy {signed(accuracy.iloc[-1] - accuracy.iloc[0])}"
         )
         if gain > _TIE:
             text += f"; {near} draws bring 95 % of the NLL's gain"
@@ -274,7 +342,7 @@ def convergence(table: pd.DataFrame) -> str:
             few = [draws for draws in information.index if 1 < draws < last]
             if few and information.iloc[-1] > 0:
                 share = information[few[0]] / information.iloc[-1]
-                text += f", of which {few[0]} draws show {_percent(share)}"
+                text += f", of which {few[0]} draws show {percent(share)}"
         lines.append(text + ".")
     return "".join(lines).lstrip("\n")
 
@@ -283,7 +351,7 @@ def convergence(table: pd.DataFrame) -> str:
 
 
 def posterior_over_training(table: pd.DataFrame) -> str:
-    """Of :func:`bnnlib.analysis.tables.posterior_over_training`."""
+    """Says how the posterior moved: :func:`bnnlib.analysis.tables.posterior_over_training`."""
     if table.empty:
         return "This run has no `posterior.jsonl`: its network has no posterior, or the run is old."
     lines = []
@@ -306,22 +374,22 @@ def posterior_over_training(table: pd.DataFrame) -> str:
 
 
 def signal_to_noise(table: pd.DataFrame) -> str:
-    """Of :func:`bnnlib.analysis.tables.signal_to_noise`."""
+    """Says which weights stand out: :func:`bnnlib.analysis.tables.signal_to_noise`."""
     if table.empty:
         return "This network has no posterior, so there is no signal-to-noise ratio."
     lines = []
     for layer, mine in table.groupby("layer", sort=False):
         shares = np.interp([0.5, 1.0, 2.0], mine.snr, mine.share)
         lines.append(
-            f"\n- **{layer}**: {_percent(shares[1])} of the weights have a mean smaller than "
-            f"their standard deviation ({_percent(shares[0])} below half of it); "
-            f"{_percent(1 - shares[2])} stand out by more than twice."
+            f"\n- **{layer}**: {percent(shares[1])} of the weights have a mean smaller than "
+            f"their standard deviation ({percent(shares[0])} below half of it); "
+            f"{percent(1 - shares[2])} stand out by more than twice."
         )
     return "".join(lines).lstrip("\n")
 
 
 def example_draws(table: pd.DataFrame) -> str:
-    """Of :func:`bnnlib.analysis.tables.example_draws`."""
+    """Says what each image's draws are: :func:`bnnlib.analysis.tables.example_draws`."""
     lines = []
     for image, mine in table.groupby("image", sort=False):
         probs = mine.pivot_table(index="draw", columns="class", values="probability")
@@ -338,7 +406,7 @@ def example_draws(table: pd.DataFrame) -> str:
             verdict = ", which is right" if label == first else f", but it is {int(label)}"
         lines.append(
             f"\n- **{image}**: class {first} with probability {mean[first]:.3f} (5 % to 95 % of "
-            f"the draws: {low:.2f} to {high:.2f}){verdict}; {_percent(votes)} of the draws choose "
+            f"the draws: {low:.2f} to {high:.2f}){verdict}; {percent(votes)} of the draws choose "
             f"it. Entropy {total:.3f} nats, of which {max(total - expected, 0.0):.3f} epistemic."
         )
     return "".join(lines).lstrip("\n")
@@ -347,12 +415,50 @@ def example_draws(table: pd.DataFrame) -> str:
 # --- Words ---------------------------------------------------------------------------------------
 
 
-def _best(means: pd.Series, which: str = "min") -> str:
-    """The best model in bold with its value, and those that cannot be told from it by 4 digits."""
-    means = means.dropna()
-    best = means.max() if which == "max" else means.min()
-    names = [model for model in in_order(means.index) if abs(means[model] - best) < 5e-5]
-    return f"{_names([f'**{name}**' for name in names])} ({best:.4f})"
+def _over_runs(rows: pd.DataFrame, value: str, low: str, high: str) -> Interval:
+    """The mean over rows, a row a run, with its interval over images and seeds."""
+    return metrics.over_runs([Interval(*row) for row in rows[[value, low, high]].to_numpy()])
+
+
+def _best(table: pd.DataFrame, score: str, which: str = "min") -> str:
+    """The best model in bold with its interval, and those whose intervals reach into it."""
+    rows = table[(table.score == score) & table["mean"].notna()].set_index("model")
+    rows = rows.loc[in_order(rows.index)]
+    best = rows["mean"].idxmax() if which == "max" else rows["mean"].idxmin()
+    first = rows.loc[best]
+    apart = rows.low > first.high if which == "min" else rows.high < first.low
+    others = [model for model in rows.index[~apart] if model != best]
+    text = f"**{best}** {between(first['mean'], first.low, first.high)}"
+    return text + (f", not told apart from {_names(others)}" if others else "")
+
+
+def _range(rows: pd.DataFrame, value: str = "value", low: str = "low", high: str = "high") -> str:
+    """The least and the greatest of the models' means over runs, each with its interval."""
+    found = {model: _over_runs(mine, value, low, high) for model, mine in rows.groupby("model")}
+    ends = [pick(found, key=lambda model: found[model].estimate) for pick in (min, max)]
+    return " to ".join(f"{between(*found[model], 3)} ({model})" for model in ends)
+
+
+def _signed_interval(found: Any) -> str:
+    """A difference and its interval, of a row of differences or an :class:`Interval`."""
+    middle = found.estimate if isinstance(found, Interval) else found.difference
+    return f"{signed(middle)} [{signed(found.low)}, {signed(found.high)}]"
+
+
+def _pairs(differences: pd.DataFrame, name: str, greater: bool = False) -> str:
+    """How many Bayesian networks are better or worse than their twin, by intervals without 0."""
+    if differences.empty:
+        return ""
+    rows = differences.drop_duplicates("model").set_index("model")
+    above, below = rows.index[rows.low > 0], rows.index[rows.high < 0]
+    better, worse = (above, below) if greater else (below, above)
+    sides = {"better": list(better), "worse": list(worse)}
+    said = ", ".join(f"{_share(some, len(rows))} {side}" for side, some in sides.items() if some)
+    shown = ", ".join(
+        f"{model} {_signed_interval(rows.loc[model])}" for model in in_order(rows.index)
+    )
+    none = f"none of {len(rows)} Bayesian networks differs from its twin"
+    return f" {name[0].upper() + name[1:]} less the twin's: {said or none} ({shown})."
 
 
 def _names(names: pd.Index | list[str]) -> str:
@@ -364,16 +470,3 @@ def _names(names: pd.Index | list[str]) -> str:
 
 def _share(names: list[str], of: int) -> str:
     return f"{len(names)} of {of}" + (f" ({', '.join(names)})" if names else "")
-
-
-def _side(gap: float) -> str:
-    return f"too {'modest' if gap > 0 else 'sure'} by {abs(gap):.4f}"
-
-
-def _against_twins(values: pd.Series, greater: bool = False) -> tuple[list[str], int]:
-    """The Bayesian networks that beat their deterministic twins, and how many pairs there are."""
-    pairs = [(name, twin_of(name)) for name in in_order(values.index)]
-    present = [(name, twin) for name, twin in pairs if twin in values.index]
-    sign = 1 if greater else -1
-    wins = [name for name, twin in present if sign * (values[name] - values[twin]) > _TIE]
-    return wins, len(present)

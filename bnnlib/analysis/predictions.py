@@ -32,6 +32,7 @@ class Predicted:
         run: tells the runs of one model apart.
         seed: of the run; of an ensemble, the number of its members.
         temperature: fitted on held-out images; NaN where none were held out.
+        temperature_interval: of the same, over the images held out; None where it is unknown.
         images_per_second: of training, all ranks together; NaN if unknown.
     """
 
@@ -42,6 +43,7 @@ class Predicted:
     run: str = ""
     seed: int = 0
     temperature: float = math.nan
+    temperature_interval: metrics.Interval | None = None
     images_per_second: float = math.nan
 
     @property
@@ -111,6 +113,7 @@ class Group:
         self._kinds = dict(zip(rows["set"], rows["kind"], strict=True))
         self._sets = {path: set(mine["set"]) for path, mine in rows.groupby("path")}
         self._predicted: dict[str, list[Predicted]] = {}
+        self._temperatures: dict[str, metrics.Interval | None] = {}
 
     def sets(self, kind: str) -> list[str]:
         """Names of the evaluation sets of a kind: ``test``, ``holdout``, ``shift`` or ``ood``."""
@@ -160,10 +163,21 @@ class Group:
                     run=f"{run.group}/{run.run_id}",
                     seed=run.seed,
                     temperature=_number(run, "temperature"),
+                    temperature_interval=self._temperature_interval(run.path),
                     images_per_second=_number(run, "images_per_second"),
                 )
             )
         return found
+
+    def _temperature_interval(self, path: str) -> metrics.Interval | None:
+        if metrics.HOLDOUT not in self._sets.get(path, ()):
+            return None
+        if path not in self._temperatures:
+            prediction, labels = read_predictions(path, metrics.HOLDOUT)
+            self._temperatures[path] = metrics.temperature_interval(
+                metrics.log_mean_probs(prediction.mean_probs), labels
+            )
+        return self._temperatures[path]
 
     def _of_ensembles(self, name: str) -> list[Predicted]:
         found = []
@@ -202,12 +216,13 @@ def ensemble(members: pd.DataFrame, name: str = metrics.TEST) -> Predicted:
                 f"{path}: no evaluation set {name!r}; it holds {', '.join(sorted(its_sets))}"
             )
     prediction, labels = _mean([one[name] for one in sets], name)
-    temperature = math.nan
+    temperature, interval = math.nan, None
     if all(metrics.HOLDOUT in one for one in sets):
         held_out, their_labels = _mean([one[metrics.HOLDOUT] for one in sets], metrics.HOLDOUT)
-        temperature = metrics.fit_temperature(
+        interval = metrics.temperature_interval(
             metrics.log_mean_probs(held_out.mean_probs), their_labels
         )
+        temperature = interval.estimate
     model = str(members.iloc[0]["model"])
     return Predicted(
         model=f"{model} ensemble({len(members)})",
@@ -217,6 +232,7 @@ def ensemble(members: pd.DataFrame, name: str = metrics.TEST) -> Predicted:
         run=f"{model} ensemble",
         seed=len(members),
         temperature=temperature,
+        temperature_interval=interval,
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 
 def percent(share: float, digits: int = 0) -> str:
     """A share in per cent: ``12 %`` of 0.12."""
@@ -11,3 +13,10 @@ def percent(share: float, digits: int = 0) -> str:
 def signed(value: float) -> str:
     """A difference with its sign, to four digits, with the minus sign of print."""
     return f"{value:+.4f}".replace("-", "−")
+
+
+def between(value: float, low: float, high: float, digits: int = 4) -> str:
+    """A value and its interval: ``0.91 [0.90, 0.92]``; the value alone where none is known."""
+    if math.isnan(low) or math.isnan(high):
+        return f"{value:.{digits}f}"
+    return f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"

@@ -54,7 +54,7 @@ from bnnlib.metrics.evaluation import (
     log_mean_probs,
     set_kind,
 )
-from bnnlib.metrics.intervals import Interval, difference, over_runs
+from bnnlib.metrics.intervals import Interval, difference, over_runs, with_seeds
 from bnnlib.metrics.ood import AurocParts, aupr_in, aupr_out, auroc, auroc_parts, fpr_at_tpr
 from bnnlib.metrics.scores import accuracy, brier, nll
 from bnnlib.metrics.selective import RiskCoverage, aurc, coverage_at_risk, e_aurc, risk_coverage
@@ -136,4 +136,5 @@ __all__ = [
     "summary",
     "temperature_interval",
     "uncertainty_scores",
+    "with_seeds",
 ]

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 from scipy import special
 
 from bnnlib.errors import MetricsError
@@ -23,8 +24,7 @@ def over_runs(intervals: Sequence[Interval], level: float = 0.95) -> Interval:
     """The mean over runs of one model that were judged on the same images.
 
     What the images add is the same for all runs, so the distances from estimate to end are
-    averaged. What the seeds add is Student's t of the estimates. Both are independent, and add as
-    squares. Of one run the seed's part is unknown, and its interval holds the images' part alone.
+    averaged; `with_seeds` adds what the seeds add.
 
     Args:
         intervals: An interval over images for each run, all at this level.
@@ -36,20 +36,46 @@ def over_runs(intervals: Sequence[Interval], level: float = 0.95) -> Interval:
     Raises:
         MetricsError: There is no interval.
     """
-    level = check_fraction(level, "level", zero=False, one=False)
     if not intervals:
         raise MetricsError("over_runs got no intervals, expected one for each run.")
     if len(intervals) == 1:
         return Interval(*intervals[0])
     estimates, lows, highs = np.array(intervals, np.float64).T
-    mean, runs = float(estimates.mean()), len(estimates)
+    mean = float(estimates.mean())
     if not math.isfinite(mean):  # an infinite NLL has no spread
         return Interval(mean, float(lows.min()), float(highs.max()))
-    t = float(special.stdtrit(runs - 1, 0.5 + level / 2.0))
-    of_seeds = t * float(estimates.std(ddof=1)) / math.sqrt(runs)
-    below = math.hypot(float((estimates - lows).mean()), of_seeds)
-    above = math.hypot(float((highs - estimates).mean()), of_seeds)
-    return Interval(mean, mean - below, mean + above)
+    low, high = float((estimates - lows).mean()), float((highs - estimates).mean())
+    return with_seeds(Interval(mean, mean - low, mean + high), [estimates], level)
+
+
+def with_seeds(
+    of_images: Interval, estimates: Sequence[npt.ArrayLike], level: float = 0.95
+) -> Interval:
+    """An interval over images, widened by what other seeds would have given.
+
+    Images and seeds are independent, so their distances add as squares. What the seeds add is
+    Student's t of the runs' estimates, for the difference of two models with Welch's degrees of
+    freedom (Biometrika 34, 1947). Of a model with one run the seeds' part is unknown and left out.
+
+    Args:
+        of_images: A mean over runs, or a difference of such means, and its interval over images.
+        estimates: For each model the estimates of its runs.
+        level: Confidence level.
+
+    Returns:
+        The same estimate with its wider interval.
+    """
+    level = check_fraction(level, "level", zero=False, one=False)
+    runs = [np.asarray(one, np.float64) for one in estimates]
+    parts = [(float(one.var(ddof=1)) / len(one), len(one) - 1) for one in runs if len(one) > 1]
+    variance = sum(part for part, _ in parts)
+    if not variance > 0.0 or not math.isfinite(of_images.estimate):
+        return of_images
+    freedom = variance**2 / sum(part**2 / its_freedom for part, its_freedom in parts)
+    of_seeds = float(special.stdtrit(freedom, 0.5 + level / 2.0)) * math.sqrt(variance)
+    middle, low, high = of_images
+    below, above = math.hypot(middle - low, of_seeds), math.hypot(high - middle, of_seeds)
+    return Interval(middle, middle - below, middle + above)
 
 
 def difference(first: Interval, second: Interval, correlation: float = 0.0) -> Interval:

@@ -63,7 +63,8 @@ class AurocParts(NamedTuple):
         mean = float(self.of_out.mean())
         variance = sum(float(part.var(ddof=1)) / len(part) for part in self if len(part) > 1)
         half = float(special.ndtri(0.5 + level / 2.0)) * math.sqrt(variance)
-        return Interval(mean, mean - half, mean + half)
+        least = 0.0 if min(float(part.min()) for part in self) >= 0.0 else -1.0  # of a difference
+        return Interval(mean, max(least, mean - half), min(1.0, mean + half))
 
 
 def auroc_parts(in_scores: npt.ArrayLike, out_scores: npt.ArrayLike) -> AurocParts:

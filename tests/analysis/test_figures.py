@@ -175,11 +175,23 @@ def test_reliability_diagrams(test_set):
         ece = bins[(bins.model == model) & ~bins.scaled].groupby("run").ece.first().mean()
         assert f"ECE {ece:.3f}" in axis.get_title()
         assert (", at T" in axis.get_title()) == (model == "CNN_conv")
+        # Beside it the ECE, and around the bins the band, of a calibrated model.
+        mine = bins[(bins.model == model) & ~bins.scaled]
+        calibrated = mine.groupby("run").ece_if_calibrated.first().mean()
+        assert f"(calibrated: {calibrated:.3f})" in axis.get_title()
+        bands = [band.get_datalim(axis.transData) for band in axis.collections[:1]]
+        first = mine[mine.run == mine.run.iloc[0]]
+        assert bands[0].y0 == pytest.approx((first.calibrated_low - first.confidence).min())
+        assert bands[0].y1 == pytest.approx((first.calibrated_high - first.confidence).max())
         curves = [container.lines[0] for container in axis.containers]
         assert len(curves) == 2
         assert {rgb(curve.get_color()) for curve in curves} == {rgb(colours[model])}
         assert {"too modest", "too sure"} <= {text.get_text() for text in axis.texts}
-    assert set(texts(figure.legends[0])) == {"as predicted", "after temperature scaling, at T"}
+    assert set(texts(figure.legends[0])) == {
+        "as predicted",
+        "after temperature scaling, at T",
+        "a calibrated model, 95 %",
+    }
     counts = [axis for axis in figure.axes if axis.get_yscale() == "log" and axis.patches]
     drawn = sum(bar.get_height() for axis in counts for bar in axis.patches)
     assert drawn == bins[~bins.scaled]["count"].sum()
@@ -243,6 +255,14 @@ def test_against_severity(test_set, families):
     assert line.get_ydata() == pytest.approx(expected.to_numpy())
     axes = [axis for axis in figure.axes if axis.lines]
     assert len(axes) == 2 * families
+    # Each model's ECE has the ECE of a calibrated model beside it, dotted.
+    (ece,) = (axis for axis in axes[: 2 * min(families, 5)] if axis.get_ylabel() == "ECE")
+    dotted = [line for line in ece.lines if line.get_linestyle() == ":"]
+    calibrated = table[(table.score == "ece_if_calibrated") & (table.family == "family0")]
+    means = calibrated.groupby(["model", "severity"]).value.mean()
+    assert len(dotted) == len(SORTED)
+    for line, model in zip(dotted, SORTED, strict=True):
+        assert line.get_ydata() == pytest.approx(means[model].to_numpy())
 
 
 def test_ood_histograms(test_set, foreign):

@@ -11,19 +11,20 @@ LABELS = np.array([0, 1, 1, 0])
 PROBS = np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4], [0.7, 0.3]])
 
 
-def scores(**means):
-    """Rows of one run a model: accuracy, nll, ece."""
+def scores(half=0.0, **means):
+    """Rows of one run a model: accuracy, nll, ece, each known within `half`."""
     return pd.DataFrame(
         [
             {"model": model, "score": score, "runs": 1, "mean": value}
+            | {"low": value - half, "high": value + half}
             for model, values in means.items()
-            for score, value in zip(("accuracy", "nll", "ece"), values, strict=True)
+            for score, value in zip(("accuracy", "nll", "ece_debiased"), values, strict=True)
         ]
     )
 
 
-def difference(score, low, middle, high):
-    row = {"model": "BNN_FC_flip", "twin": "CNN_FC", "score": score, "runs": 1}
+def difference(score, low, middle, high, name="test"):
+    row = {"set": name, "model": "BNN_FC_flip", "twin": "CNN_FC", "score": score, "runs": 1}
     return row | {"difference": middle, "low": low, "high": high}
 
 
@@ -31,17 +32,18 @@ NO_PAIRS = pd.DataFrame(columns=list(difference("nll", 0, 0, 0)))
 
 
 def test_scores_name_the_best_and_the_luck_of_one_seed():
-    text = findings.scores(scores(CNN_FC=(0.9, 0.3, 0.02), BNN_FC_flip=(0.8, 0.2, 0.03)), NO_PAIRS)
-    assert text == (
-        "Most accurate: **CNN_FC** (0.9000); lowest NLL: **BNN_FC_flip** (0.2000); "
-        "lowest ECE: **CNN_FC** (0.0200). "
-        "One run a model: differences include the luck of the seed."
+    table = scores(0.01, CNN_FC=(0.9, 0.3, 0.02), BNN_FC_flip=(0.8, 0.2, 0.05))
+    assert findings.scores(table, NO_PAIRS) == (
+        "Most accurate: **CNN_FC** 0.9000 [0.8900, 0.9100]; lowest NLL: **BNN_FC_flip** 0.2000 "
+        "[0.1900, 0.2100]; lowest debiased ECE: **CNN_FC** 0.0200 [0.0100, 0.0300]. "
+        "One run a model: the intervals do not hold the luck of the seed."
     )
 
 
 def test_scores_name_all_that_cannot_be_told_apart():
-    text = findings.scores(scores(a=(0.9, 0.3, 0.1), b=(0.9, 0.3, 0.2)), NO_PAIRS)
-    assert "Most accurate: **a** and **b** (0.9000)" in text
+    text = findings.scores(scores(0.06, a=(0.9, 0.3, 0.1), b=(0.8, 0.3, 0.3)), NO_PAIRS)
+    assert "Most accurate: **a** 0.9000 [0.8400, 0.9600], not told apart from b;" in text
+    assert "lowest debiased ECE: **a** 0.1000 [0.0400, 0.1600]." in text
 
 
 @pytest.mark.parametrize(
@@ -50,8 +52,8 @@ def test_scores_name_all_that_cannot_be_told_apart():
         (("accuracy", 0.01, 0.02, 0.03), "accuracy +0.0200 [+0.0100, +0.0300], better"),
         (("accuracy", -0.03, -0.02, -0.01), "accuracy −0.0200 [−0.0300, −0.0100], worse"),
         (("nll", 0.01, 0.02, 0.03), "NLL +0.0200 [+0.0100, +0.0300], worse"),
-        (("nll", -0.03, -0.02, -0.01), "NLL −0.0200 [−0.0300, −0.0100], better"),
-        (("nll", -0.01, 0.02, 0.03), "no difference that these images can show"),
+        (("ece", -0.03, -0.02, -0.01), "debiased ECE −0.0200 [−0.0300, −0.0100], better"),
+        (("nll", -0.01, 0.02, 0.03), "no difference that these images and runs can show"),
     ],
 )
 def test_scores_say_whether_a_twin_is_beaten(rows, expected):
@@ -60,52 +62,102 @@ def test_scores_say_whether_a_twin_is_beaten(rows, expected):
     assert expected in text
 
 
-def test_scores_after_temperature_scaling():
-    table = tables.scores(
-        [
-            tables.Predicted("a", PROBS, LABELS, temperature=2.0),
-            tables.Predicted("b", PROBS, LABELS, temperature=0.5),
-        ],
-        10,
+def temperatures(**intervals):
+    """A table of scores after temperature scaling, with these temperatures."""
+    table = scores(**dict.fromkeys(intervals, (0.9, 0.3, 0.02)))
+    rows = [
+        {"model": model, "score": score, "runs": 1, "mean": mean, "low": low, "high": high}
+        for model, (low, mean, high) in intervals.items()
+        for score in ("temperature", "nll_scaled")
+    ]
+    return pd.concat([table, pd.DataFrame(rows)])
+
+
+def test_a_model_is_too_sure_only_where_the_temperature_s_interval_excludes_one():
+    text = findings.scores(
+        temperatures(a=(1.1, 1.3, 1.5), b=(0.9, 1.2, 1.4), c=(0.5, 0.7, 0.89)), NO_PAIRS
     )
-    text = findings.scores(table, NO_PAIRS)
-    assert "After temperature scaling: lowest NLL" in text
-    assert "above 1 (too sure) for a." in text
-    assert "below 1 (too modest) for b." in text
-    both = table.assign(mean=table["mean"].where(table.score != "temperature", 3.0))
-    assert "above 1 (too sure) for every model." in findings.scores(both, NO_PAIRS)
+    assert "After temperature scaling: lowest NLL **c** 0.7000 [0.5000, 0.8900]." in text
+    assert (
+        "By the fitted temperature a is too sure. By the fitted temperature c is too modest."
+        in text
+    )
+    assert "a 1.30 [1.10, 1.50], b 1.20 [0.90, 1.40], c 0.70 [0.50, 0.89]." in text
+    text = findings.scores(temperatures(a=(0.9, 1.3, 1.5), b=(0.9, 1.2, 1.4)), NO_PAIRS)
+    assert "too" not in text
+    assert "None differs from 1 by more than its interval." in text
+    text = findings.scores(temperatures(a=(1.1, 1.3, 1.5), b=(1.1, 1.2, 1.4)), NO_PAIRS)
+    assert "every model is too sure" in text
+    text = findings.scores(
+        temperatures(a=(1.1, 1.3, 1.5), b=(1.1, 1.2, 1.4), c=(0.9, 1.0, 1.1)), NO_PAIRS
+    )
+    assert "a and b are too sure" in text
+
+
+def test_a_temperature_of_unknown_interval_makes_no_model_too_sure():
+    unknown = np.nan
+    text = findings.scores(temperatures(a=(unknown, 3.0, unknown)), NO_PAIRS)
+    assert "too sure" not in text
+    assert "a 3.00." in text
 
 
 def test_accuracy_against_nll():
-    table = scores(a=(0.9, 0.3, 0.1), b=(0.8, 0.2, 0.1), c=(0.7, 0.4, 0.1))
+    table = scores(0.01, a=(0.9, 0.3, 0.1), b=(0.8, 0.2, 0.1), c=(0.7, 0.4, 0.1))
     assert findings.accuracy_against_nll(table) == (
-        "No other model is both more accurate and lower in NLL than a and b; 1 other is beaten in "
-        "both."
+        "By intervals that do not overlap, no other model is both more accurate and lower in NLL "
+        "than a and b; c is beaten in both."
     )
+    wide = scores(0.06, a=(0.9, 0.3, 0.1), b=(0.8, 0.2, 0.1), c=(0.7, 0.4, 0.1))
+    assert "than a, b and c." in findings.accuracy_against_nll(wide)
 
 
-def test_reliability_by_hand():
-    bins = pd.DataFrame(
+def reliability_rows(**changed):
+    return pd.DataFrame(
         {
             "run": ["a", "a", "b"],
             "model": ["CNN_FC", "CNN_FC", "mine"],
             "scaled": False,
             "ece": [0.05, 0.05, 0.2],
-            "count": [1, 3, 5],
+            "ece_debiased": [0.03, 0.03, 0.2],
+            "ece_low": [0.0, 0.0, 0.1],
+            "ece_high": [0.1, 0.1, 0.3],
+            "ece_if_calibrated": [0.04, 0.04, 0.03],
+            "ece_if_calibrated_high": [0.08, 0.08, 0.06],
+            "count": [1, 3, 500],
             "accuracy": [0.5, 0.9, 0.4],
             "confidence": [0.3, 0.9, 0.6],
-            "accuracy_low": [0.1, 0.8, 0.3],
-            "accuracy_high": [0.9, 0.95, 0.5],
+            "calibrated_low": [0.1, 0.8, 0.55],
+            "calibrated_high": [0.9, 0.95, 0.65],
         }
+        | changed
     )
-    assert findings.reliability(bins) == (
-        "- **CNN_FC**: ECE 0.0500, on average too modest by 0.0500, 0 of 2 bins further from "
-        "calibrated than their intervals allow.\n"
-        "- **mine**: ECE 0.2000, on average too sure by 0.2000, 1 of 1 bins further from "
-        "calibrated than their intervals allow."
+
+
+def test_reliability_by_hand():
+    # 500 images of confidence 0.6 miss by 0.2, with an error of sqrt(0.24 / 500) = 0.0219.
+    assert findings.reliability(reliability_rows()) == (
+        "- **CNN_FC**: ECE 0.0500, debiased 0.0300 [0.0000, 0.1000]; a calibrated model would show "
+        "0.0400, up to 0.0800; 0 of 2 bins outside what a calibrated model would show.\n"
+        "- **mine**: ECE 0.2000, debiased 0.2000 [0.1000, 0.3000]; a calibrated model would show "
+        "0.0300, up to 0.0600; on average too sure: accuracy less confidence −0.2000 "
+        "[−0.2429, −0.1571]; 1 of 1 bins outside what a calibrated model would show."
     )
+    bins = reliability_rows()
     again = pd.concat([bins, bins.assign(scaled=True, ece=0.01)])
     assert "; after temperature scaling ECE 0.0100" in findings.reliability(again)
+
+
+def test_a_calibrated_model_is_neither_too_sure_nor_too_modest():
+    rng = np.random.default_rng(0)
+    called = 0
+    for seed in range(100):
+        confidence = rng.uniform(0.5, 1.0, size=400)
+        probs = np.stack([confidence, 1 - confidence], axis=1)
+        labels = (rng.random(400) > confidence).astype(int)
+        called += "too" in findings.reliability(
+            tables.reliability([tables.given("mine", probs, labels, str(seed))])
+        )
+    assert called <= 10  # 5 of 100 by chance
 
 
 def test_entropies_by_hand():
@@ -119,76 +171,111 @@ def test_entropies_by_hand():
     # Of 3 x 2 pairs, 5 have more entropy where wrong.
     assert findings.entropies(table) == (
         "- **mine**: median 0.200 nats where right, 0.375 where wrong; a wrong prediction has more "
-        "entropy than a right one with probability 0.833."
+        "entropy than a right one with probability 0.833 [0.371, 1.000]."
     )
     assert findings.entropies(table[:3]) == "- **mine**: all predictions right."
 
 
-def shift_rows(bayesian, twin, scaled=None):
+def shift_rows(bayesian, twin, scaled=None, runs=("r",)):
     rows = [
-        {"model": model, "family": "rotate", "severity": severity, "score": score, "value": value}
+        {"model": model, "run": f"{model} {run}", "family": "rotate", "severity": severity}
+        | {"set": "test" if severity == 0 else "rotate-60", "score": score, "value": value}
+        | {"low": value - 0.01, "high": value + 0.01}
         for model, ece in (("BNN_FC_flip", bayesian), ("CNN_FC", twin))
+        for run in runs
         for severity in (0, 60)
-        for score, value in (("accuracy", 0.5), ("ece", ece), ("ece_scaled", scaled))
+        for score, value in (
+            *(("accuracy", 0.5), ("ece", ece), ("ece_debiased", ece), ("ece_scaled", scaled)),
+        )
         if value is not None
     ]
     return pd.DataFrame(rows)
 
 
 def test_shifts_say_who_wins_and_who_does_not():
-    won = findings.shifts(shift_rows(0.1, 0.2))
-    assert "**rotate**, at 60" in won
-    assert "ECE from 0.100 (BNN_FC_flip) to 0.200 (CNN_FC)" in won
-    assert "lower ECE than their twin: 1 of 1 (BNN_FC_flip)." in won
-    assert "lower ECE than their twin: 0 of 1." in findings.shifts(shift_rows(0.2, 0.1))
-    assert "lower ECE than their twin: 0 of 1." in findings.shifts(shift_rows(0.1, 0.1001))
-    assert "lowers the mean ECE: 0.150 without it, 0.050" in findings.shifts(
-        shift_rows(0.1, 0.2, 0.05)
+    table = shift_rows(0.1, 0.2)
+    won = pd.DataFrame([difference("ece", -0.2, -0.1, -0.05, "rotate-60")])
+    text = findings.shifts(table, won)
+    assert "**rotate**, at 60" in text
+    assert (
+        "debiased ECE from 0.100 [0.090, 0.110] (BNN_FC_flip) to 0.200 [0.190, 0.210] (CNN_FC)"
+    ) in text
+    assert "1 of 1 (BNN_FC_flip) better (BNN_FC_flip −0.1000 [−0.2000, −0.0500])." in text
+    lost = pd.DataFrame([difference("ece", 0.05, 0.1, 0.2, "rotate-60")])
+    assert "1 of 1 (BNN_FC_flip) worse" in findings.shifts(table, lost)
+    # The values differ by as much, but their interval holds 0.
+    tied = pd.DataFrame([difference("ece", -0.2, -0.1, 0.01, "rotate-60")])
+    text = findings.shifts(table, tied)
+    assert "none of 1 Bayesian networks differs from its twin" in text
+    assert "better" not in text
+    assert "twin" not in findings.shifts(table, NO_PAIRS)
+
+
+def test_shifts_say_what_the_temperature_does():
+    text = findings.shifts(shift_rows(0.1, 0.101, 0.05), NO_PAIRS)
+    assert (
+        "lowers the mean ECE over models and runs: 0.101 without it, 0.050 with it, −0.0505 ["
+        in text
     )
-    assert "does not lower the mean ECE" in findings.shifts(shift_rows(0.1, 0.2, 0.3))
+    # One model gains .05 and the other .15: two differ too much to speak of all.
+    text = findings.shifts(shift_rows(0.1, 0.2, 0.05), NO_PAIRS)
+    assert "does not change the mean ECE by more than its spread over models and runs" in text
 
 
 def test_risk_coverage():
-    table = tables.risk_coverage(
-        [tables.given("CNN_FC", PROBS, LABELS), tables.given("BNN_FC_flip", PROBS, 1 - LABELS)]
+    predictions = [
+        tables.given("CNN_FC", PROBS, LABELS),
+        tables.given("BNN_FC_flip", PROBS, 1 - LABELS),
+    ]
+    table = tables.risk_coverage(predictions)
+    scores = tables.scores(predictions, 50)
+    text = findings.risk_coverage(table, scores, NO_PAIRS)
+    assert text.startswith("Lowest area under the curve: **CNN_FC** 0.0625 [0.0000, ")
+    assert text.endswith("(the range over runs): BNN_FC_flip 0.0 %, CNN_FC 75.0 %.")
+    worse = pd.DataFrame([difference("aurc", 0.1, 0.2, 0.3)])
+    assert findings.risk_coverage(table, scores, worse).endswith(
+        " Area less the twin's: 1 of 1 (BNN_FC_flip) worse (BNN_FC_flip +0.2000 "
+        "[+0.1000, +0.3000])."
     )
-    text = findings.risk_coverage(table)
-    assert text.startswith("Lowest area under the curve: **CNN_FC** (0.0625).")
-    assert "**CNN_FC** can keep 75.0 % of the images and BNN_FC_flip 0.0 %" in text
-    assert "25.0 % (CNN_FC) to 75.0 % (BNN_FC_flip) are wrong" in text
-    assert text.endswith("smaller area than their twin: 0 of 1.")
 
 
-def ood_rows(**auroc):
+def ood_rows(gain=0.05, **auroc):
     rows = [
-        ("BNN_FC_flip", "entropy"),
-        ("CNN_FC", "entropy"),
-        ("BNN_FC_flip", "mutual_information"),
+        ("BNN_FC_flip", "entropy", 0.0),
+        ("CNN_FC", "entropy", 0.0),
+        ("BNN_FC_flip", "mutual_information", gain),
     ]
     values = [auroc["bayesian"], auroc["twin"], auroc["information"]]
     return pd.DataFrame(
         [
             {"model": model, "set": "far", "score": score, "auroc": value, "fpr95": 1 - value}
-            for (model, score), value in zip(rows, values, strict=True)
+            | {"auroc_low": value - 0.01, "auroc_high": value + 0.01}
+            | {"fpr95_low": 0.95 - value, "fpr95_high": 1.05 - value}
+            | {"gain": gain, "gain_low": gain - 0.02, "gain_high": gain + 0.02}
+            for (model, score, gain), value in zip(rows, values, strict=True)
         ]
     )
 
 
 def test_ood_by_hand():
     table = ood_rows(bayesian=0.9, twin=0.8, information=0.95)
-    assert findings.ood(table) == (
-        "- **far**: the entropy tells it from the test images with an AUROC of 0.800 (CNN_FC) to "
-        "0.900 (BNN_FC_flip); Bayesian networks that do better than their twin: 1 of 1 "
-        "(BNN_FC_flip)."
+    better = pd.DataFrame([difference("auroc", 0.05, 0.1, 0.15, "far")])
+    assert findings.ood(table, better) == (
+        "- **far**: the entropy tells it from the test images with an AUROC from 0.800 "
+        "[0.790, 0.810] (CNN_FC) to 0.900 [0.890, 0.910] (BNN_FC_flip). AUROC less the twin's: "
+        "1 of 1 (BNN_FC_flip) better (BNN_FC_flip +0.1000 [+0.0500, +0.1500])."
     )
     assert findings.false_alarms(table) == (
-        "- **far**: to find 95 % of it by the entropy, 10.0 % (BNN_FC_flip) to 20.0 % (CNN_FC) of "
-        "the test images are taken for foreign; models whose mutual information alone does better "
-        "than their entropy: 1 of 1 (BNN_FC_flip), AUROC by +0.0500 to +0.0500."
+        "- **far**: to find 95 % of it by the entropy, the share of the test images that is taken "
+        "for foreign is from 0.100 [0.050, 0.150] (BNN_FC_flip) to 0.200 [0.150, 0.250] (CNN_FC); "
+        "models whose mutual information alone does better than their entropy: 1 of 1 "
+        "(BNN_FC_flip); its AUROC less the entropy's: BNN_FC_flip +0.0500 [+0.0300, +0.0700]."
     )
-    lost = ood_rows(bayesian=0.7, twin=0.8, information=0.6)
-    assert "better than their twin: 0 of 1" in findings.ood(lost)
-    assert "better than their entropy: 0 of 1, AUROC by −0.1000" in findings.false_alarms(lost)
+    worse = pd.DataFrame([difference("auroc", -0.15, -0.1, -0.05, "far")])
+    assert "1 of 1 (BNN_FC_flip) worse" in findings.ood(table, worse)
+    # A gain whose interval holds 0 is none.
+    lost = ood_rows(gain=0.01, bayesian=0.7, twin=0.8, information=0.71)
+    assert "better than their entropy: 0 of 1; " in findings.false_alarms(lost)
     plain = table[table.score == "entropy"]
     assert "mutual information" not in findings.false_alarms(plain)
 
@@ -267,8 +354,8 @@ def test_example_draws_by_hand():
 @pytest.mark.parametrize(
     ("finding", "missing"),
     [
-        (findings.shifts, "eval_sets"),
-        (findings.ood, "ood_sets"),
+        (lambda empty: findings.shifts(empty, NO_PAIRS), "eval_sets"),
+        (lambda empty: findings.ood(empty, NO_PAIRS), "ood_sets"),
         (findings.false_alarms, "out of distribution"),
         (findings.uncertainties, "epistemic"),
         (findings.convergence, "draws"),

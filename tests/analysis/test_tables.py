@@ -28,7 +28,12 @@ def test_scores_of_one_run_have_an_interval_and_of_two_a_spread():
     # 0.25 and 0.75: mean 0.5, standard deviation 0.5 / sqrt 2.
     assert (two["mean"], two.runs) == (0.5, 2)
     assert two.stddev == pytest.approx(0.5 / np.sqrt(2))
-    assert np.isnan(two.low)
+    assert two.low < single.low  # the seeds' part is added, by Student's t of two runs
+    # The plain ECE is biased, so no interval is about it; the debiased one has its own.
+    assert np.isnan(table.loc[("a", "ece")].low)
+    debiased = table.loc[("a", "ece_debiased")]
+    assert tuple(debiased[["mean", "low", "high"]]) == metrics.ece_interval(PROBS, LABELS)
+    assert 0 < table.loc[("a", "ece_if_calibrated")].high < 1
     assert table.loc[("a", "nll"), "mean"] == pytest.approx(-np.log([0.9, 0.8, 0.4, 0.7]).mean())
     assert "nll_scaled" not in table.loc["a"].index
 
@@ -56,10 +61,13 @@ def test_differences_are_of_twins_and_paired():
     assert table[["model", "twin"]].drop_duplicates().to_numpy().tolist() == [
         ["BNN_FC_flip", "CNN_FC"]
     ]
-    accuracy, nll = table.itertuples()
+    assert list(table.score) == ["accuracy", "nll", "ece", "aurc"]
+    accuracy, nll, ece, aurc = table.itertuples()
     assert (accuracy.difference, accuracy.low) == (0.25, 0.0)  # never worse on any image
     assert nll.difference == pytest.approx((np.log(0.4) - np.log(0.6)) / 4)
     assert nll.high <= 0.0
+    assert ece.low <= ece.difference <= ece.high
+    assert aurc.high <= 0.0  # risks 0 0 0 1/4 against none
     assert tables.differences([tables.given("mine", PROBS, LABELS)]).empty
 
 
@@ -315,3 +323,74 @@ def test_example_draws_by_hand():
     row = table[(table.image == "b") & (table.draw == 0) & (table["class"] == 1)].iloc[0]
     assert (row.probability, row.label) == (0.75, -1)
     assert pd.api.types.is_integer_dtype(table["class"])
+
+
+def test_differences_hold_the_luck_of_the_seeds():
+    labels = np.random.default_rng(0).integers(0, 3, 400)
+    twins = [tables.given("CNN_FC", random_probs(1, 400), labels, "t")]
+    one, other = (tables.given("BNN_FC_flip", random_probs(s, 400), labels, str(s)) for s in (2, 3))
+    single = tables.differences([one, *twins], 200).set_index("score")
+    several = tables.differences([one, other, *twins], 200).set_index("score")
+    for score in ("accuracy", "nll", "ece", "aurc"):
+        wide, narrow = (t.high[score] - t.low[score] for t in (several, single))
+        assert wide > narrow, score
+    # A run that is repeated has no spread: what is left is the images' part.
+    again = tables.Predicted("BNN_FC_flip", one.mean_probs, labels, run="again")
+    repeated = tables.differences([one, again, *twins], 200).set_index("score")
+    columns = ["difference", "low", "high"]
+    assert repeated[columns].to_numpy() == pytest.approx(single[columns].to_numpy(), abs=1e-12)
+
+
+def test_differences_of_models_that_are_alike_are_rarely_claimed():
+    rng = np.random.default_rng(0)
+    claims = dict.fromkeys(("accuracy", "nll", "ece", "aurc"), 0)
+    for _ in range(40):
+        # Twins that differ in noise alone, three runs each: other seeds, the same images.
+        logits = 2 * rng.normal(size=(300, 3))
+        labels = (logits - np.log(rng.exponential(size=logits.shape))).argmax(axis=1)
+        predictions = [
+            tables.given(model, softmax(logits + 0.5 * rng.normal(size=logits.shape)), labels, run)
+            for model in ("CNN_FC", "BNN_FC_flip")
+            for run in (f"{model} {k}" for k in range(3))
+        ]
+        for row in tables.differences(predictions, 100).itertuples():
+            claims[row.score] += not row.low <= 0 <= row.high
+    assert max(claims.values()) <= 5, claims  # 2 of 40 by chance
+
+
+def softmax(logits):
+    return np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+
+
+def test_ood_differences_are_the_auroc_s():
+    labels = np.random.default_rng(0).integers(0, 3, 40)
+    test = [
+        tables.given("CNN_FC", random_probs(1), labels, "c"),
+        tables.given("BNN_FC_flip", random_probs(2), labels, "b"),
+    ]
+    foreign = {
+        "noise": [
+            tables.given("CNN_FC", random_probs(3), run="c"),
+            tables.given("BNN_FC_flip", random_probs(4), run="b"),
+        ]
+    }
+    (row,) = tables.ood_differences(test, foreign).itertuples()
+    aurocs = tables.ood(test, foreign).query("score == 'entropy'").set_index("model").auroc
+    assert row.difference == pytest.approx(aurocs["BNN_FC_flip"] - aurocs["CNN_FC"])
+    assert row.low < row.difference < row.high
+    assert tables.ood_differences(test, {}).empty
+
+
+def test_shift_differences_are_of_every_set():
+    labels = np.random.default_rng(0).integers(0, 3, 40)
+    runs = [
+        tables.given(m, random_probs(k), labels) for k, m in enumerate(("CNN_FC", "BNN_FC_flip"))
+    ]
+    table = tables.shift_differences({"blur-1": runs, "blur-2": runs}, 50)
+    assert table[["set", "score"]].to_numpy().tolist() == [
+        ["blur-1", "accuracy"],
+        ["blur-1", "ece"],
+        ["blur-2", "accuracy"],
+        ["blur-2", "ece"],
+    ]
+    assert tables.shift_differences({}).empty

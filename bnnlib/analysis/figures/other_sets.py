@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
@@ -24,8 +26,8 @@ def against_severity(shifts: pd.DataFrame) -> Figure:
 
     Args:
         shifts: of :func:`bnnlib.analysis.tables.shifts`; means over runs. The band is the interval
-        over
-            images of one run, or the range of several.
+            over images of one run, or the range of several; the plain ECE of one run has none.
+            Dotted is the mean ECE that a calibrated model with the same confidences would show.
     """
     set_style()
     models = in_order(shifts.model)
@@ -44,7 +46,8 @@ def against_severity(shifts: pd.DataFrame) -> Figure:
         for axis, score in zip(
             axes[2 * row : 2 * row + 2, column], ("accuracy", "ece"), strict=True
         ):
-            mine = shifts[(shifts.family == family) & (shifts.score == score)]
+            family_rows = shifts[shifts.family == family]
+            mine = family_rows[family_rows.score == score]
             for model in models:
                 runs = mine[mine.model == model].groupby("severity")
                 value, single = runs.value.mean(), runs.size().max() == 1
@@ -53,6 +56,8 @@ def against_severity(shifts: pd.DataFrame) -> Figure:
                 style = line(model, models)
                 axis.plot(value.index, value, **style)
                 axis.fill_between(value.index, low, high, color=style["color"], alpha=0.12, lw=0)
+                if score == "ece":
+                    _calibrated_line(axis, family_rows[family_rows.model == model], style)
             severities = sorted(mine.severity.unique())
             if len(severities) <= 6:
                 axis.set_xticks(severities, [str(severity) for severity in severities])
@@ -67,6 +72,12 @@ def against_severity(shifts: pd.DataFrame) -> Figure:
     hide_unused(axes, len(families), columns, 2)
     legend_below(figure)
     return figure
+
+
+def _calibrated_line(axis: Any, rows: pd.DataFrame, style: dict[str, Any]) -> None:
+    """The ECE that a calibrated model with the same confidences would show, dotted."""
+    mean = rows[rows.score == "ece_if_calibrated"].groupby("severity").value.mean()
+    axis.plot(mean.index, mean, color=style["color"], linestyle=":", linewidth=1)
 
 
 _SEVERITY_UNITS = {"rotate": "degrees", "translate": "pixels"}

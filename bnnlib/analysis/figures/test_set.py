@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import seaborn as sns
@@ -67,12 +69,14 @@ _COLUMNS: dict[str, tuple[str, str, int]] = {
     "accuracy": ("accuracy", "max", 4),
     "nll": ("NLL", "min", 4),
     "brier": ("Brier", "min", 4),
-    "ece": ("ECE", "min", 4),
+    "ece": ("ECE", "", 4),
+    "ece_debiased": ("ECE debiased", "min", 4),
+    "ece_if_calibrated": ("ECE if calibrated", "", 4),
     "aurc": ("AURC", "min", 4),
     "temperature": ("T", "", 2),
     "nll_scaled": ("NLL at T", "min", 4),
     "brier_scaled": ("Brier at T", "min", 4),
-    "ece_scaled": ("ECE at T", "min", 4),
+    "ece_scaled": ("ECE at T", "", 4),
     "images_per_second": ("images/s", "max", 0),
 }
 
@@ -110,9 +114,9 @@ def reliability_diagrams(bins: pd.DataFrame) -> Figure:
 
     Args:
         bins: of :func:`bnnlib.analysis.tables.reliability`; runs of one model are drawn over each
-        other. The
-            bars are the bins' intervals for the accuracy at 95 %. Temperature scaling is dashed,
-            without intervals.
+            other. The bars are the bins' intervals for the accuracy at 95 %, the grey band is where
+            a calibrated model's accuracies would lie. Temperature scaling is dashed, without
+            intervals. The title gives the ECE, and in brackets a calibrated model's.
     """
     set_style()
     models = in_order(bins.model)
@@ -143,12 +147,16 @@ def reliability_diagrams(bins: pd.DataFrame) -> Figure:
                 upper.plot(run.confidence, gap, **dashed)
                 continue
             ends = [run.accuracy - run.accuracy_low, run.accuracy_high - run.accuracy]
+            band = (run.calibrated_low - run.confidence, run.calibrated_high - run.confidence)
+            upper.fill_between(run.confidence, *band, **_CALIBRATED)
             upper.errorbar(run.confidence, gap, yerr=ends, capsize=2, elinewidth=1, **style)
             middle, width = (run.lower + run.upper) / 2, 0.9 * (run.upper - run.lower)
             lower.bar(middle, run["count"], width=width, color=style["color"], alpha=0.6)
         upper.axhline(0, color="0.3", linewidth=1, linestyle="--")
+        calibrated = bins[(bins.model == model) & ~bins.scaled].groupby("run").first()
         title = f"{model}\nECE {np.mean(eces[False]):.3f}"
         title += f", at T {np.mean(eces[True]):.3f}" if True in eces else ""
+        title += f"\n(calibrated: {calibrated.ece_if_calibrated.mean():.3f})"
         upper.set_title(title, fontsize=12)
         upper.margins(y=0.15)
         upper.text(0.02, 0.97, "too modest", transform=upper.transAxes, va="top", color="0.35")
@@ -162,9 +170,17 @@ def reliability_diagrams(bins: pd.DataFrame) -> Figure:
             upper.set_ylabel("accuracy −\nconfidence")
             lower.set_ylabel("images")
     hide_unused(axes, len(models), columns, 2)
-    if bins.scaled.any():
-        legend_below(figure, 2)
+    legend_below(figure, 3)
     return figure
+
+
+# Where a calibrated model's bins would lie.
+_CALIBRATED: dict[str, Any] = {
+    "color": "0.6",
+    "alpha": 0.35,
+    "linewidth": 0,
+    "label": "a calibrated model, 95 %",
+}
 
 
 def entropy_of_right_and_wrong(entropies: pd.DataFrame) -> Figure:

@@ -26,9 +26,9 @@ from bnnlib.analysis.tables.other_sets import (
     shifts,
     uncertainties,
 )
+from bnnlib.analysis.tables.pairs import differences, ood_differences, shift_differences
 from bnnlib.analysis.tables.test_set import (
     COVERAGES,
-    differences,
     entropies,
     reliability,
     risk_coverage,
@@ -52,12 +52,14 @@ __all__ = [
     "given",
     "named",
     "ood",
+    "ood_differences",
     "ood_histograms",
     "posterior_over_training",
     "reliability",
     "risk_coverage",
     "roc",
     "scores",
+    "shift_differences",
     "shifts",
     "signal_to_noise",
     "uncertainties",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,8 @@ import pandas as pd
 
 from bnnlib import metrics
 from bnnlib.analysis.predictions import Predicted
-from bnnlib.analysis.tables.common import SCORES, in_model_order, labels_of
+from bnnlib.analysis.tables.common import in_model_order, labels_of
+from bnnlib.metrics import AurocParts
 
 OOD_SCORES = ("max_probability", "entropy", "mutual_information")
 FALSE_ALARMS = np.round(np.concatenate([np.arange(0, 0.1, 0.002), np.arange(0.1, 1.001, 0.01)]), 3)
@@ -30,23 +31,32 @@ def shifts(
         num_resamples: of the bootstrap over images.
 
     Returns:
-        A row a run, family, severity and score (accuracy, ece, ece_scaled): run, model, family,
-        severity, set, score, value, low, high (95 % over images). No rows without shifted sets.
+        A row a run, family, severity and score: run, model, family, severity, set, score, value,
+        low, high (95 % over images). The scores are accuracy, ece and ece_scaled (plain, without
+        an interval, since they are biased), ece_debiased, and ece_if_calibrated, what a calibrated
+        model with the same confidences would show. No rows without shifted sets.
     """
     families = list(dict.fromkeys(_family(name)[0] for name in shifted))
     rows = []
+
+    def accuracy(probs: np.ndarray, labels: np.ndarray) -> metrics.Interval:
+        return metrics.interval(metrics.accuracy, probs, labels, num_resamples)
+
     for name, predictions in {"test": test, **shifted}.items():
         family, severity = _family(name)
         for one in in_model_order(predictions):
-            arrays = {"accuracy": one.mean_probs, "ece": one.mean_probs}
+            measures: dict[str, tuple[np.ndarray, Callable[..., metrics.Interval]]] = {
+                "accuracy": (one.mean_probs, accuracy),
+                "ece": (one.mean_probs, _plain_ece),
+                "ece_debiased": (one.mean_probs, metrics.ece_interval),
+                "ece_if_calibrated": (one.mean_probs, _ece_if_calibrated),
+            }
             if not math.isnan(one.temperature):
-                arrays["ece_scaled"] = one.scaled_probs
-            for score, probs in arrays.items():
-                metric = SCORES[score.removesuffix("_scaled")]
-                labels = labels_of(one)
-                _, low, high = metrics.interval(metric, probs, labels, num_resamples)
+                measures["ece_scaled"] = (one.scaled_probs, _plain_ece)
+            for score, (probs, measure) in measures.items():
+                value, low, high = measure(probs, labels_of(one))
                 row: dict[str, Any] = {"run": one.run, "model": one.model, "set": name}
-                row |= {"score": score, "value": metric(probs, labels), "low": low, "high": high}
+                row |= {"score": score, "value": value, "low": low, "high": high}
                 # Every family begins with the set that it shifts.
                 places = (
                     [(each, 0) for each in families] if name == "test" else [(family, severity)]
@@ -58,23 +68,39 @@ def shifts(
     return pd.DataFrame(rows, columns=columns)
 
 
-def ood(test: Sequence[Predicted], foreign: Mapping[str, Sequence[Predicted]]) -> pd.DataFrame:
+def _plain_ece(probs: np.ndarray, labels: np.ndarray) -> metrics.Interval:
+    return metrics.Interval(metrics.ece(probs, labels), math.nan, math.nan)
+
+
+def _ece_if_calibrated(probs: np.ndarray, labels: np.ndarray) -> metrics.Interval:
+    return metrics.Interval(*metrics.if_calibrated(probs, num_resamples=200)[:3])
+
+
+def ood(
+    test: Sequence[Predicted],
+    foreign: Mapping[str, Sequence[Predicted]],
+    num_resamples: int = 200,
+) -> pd.DataFrame:
     """How well every uncertainty tells foreign images from the test images.
 
     Args:
         test: predictions of the test set.
         foreign: predictions by the name of the set out of distribution, of the same runs.
+        num_resamples: of the bootstrap over images, for the false alarms.
 
     Returns:
         A row a run, set and score (:data:`OOD_SCORES`): run, model, set, score, auroc, aupr_in,
-        aupr_out, fpr95, and median (of the score on the set). The mutual information has no rows
-        where all draws agree. No rows without sets.
+        aupr_out, fpr95, median (of the score on the set), the ends of the 95 % intervals over
+        images (auroc_low, auroc_high, fpr95_low, fpr95_high), and the AUROC less the entropy's,
+        paired (gain, gain_low, gain_high). The mutual information has no rows where all draws
+        agree. No rows without sets.
     """
     rows = []
     for name, one, other in _pairs(test, foreign):
         values = metrics.ood_summary(
             one.mean_probs, one.expected_entropy, other.mean_probs, other.expected_entropy
         )
+        inside = metrics.uncertainty_scores(one.mean_probs, one.expected_entropy)
         found = metrics.uncertainty_scores(other.mean_probs, other.expected_entropy)
         for score in OOD_SCORES:
             if score == "mutual_information" and not one.is_stochastic:
@@ -82,8 +108,20 @@ def ood(test: Sequence[Predicted], foreign: Mapping[str, Sequence[Predicted]]) -
             row: dict[str, Any] = {"run": one.run, "model": one.model, "set": name}
             row |= {"score": score}
             row |= {m: values[f"{m}_{score}"] for m in ("auroc", "aupr_in", "aupr_out", "fpr95")}
-            rows.append(row | {"median": float(np.median(found[score]))})
+            row |= {"median": float(np.median(found[score]))}
+            parts = metrics.auroc_parts(inside[score], found[score])
+            by_entropy = metrics.auroc_parts(inside["entropy"], found["entropy"])
+            gain = AurocParts(*(a - b for a, b in zip(parts, by_entropy, strict=True)))
+            alarms = metrics.bootstrap_interval(
+                metrics.fpr_at_tpr, inside[score], found[score], num_resamples=num_resamples
+            )
+            _, row["auroc_low"], row["auroc_high"] = parts.interval()
+            _, row["fpr95_low"], row["fpr95_high"] = alarms
+            row["gain"], row["gain_low"], row["gain_high"] = gain.interval()
+            rows.append(row)
     columns = ["run", "model", "set", "score", "auroc", "aupr_in", "aupr_out", "fpr95", "median"]
+    columns += ["auroc_low", "auroc_high", "fpr95_low", "fpr95_high"]
+    columns += ["gain", "gain_low", "gain_high"]
     return pd.DataFrame(rows, columns=columns)
 
 

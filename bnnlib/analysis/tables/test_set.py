@@ -1,9 +1,9 @@
-"""Tables of the test set: scores, differences of twins, reliability, entropies, risk-coverage."""
+"""Tables of the test set: scores, reliability, entropies, risk-coverage."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,14 +11,13 @@ import pandas as pd
 
 from bnnlib import metrics
 from bnnlib.analysis.predictions import Predicted
-from bnnlib.analysis.tables.common import SCORES, by_model, correct, in_model_order, labels_of
-from bnnlib.names import twin_of
+from bnnlib.analysis.tables.common import SCORES, by_model, in_model_order, labels_of
 
 COVERAGES = np.round(np.arange(0.5, 1.0001, 0.005), 3)
 
 
 def scores(predictions: Sequence[Predicted], num_resamples: int = 1000) -> pd.DataFrame:
-    """Every model's scores: mean and spread over runs, or an interval over images where one run.
+    """Every model's scores: mean, spread over runs, and the interval over images and seeds.
 
     Args:
         predictions: of one labelled set.
@@ -26,72 +25,49 @@ def scores(predictions: Sequence[Predicted], num_resamples: int = 1000) -> pd.Da
 
     Returns:
         A row a model and score: model, score (:data:`SCORES`, ``<score>_scaled`` after temperature
-        scaling, ``temperature``, ``images_per_second``), runs, mean, stddev (over runs; NaN for one
-        run), low and high (95 % over images; NaN for several runs, and for what is no mean of
-        images).
+        scaling, ``ece_debiased``, ``ece_if_calibrated``, ``temperature``, ``images_per_second``),
+        runs, mean, stddev (over runs; NaN for one run), low and high (95 %, by
+        :func:`bnnlib.metrics.over_runs`; NaN for the plain ECE, whose bias no interval covers, and
+        for images_per_second; of ``ece_if_calibrated`` what a calibrated model would show).
     """
     rows = []
     for model, group in by_model(predictions).items():
-        columns: dict[str, list[tuple[Any, ...]]] = {}
+        found: dict[str, list[metrics.Interval]] = {}
         for one in group:
-            for score, metric in SCORES.items():
-                columns.setdefault(score, []).append((metric, one.mean_probs, one.labels))
+            labels = labels_of(one)
+            variants = {"": (one.mean_probs, tuple(SCORES))}
             if not math.isnan(one.temperature):
-                scaled = one.scaled_probs
-                for score in metrics.SCALED:
-                    arrays = (SCORES[score], scaled, one.labels)
-                    columns.setdefault(f"{score}_scaled", []).append(arrays)
-        for score, arguments in columns.items():
-            row: dict[str, Any] = {"model": model, "score": score, "runs": len(group)}
-            if len(group) == 1:
-                metric, probs, labels = arguments[0]
-                _, low, high = metrics.interval(metric, probs, labels, num_resamples)
-                row |= {"mean": metric(probs, labels), "low": low, "high": high}
-            else:
-                values = [metric(probs, labels) for metric, probs, labels in arguments]
-                row |= {"mean": np.mean(values), "stddev": np.std(values, ddof=1)}
+                variants["_scaled"] = (one.scaled_probs, tuple(metrics.SCALED))
+            for suffix, (probs, names) in variants.items():
+                for name in names:
+                    interval = (
+                        unknown(metrics.ece(probs, labels))
+                        if name == "ece"
+                        else metrics.interval(SCORES[name], probs, labels, num_resamples)
+                    )
+                    found.setdefault(name + suffix, []).append(interval)
+            found.setdefault("ece_debiased", []).append(
+                metrics.ece_interval(one.mean_probs, labels)
+            )
+            calibrated = metrics.if_calibrated(one.mean_probs, num_resamples=num_resamples)
+            found.setdefault("ece_if_calibrated", []).append(metrics.Interval(*calibrated[:3]))
+            fitted = one.temperature_interval or unknown(one.temperature)
+            found.setdefault("temperature", []).append(fitted)
+            found.setdefault("images_per_second", []).append(unknown(one.images_per_second))
+        for name, intervals in found.items():
+            estimates = [interval.estimate for interval in intervals]
+            mean, low, high = metrics.over_runs(intervals)
+            row: dict[str, Any] = {"model": model, "score": name, "runs": len(group)}
+            row |= {"mean": mean, "low": low, "high": high}
+            row["stddev"] = np.std(estimates, ddof=1) if len(estimates) > 1 else math.nan
             rows.append(row)
-        for score in ("temperature", "images_per_second"):
-            values = [getattr(one, score) for one in group]
-            spread = np.std(values, ddof=1) if len(values) > 1 else math.nan
-            row = {"model": model, "score": score, "runs": len(group)}
-            rows.append(row | {"mean": np.mean(values), "stddev": spread})
     columns_in_order = ["model", "score", "runs", "mean", "stddev", "low", "high"]
     return pd.DataFrame(rows).reindex(columns=columns_in_order)
 
 
-def differences(predictions: Sequence[Predicted], num_resamples: int = 1000) -> pd.DataFrame:
-    """Every Bayesian network less its deterministic twin, on the same images.
-
-    The images are resampled for both alike (paired), and an image's scores are averaged over runs
-    first. So the interval says what other test images might have given, not other seeds.
-
-    Args:
-        predictions: of one labelled set.
-        num_resamples: of the bootstrap over images.
-
-    Returns:
-        A row a pair and score: model, twin, score (accuracy, nll), runs (the fewer of the two),
-        difference, low, high (95 %). No rows without pairs.
-    """
-    groups = by_model(predictions)
-    rows = []
-    for model in groups:
-        twin = twin_of(model)
-        if twin is None or twin not in groups:
-            continue
-        for score, per_image in _PER_IMAGE.items():
-            ours, theirs = (
-                np.mean([per_image(one) for one in groups[name]], axis=0) for name in (model, twin)
-            )
-            interval = metrics.bootstrap_interval(
-                np.mean, ours - theirs, num_resamples=num_resamples
-            )
-            row: dict[str, Any] = {"model": model, "twin": twin, "score": score}
-            row |= {"runs": min(len(groups[model]), len(groups[twin]))}
-            rows.append(row | dict(zip(("difference", "low", "high"), interval, strict=True)))
-    columns = ["model", "twin", "score", "runs", "difference", "low", "high"]
-    return pd.DataFrame(rows, columns=columns)
+def unknown(estimate: float) -> metrics.Interval:
+    """An estimate whose interval is unknown."""
+    return metrics.Interval(estimate, math.nan, math.nan)
 
 
 def reliability(predictions: Sequence[Predicted], num_bins: int = metrics.NUM_BINS) -> pd.DataFrame:
@@ -102,8 +78,11 @@ def reliability(predictions: Sequence[Predicted], num_bins: int = metrics.NUM_BI
         num_bins: bins of equal width of the confidence.
 
     Returns:
-        A row a run and bin that is not empty: run, model, seed, scaled, ece and the columns of
-        :class:`bnnlib.metrics.ReliabilityBins`.
+        A row a run and bin that is not empty: run, model, seed, scaled, ece, the columns of
+        :class:`bnnlib.metrics.ReliabilityBins`, ece_debiased with ece_low and ece_high, its 95 %
+        interval, and what a calibrated model with these confidences would show: ece_if_calibrated
+        (mean), ece_if_calibrated_high (97.5 %), calibrated_low and calibrated_high (the middle 95 %
+        of the bin's accuracy).
     """
     rows = []
     for one in in_model_order(predictions):
@@ -119,6 +98,13 @@ def reliability(predictions: Sequence[Predicted], num_bins: int = metrics.NUM_BI
             bins.insert(2, "seed", one.seed)
             bins.insert(3, "scaled", scaled)
             bins.insert(4, "ece", metrics.ece(probs, labels, num_bins))
+            interval = metrics.ece_interval(probs, labels, num_bins)
+            calibrated = metrics.if_calibrated(probs, num_bins)
+            bins["ece_debiased"], bins["ece_low"], bins["ece_high"] = interval
+            bins["ece_if_calibrated"] = calibrated.ece
+            bins["ece_if_calibrated_high"] = calibrated.ece_high
+            bins["calibrated_low"] = calibrated.accuracy_low
+            bins["calibrated_high"] = calibrated.accuracy_high
             rows.append(bins[bins["count"] > 0])
     return pd.concat(rows, ignore_index=True)
 
@@ -163,10 +149,3 @@ def risk_coverage(predictions: Sequence[Predicted]) -> pd.DataFrame:
         kept = metrics.coverage_at_risk(one.mean_probs, labels, 0.01)
         rows.append(pd.DataFrame(columns | {"coverage_at_1_percent": kept}))
     return pd.concat(rows, ignore_index=True)
-
-
-def _nll(one: Predicted) -> np.ndarray:
-    return -metrics.log_mean_probs(one.mean_probs)[np.arange(len(labels_of(one))), labels_of(one)]
-
-
-_PER_IMAGE: dict[str, Callable[[Predicted], np.ndarray]] = {"accuracy": correct, "nll": _nll}
