@@ -19,7 +19,7 @@ from bnnlib.analysis.words import between, percent, signed
 from bnnlib.metrics import Interval
 from bnnlib.names import in_order
 
-# A gain in NLL smaller than this is called none: half a unit of the last digit shown.
+# A gain in NLL of a single run, smaller than this, is called none: half of the last digit shown.
 _TIE = 5e-4
 
 
@@ -327,15 +327,24 @@ def convergence(table: pd.DataFrame) -> str:
             continue
         # What remains to be gained is judged against the whole gain from the first draw on.
         gain = nll.iloc[0] - nll.iloc[-1]
+        one, other = (
+            table[(table.model == model) & (table.score == "nll") & (table.draws == draws)]
+            for draws in (last, nll.index[0])
+        )
+        changes = (one.set_index("run").value - other.set_index("run").value).dropna()
+        change = metrics.with_seeds(Interval(-gain, -gain, -gain), [changes])
+        several = len(changes) > 1
+        shown = _signed_interval(change) if several else f"{signed(-gain)} of one run"
+        lowers = change.high < 0 if several else gain > _TIE
         near = nll[nll <= nll.iloc[-1] + 0.05 * max(gain, 0.0) + 1e-12].index[0]
         text = (
-            f"\n- **{model}**: from 1 to {last} draws NLL {signed(-gain)} (to {nll.iloc[-1]:.4f}) "
+            f"\n- **{model}**: from 1 to {last} draws NLL {shown} (to {nll.iloc[-1]:.4f}) "
             f"and accuracy {signed(accuracy.iloc[-1] - accuracy.iloc[0])}"
         )
-        if gain > _TIE:
+        if lowers:
             text += f"; {near} draws bring 95 % of the NLL's gain"
         else:
-            text += "; more draws do not lower the NLL"
+            text += "; these runs do not show that more draws lower the NLL"
         if (model, "mutual_information") in means.index.droplevel("draws"):
             information = means[model, "mutual_information"]
             text += f"; mutual information {information.iloc[-1]:.4f} nats"

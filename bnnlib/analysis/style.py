@@ -123,7 +123,7 @@ def legend(axis: Any, **options: Any) -> None:
 
 
 def _handles(*axes: Any) -> tuple[list[Any], list[str]]:
-    """Of each label the first artist; an error bar's bars say nothing in a legend."""
+    """The first artist of each label. A legend shows an error bar's marker, not its bars."""
     found: dict[str, Any] = {}
     for axis in axes:
         for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):

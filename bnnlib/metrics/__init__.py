@@ -10,7 +10,7 @@ The conventions, the same for every function:
 - The prediction is the class of greatest probability, the lowest index where several are greatest.
   The confidence is that greatest probability.
 - Equal-width bins are closed on the right, `(lower, upper]`, and zero belongs to the first one;
-  there are `NUM_BINS` of them.
+  there are `NUM_BINS` of them. An edge is in the bin below it, written in float64 or in float32.
 - Equal-mass bins end at values that occur, closed on the right too, so images of equal confidence
   share a bin and an image's place in the array never matters. Without ties their sizes differ by
   one at most; with ties some may be empty.

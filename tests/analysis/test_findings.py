@@ -307,10 +307,18 @@ def convergence(nll, information=(0.0, 0.01, 0.02)):
 
 def test_convergence_by_hand():
     assert findings.convergence(convergence((0.5, 0.31, 0.3))) == (
-        "- **m**: from 1 to 30 draws NLL −0.2000 (to 0.3000) and accuracy +0.0000; 2 draws bring "
-        "95 % of the NLL's gain; mutual information 0.0200 nats, of which 2 draws show 50 %."
+        "- **m**: from 1 to 30 draws NLL −0.2000 of one run (to 0.3000) and accuracy +0.0000; "
+        "2 draws bring 95 % of the NLL's gain; mutual information 0.0200 nats, of which 2 draws "
+        "show 50 %."
     )
-    assert "more draws do not lower the NLL" in findings.convergence(convergence((0.3, 0.3, 0.4)))
+    none = "these runs do not show that more draws lower the NLL"
+    assert none in findings.convergence(convergence((0.3, 0.3, 0.4)))
+    # Of two runs one gains .2 and the other .02: their interval holds 0.
+    first, second = convergence((0.5, 0.31, 0.3)), convergence((0.5, 0.49, 0.48)).assign(run="s")
+    assert none in findings.convergence(pd.concat([first, second]))
+    alike = convergence((0.5, 0.3, 0.29)).assign(run="s")
+    text = findings.convergence(pd.concat([first, alike]))
+    assert "NLL −0.2050 [−0.2685, −0.1415] (to 0.2950)" in text
 
 
 def test_posterior_over_training():

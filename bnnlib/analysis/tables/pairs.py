@@ -106,7 +106,7 @@ def _table(
 
 
 def _of_means(per_image: Callable[[Predicted], np.ndarray]) -> Difference:
-    """Of a score that is a mean over images, averaged over the runs image by image."""
+    """The difference of a score that is a mean over images; runs are averaged image by image."""
 
     def difference(ours: Runs, theirs: Runs, num_resamples: int) -> Interval:
         values = [np.array([per_image(one) for one in runs]) for runs in (ours, theirs)]
