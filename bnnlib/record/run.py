@@ -191,9 +191,9 @@ class Run:
         ):
             for line in trainer.run(until):
                 watch.alive()
-                self.log(line)
                 if not self._has_trained:
                     self._note_training(first_step)
+                self.log(line)
                 if self.experiment.profile:
                     stamped.append((line, trainer.take_stamps()))
                 self._log_accuracy(trainer)
