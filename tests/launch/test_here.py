@@ -1,5 +1,6 @@
 """Many runs in one launch, at two ranks: all of them, those left, and what follows a failure."""
 
+import subprocess
 import sys
 import textwrap
 
@@ -175,3 +176,27 @@ def test_a_failure_on_one_rank_ends_the_launch(launch, tmp_path):
     assert done.returncode != 0
     assert "[rank 1] RuntimeError: only here" in done.stderr
     assert not (tmp_path / "second").exists()
+
+
+def test_a_plan_holds_the_graphs_of_one_run(tmp_path):
+    """What is left after three runs is what is left after one: no graph of a run that is over."""
+    code = """
+        import gc, sys
+        from bnnlib.experiment import Experiment
+        from bnnlib.launch import here
+
+        def train(first, last):
+            here.train_all([
+                Experiment(model="BNN_FC_flip", dataset="tiny", steps=2, test_draws=1, threads=1,
+                           seed=seed, run_dir=f"{sys.argv[1]}/{seed}")
+                for seed in range(first, last)
+            ])
+            return sum(type(one).__name__ == "FuncGraph" for one in gc.get_objects())
+
+        print("graphs", train(0, 1), train(1, 3))
+    """
+    words = [sys.executable, "-c", textwrap.dedent(code), str(tmp_path)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    before, after = map(int, done.stdout.split("graphs ")[1].split())
+    assert after == before
