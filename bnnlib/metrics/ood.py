@@ -7,7 +7,6 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 from scipy import special
-from sklearn.metrics import average_precision_score, roc_auc_score
 
 from bnnlib.metrics.checks import Floats, Rows, check_fraction, check_scores
 from bnnlib.metrics.intervals import Interval
@@ -39,6 +38,8 @@ def auroc(in_scores: npt.ArrayLike, out_scores: npt.ArrayLike) -> float:
     Raises:
         MetricsError: A score is not finite, or a set is empty.
     """
+    from sklearn.metrics import roc_auc_score  # as in _average_precision
+
     return float(roc_auc_score(*_labelled(*_score_rows(in_scores, out_scores))))
 
 
@@ -90,6 +91,13 @@ def auroc_parts(in_scores: npt.ArrayLike, out_scores: npt.ArrayLike) -> AurocPar
     return AurocParts(1.0 - share_below(inside, outside), share_below(outside, inside))
 
 
+def _average_precision(is_positive: Floats, scores: Floats) -> float:
+    # Here, since it takes a second: a table of runs needs no AUROC, and is there before.
+    from sklearn.metrics import average_precision_score
+
+    return float(average_precision_score(is_positive, scores))
+
+
 def aupr_out(in_scores: npt.ArrayLike, out_scores: npt.ArrayLike) -> float:
     """The area under the precision-recall curve with OOD images as positives.
 
@@ -106,7 +114,7 @@ def aupr_out(in_scores: npt.ArrayLike, out_scores: npt.ArrayLike) -> float:
     Raises:
         MetricsError: A score is not finite, or a set is empty.
     """
-    return float(average_precision_score(*_labelled(*_score_rows(in_scores, out_scores))))
+    return _average_precision(*_labelled(*_score_rows(in_scores, out_scores)))
 
 
 def aupr_in(in_scores: npt.ArrayLike, out_scores: npt.ArrayLike) -> float:
@@ -126,7 +134,7 @@ def aupr_in(in_scores: npt.ArrayLike, out_scores: npt.ArrayLike) -> float:
         MetricsError: A score is not finite, or a set is empty.
     """
     is_out, scores = _labelled(*_score_rows(in_scores, out_scores))
-    return float(average_precision_score(1.0 - is_out, -scores))
+    return _average_precision(1.0 - is_out, -scores)
 
 
 def _fpr_at_tpr(in_scores: Floats, out_scores: Floats, tpr: float = 0.95) -> float:
