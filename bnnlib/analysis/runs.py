@@ -30,6 +30,12 @@ COLUMNS = (
     "images_per_second",
 )
 TABLE_COLUMNS = COLUMNS[2:]
+# What the table holds beside parameters and metrics; no name of one is a name of another.
+# `threads_used` of a rank, where the parameter `threads` may leave their number to the machine.
+RECORD_COLUMNS = (
+    *("group", "run_id", "path", "ranks", "threads_used", "cores", "status", "commit", "clean"),
+    *("num_hosts", "command", "started", "ended"),
+)
 # The first columns of :func:`load_evaluation`: whose row it is, then of which set.
 EVALUATION_COLUMNS = (
     "group",
@@ -117,12 +123,13 @@ def _read_all(path: str | Path) -> list[tuple[Path, dict[str, Any]]]:
 def _row(directory: Path, record: dict[str, Any]) -> dict[str, Any]:
     """A run's row of :func:`load`."""
     place = directory.resolve()
-    row: dict[str, Any] = {"group": place.parent.name, "run_id": place.name, "path": str(directory)}
-    row |= record["parameters"] | record["metrics"]
-    keys = ("ranks", "threads", "cores", "status", "commit", "clean")
-    row |= {key: record[key] for key in keys}
-    row |= {"num_hosts": len(record["hosts"]), "command": record["command"]}
-    return row | {"started": record["started"], "ended": record["ended"]}
+    values = (
+        *(place.parent.name, place.name, str(directory), record["ranks"], record["threads"]),
+        *(record["cores"], record["status"], record["commit"], record["clean"]),
+        *(len(record["hosts"]), record["command"], record["started"], record["ended"]),
+    )
+    of_record = dict(zip(RECORD_COLUMNS, values, strict=True))
+    return {"path": ""} | record["parameters"] | record["metrics"] | of_record
 
 
 def named(runs: pd.DataFrame) -> pd.DataFrame:

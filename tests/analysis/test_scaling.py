@@ -20,7 +20,7 @@ def runs(*rows, **same):
     base = {
         "model": "CNN_FC",
         "dataset": "digits",
-        "threads": 1,
+        "threads_used": 1,
         "accumulate": 1,
         "compression": "none",
         "num_hosts": 1,

@@ -612,7 +612,7 @@ def test_each_start_is_an_attempt_that_no_later_one_changes():
     assert (record["commit"], record["hosts"]) == ("3" * 40, ["there"])
     assert (record["started"], record["ended"]) == (before["started"], attempts[2]["ended"])
     row = run_tables.load("runs/a").iloc[0]
-    assert (row.commit, row.cores, row.threads) == ("3" * 40, 64, 3)
+    assert (row.commit, row.cores, row.threads_used) == ("3" * 40, 64, 3)
     timed = [line for line in last.lines if line.step > 4 and not line.warmup]
     assert len(timed) < len([line for line in last.lines if not line.warmup])
     assert row.images_per_second == pytest.approx(

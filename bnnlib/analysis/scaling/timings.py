@@ -17,7 +17,7 @@ from bnnlib.record import profile as step_profile
 from bnnlib.record.logs import read_accuracy, read_steps
 
 # What makes two runs the same measurement; and what one of several ranks is held against.
-_SAME = ("model", "dataset", "threads", "accumulate", "compression")
+_SAME = ("model", "dataset", "threads_used", "accumulate", "compression")
 
 
 def timings(path: str | Path) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -39,7 +39,7 @@ def timings(path: str | Path) -> tuple[pd.DataFrame, pd.DataFrame]:
         table[name] = table[name].fillna(value) if name in table else value
     table["ranks_a_host"] = np.ceil(table.ranks / table.num_hosts.clip(lower=1)).astype(int)
     table["global_batch"] = (table.batch_size * table.accumulate * table.ranks).astype(int)
-    shared = table.ranks_a_host * table.threads > table.cores.astype(float)
+    shared = table.ranks_a_host * table.threads_used > table.cores.astype(float)
     reasons = np.select(
         [table.cores.isna(), shared, table.profile.astype(bool)],
         ["cores unknown", "ranks share cores", "profiled"],
@@ -203,7 +203,7 @@ def profiles(path: str | Path) -> pd.DataFrame:
     rows = []
     for run in table[table.profile.astype(bool)].to_dict("records"):
         summary = step_profile.summary(step_profile.read_profile(run["path"]))
-        shared = not run["ranks_a_host"] * run["threads"] <= run["cores"]
+        shared = not run["ranks_a_host"] * run["threads_used"] <= run["cores"]
         whose = {
             "model": run["model"],
             "ranks": run["ranks"],
