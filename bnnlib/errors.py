@@ -2,10 +2,36 @@
 
 import re
 
-# How Horovod and Gloo say on one rank that another is gone: the error there is the cause.
-RANK_LOST = re.compile(
-    r"Horovod has been shut down|Connection (?:closed|reset) by peer|Broken pipe"
+# How Horovod, and MPI under it, say that another rank has failed, whatever error carries the words.
+_HOROVOD_SAYS = re.compile(r"Horovod has been shut down|MPI_\w+ failed, see MPI output for details")
+# How Gloo, and the system under it, say that a connection to another rank is lost. Downloads and
+# pipes break with the same words, so they count only in the errors of a Horovod operation.
+_GLOO_SAYS = re.compile(
+    r"Connection (?:closed|reset) by peer|Broken pipe|Connection (?:refused|timed out)"
+    r"|Socket (?:unexpectedly )?closed|(?:Connect|Read|Write|Wait) timeout|Timed out waiting"
+    r"|Application timeout caused pair closure|No route to host"
 )
+# TensorFlow's errors for the states in which a Horovod operation ends, and Horovod's own.
+_OF_OPERATIONS = (
+    *("HorovodInternalError", "UnknownError", "FailedPreconditionError", "AbortedError"),
+    *("CancelledError", "InternalError", "UnavailableError", "DeadlineExceededError"),
+)
+
+
+def rank_lost(name: str, message: str) -> str:
+    """The words in which an error on one rank says that another rank is gone: that one is to blame.
+
+    Args:
+        name: of the error's class, such as ``UnknownError``.
+        message: of the error.
+
+    Returns:
+        The words; empty if the error is this rank's own.
+    """
+    found = _HOROVOD_SAYS.search(message)
+    if found is None and name in _OF_OPERATIONS:
+        found = _GLOO_SAYS.search(message)
+    return found[0] if found else ""
 
 
 class BnnlibError(Exception):

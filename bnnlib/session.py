@@ -8,14 +8,12 @@ by :meth:`Session.of`, or its kernel's own. Whoever only computes needs none, or
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
-import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
-from bnnlib import launcher
+from bnnlib import process
 from bnnlib.errors import DistributedError, RecordError
 from bnnlib.record import startup, stopping
 from bnnlib.record.failure import error_of, record_failure
@@ -94,7 +92,7 @@ class Session:
             for end in list(self.endings):
                 end(error)
         finally:
-            abort(error)
+            process.fail(error)
 
     def stop_runs(self, reason: str) -> None:
         """Records that the open runs were stopped; for what hears of it outside of training."""
@@ -140,16 +138,3 @@ class Session:
             self.stop_runs(str(error))
         elif error is not None:
             self.fail_runs(error_of(error))
-
-
-def abort(error: BaseException) -> NoReturn:
-    """Ends this rank so that the launcher ends all: prints the error, leaves without clean-up.
-
-    An exception that merely ends the interpreter would run Horovod's exit handler, which waits for
-    the other ranks, which wait for this one.
-    """
-    text = "".join(traceback.format_exception(error))
-    sys.stderr.write("".join(f"[rank {launcher.rank()}] {line}\n" for line in text.splitlines()))
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(1)

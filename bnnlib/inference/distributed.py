@@ -10,7 +10,6 @@ import hashlib
 import math
 import os
 import socket
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NoReturn, TypeVar
 
@@ -19,8 +18,9 @@ import numpy as np
 import tensorflow as tf
 from horovod.common.exceptions import HorovodInternalError
 
-from bnnlib import launcher
-from bnnlib.errors import RANK_LOST, BnnlibError, DistributedError
+from bnnlib import launcher, process
+from bnnlib.errors import BnnlibError, DistributedError, rank_lost
+from bnnlib.inference import cores
 from bnnlib.record.stopping import Stopped
 from bnnlib.session import Session
 
@@ -44,11 +44,13 @@ class Ranks:
     Attributes:
         rank: 0 to size - 1.
         size: number of ranks.
-        local_rank: place among the ranks of this node.
-        local_size: ranks on this node.
+        local_rank: place among the ranks of this host.
+        local_size: ranks on this host.
         threads: TensorFlow threads inside an op.
-        hosts: one name a node, in order of its first rank.
-        cores: of this node; ranks times threads beyond them share cores, and time nothing.
+        hosts: names, in order of their first rank.
+        cores: that the ranks of a host may use together, on the host with the fewest. Where a
+            host's ranks times `threads` are more, ranks share cores, and their times say nothing of
+            scaling.
     """
 
     rank: int = 0
@@ -89,8 +91,8 @@ def init(session: Session, threads: int = 0, inter_threads: int = 1) -> Ranks:
 
     Args:
         session: of this process, whose clock notes the end of the imports and of Horovod's start.
-        threads: TensorFlow threads inside an op; 0: the cores this process may use, shared
-            evenly among the ranks of its node.
+        threads: TensorFlow threads inside an op; 0: this rank's share of the cores that the ranks
+            of its host may use.
         inter_threads: TensorFlow threads between ops.
 
     Returns:
@@ -115,17 +117,17 @@ def init(session: Session, threads: int = 0, inter_threads: int = 1) -> Ranks:
             f"{hvd.size()}: Horovod was built for another MPI than the launcher's; use the "
             "mpiexec that lies beside this Python, or build Horovod against the system's MPI"
         )
-    cores = len(os.sched_getaffinity(0))
-    if threads == 0:
-        # A launcher that binds gives each rank its own cores; one that does not, all of them.
-        shared = cores == os.cpu_count() and hvd.local_size() > 1
-        threads = max(1, cores // hvd.local_size() if shared else cores)
+    own = os.sched_getaffinity(0)
+    threads = threads or cores.threads_of(own, cores.of_local_ranks())
     _set_threads(threads, inter_threads)
     _use_own_gpu(hvd.local_rank())
-    if hvd.size() > 1 and hvd.local_size() * threads >= (os.cpu_count() or 1):
+    allowed: dict[str, set[int]] = {}
+    for host, of_rank in gather((socket.gethostname(), own)):
+        allowed.setdefault(host, set()).update(of_rank)
+    num_cores = min(map(len, allowed.values()))
+    if hvd.size() > 1 and hvd.local_size() * threads >= len(allowed[socket.gethostname()]):
         for thread_id in background:
             os.setpriority(os.PRIO_PROCESS, thread_id, BACKGROUND_NICE)
-    hosts = gather(socket.gethostname()) if hvd.size() > 1 else [socket.gethostname()]
     session.clock.reached("horovod")
     return Ranks(
         rank=hvd.rank(),
@@ -133,8 +135,8 @@ def init(session: Session, threads: int = 0, inter_threads: int = 1) -> Ranks:
         local_rank=hvd.local_rank(),
         local_size=hvd.local_size(),
         threads=threads,
-        hosts=tuple(dict.fromkeys(hosts)),
-        cores=os.cpu_count() or 1,
+        hosts=tuple(allowed),
+        cores=num_cores,
     )
 
 
@@ -311,17 +313,14 @@ def stop_if_asked(ranks: Ranks, session: Session) -> None:
 
 
 def loss_of_others(error: BaseException) -> str:
-    """What an error says of a connection to other ranks that broke; empty if it says no such."""
+    """The words in which an error says that another rank is gone; empty if it says something else.
+
+    Those of a Horovod operation alone count: what other code wraps into its own error is an error
+    of this rank.
+    """
     if not isinstance(error, tf.errors.OpError | HorovodInternalError):
         return ""
-    found = RANK_LOST.search(str(error))
-    return found[0] if found else ""
-
-
-def shutdown() -> None:
-    """Leaves Horovod; an allreduce that waits on another rank raises there at once."""
-    if hvd.is_initialized():
-        hvd.shutdown()
+    return rank_lost(type(error).__name__, str(error))
 
 
 def leave_together(exit_code: int) -> NoReturn:
@@ -332,9 +331,7 @@ def leave_together(exit_code: int) -> NoReturn:
     if hvd.is_initialized():
         gather(None)
         hvd.shutdown()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(exit_code)
+    process.leave(exit_code)
 
 
 def _thread_ids() -> set[int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Any, Literal, Protocol
 
-from bnnlib.errors import RANK_LOST, DistributedError
+from bnnlib.errors import DistributedError, rank_lost
 
 # What a failed or interrupted cell does to its cluster.
 OnError = Literal["close", "keep"]
@@ -50,7 +50,13 @@ class Work:
             if result.ready() and not result.successful():
                 error = result.exception()
                 failures.append((rank, getattr(error, "elist", [error])[0]))
-        return sorted(failures, key=lambda one: RANK_LOST.search(str(one[1])) is not None)
+
+        def is_consequence(failure: tuple[int, BaseException]) -> bool:
+            error = failure[1]
+            name = getattr(error, "ename", type(error).__name__)  # as the engine says it
+            return rank_lost(name, str(error)) != ""
+
+        return sorted(failures, key=is_consequence)
 
 
 class Runner(Protocol):

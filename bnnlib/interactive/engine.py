@@ -10,13 +10,9 @@ from __future__ import annotations
 import os
 import socket
 import sys
-import threading
 from typing import Any
 
-from bnnlib import launcher
-
-# Seconds for Horovod to shut down, which waits for ever for a rank that is gone.
-WAIT_FOR_SHUTDOWN = 5.0
+from bnnlib import launcher, process
 
 
 def prepare(fail_together: bool) -> dict[str, Any]:
@@ -51,11 +47,8 @@ def _shell() -> Any:
 
 
 def _fail_together(result: Any) -> None:
-    distributed = sys.modules.get("bnnlib.inference.distributed")
-    if distributed is not None and not result.success:
-        shutdown = threading.Thread(target=distributed.shutdown, daemon=True)
-        shutdown.start()
-        shutdown.join(WAIT_FOR_SHUTDOWN)
+    if not result.success:
+        process.shut_horovod_down()
 
 
 def main() -> None:

@@ -10,13 +10,13 @@ from typing import Any, NoReturn
 
 import yaml
 
-from bnnlib import launcher
+from bnnlib import launcher, process
 from bnnlib.errors import BnnlibError, ExperimentError
 from bnnlib.experiment import Experiment
 from bnnlib.record import provenance, stopping
 from bnnlib.record.failure import error_of
 from bnnlib.record.run import Run, run_directory
-from bnnlib.session import Session, abort
+from bnnlib.session import Session
 
 Origin = dict[str, Any]
 
@@ -95,7 +95,7 @@ def all_end_with(experiment: Experiment, session: Session) -> Iterator[None]:
 def fail(experiment: Experiment, session: Session, error: BaseException) -> NoReturn:
     """Records that the run failed on this rank, and ends the processes of all ranks."""
     record_failure(experiment, session, error_of(error))
-    abort(error)
+    process.fail(error)
 
 
 def record_failure(experiment: Experiment, session: Session, error: dict[str, Any]) -> None:

@@ -34,7 +34,7 @@ import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
-from bnnlib import launcher
+from bnnlib import launcher, process
 from bnnlib.errors import DistributedError
 from bnnlib.experiment import Experiment
 from bnnlib.launch import command
@@ -120,7 +120,9 @@ def train(
                 "an error that all ranks meet alike"
             ) from error
         print(f"{_name()}: others were lost after step {step}: {reason}", flush=True)
-        distributed.shutdown()
+        if not process.shut_horovod_down():
+            # The new start ends the thread that waits, and closes its connections.
+            print(f"{_name()}: Horovod does not shut down; starts anew all the same", flush=True)
         _start_anew(now)
 
 

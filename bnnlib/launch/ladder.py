@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from bnnlib import launcher
+from bnnlib import launcher, process
 from bnnlib.record import provenance
 from bnnlib.record.files import write_atomically
 from bnnlib.session import Session
@@ -84,8 +84,6 @@ def write(path: str | Path, sizes: Sequence[int], repeats: int, times: int) -> N
     Raises:
         RecordError: `path` cannot be written.
     """
-    from bnnlib.inference import distributed
-
     found = measure(sizes, repeats, times)
     if launcher.rank() == 0:
         text = json.dumps(found, indent=2) + "\n"
@@ -94,4 +92,4 @@ def write(path: str | Path, sizes: Sequence[int], repeats: int, times: int) -> N
         for row in found["rows"]:
             numbers = (row["ms"], row["ms_min"], row["ms_max"])
             print(f"{row['bytes']:>10}" + "".join(f" {number:10.4f}" for number in numbers))
-    distributed.shutdown()
+    process.shut_horovod_down()

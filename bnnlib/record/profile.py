@@ -54,7 +54,7 @@ class Stamps:
 
 
 def read_timeline(path: str | Path) -> np.ndarray:
-    """The time of every allreduce, from Horovod's timeline; a step of training has one.
+    """The time of every allreduce of gradients, one a training step, from Horovod's timeline.
 
     Args:
         path: a file in Chrome's trace format. Horovod ends it in the middle of its list; a run that
@@ -69,18 +69,22 @@ def read_timeline(path: str | Path) -> np.ndarray:
     except OSError:
         return np.zeros(0)
     durations: list[float] = []
+    scalars: set[int] = set()  # tensors of bnnlib.inference.distributed.Message beside gradients
     open_events: dict[int, list[tuple[str, float]]] = {}  # by tensor, a process of the trace
     for found in re.findall(r"\{[^{}]*(?:\{[^{}]*\}[^{}]*)?\}", text):
         try:
             event = json.loads(found)
         except json.JSONDecodeError:  # the last one, cut off
             continue
-        stack = open_events.setdefault(event.get("pid", -1), [])
+        tensor = event.get("pid", -1)
+        stack = open_events.setdefault(tensor, [])
         if event.get("ph") == "B":
             stack.append((event["name"], float(event["ts"])))
+        elif event.get("ph") == "M" and "scalars" in str(event.get("args", {}).get("name")):
+            scalars.add(tensor)
         elif event.get("ph") == "E" and stack:
             what, began = stack.pop()
-            if what == "ALLREDUCE":
+            if what == "ALLREDUCE" and tensor not in scalars:
                 durations.append((float(event["ts"]) - began) / 1e3)
     return np.asarray(durations)
 

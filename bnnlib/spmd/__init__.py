@@ -23,9 +23,9 @@ papermill may be imported at the top of its modules.
 import tqdm.auto  # noqa: F401
 
 # isort: split
+from bnnlib.process import abort
 from bnnlib.spmd.engine import SpmdEngine, unknown_parameters
 from bnnlib.spmd.failures import Failure
-from bnnlib.spmd.process import abort
 from bnnlib.spmd.rank0 import Rank0Handler
 
 __all__ = ["Failure", "Rank0Handler", "SpmdEngine", "abort", "unknown_parameters"]

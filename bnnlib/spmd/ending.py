@@ -14,17 +14,11 @@ from typing import Any, NoReturn
 import nbformat
 
 from bnnlib.errors import BnnlibError, DistributedError
+from bnnlib.process import ERROR_STATUS, WAIT_FOR_END, leave, shut_horovod_down, world_size
 from bnnlib.record import stopping
 from bnnlib.session import Session
 from bnnlib.spmd.failures import Failure, Watcher, failure_file, read_failures
 from bnnlib.spmd.outputs import Recorder, prefixed_writer
-from bnnlib.spmd.process import (
-    ERROR_STATUS,
-    WAIT_FOR_END,
-    leave,
-    shut_horovod_down,
-    world_size,
-)
 from bnnlib.spmd.rank0 import RANK0_PREFIX
 
 # Seconds that rank 0 waits for the failure file of the rank whose error stopped Horovod.

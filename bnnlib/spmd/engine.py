@@ -20,12 +20,12 @@ from IPython.core.interactiveshell import InteractiveShell
 
 from bnnlib import launcher
 from bnnlib.errors import DistributedError, ExperimentError
+from bnnlib.process import ERROR_STATUS, abort, leave
 from bnnlib.record import lock, stopping
 from bnnlib.session import Session
 from bnnlib.spmd.ending import Ending
 from bnnlib.spmd.failures import Failure
 from bnnlib.spmd.outputs import Recorder, Terminal, prefixed_writer
-from bnnlib.spmd.process import ERROR_STATUS, abort, leave
 from bnnlib.spmd.rank0 import RANK0_PREFIX, local_path
 from bnnlib.spmd.shell import Shell, environment, event_loop, interactive
 from bnnlib.spmd.text import Lines

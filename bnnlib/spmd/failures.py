@@ -15,12 +15,11 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from bnnlib.spmd.process import ERROR_STATUS, leave
+from bnnlib.errors import rank_lost
+from bnnlib.process import ERROR_STATUS, leave
 from bnnlib.spmd.rank0 import write_atomically
 
 _ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
-# The errors that a rank gets because another one failed.
-_CONSEQUENCE = re.compile(r"Horovod has been shut down|Connection (closed|reset) by peer")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +60,7 @@ class Failure:
     @property
     def is_consequence(self) -> bool:
         """Whether this rank only lost its connection to another one that failed."""
-        return _CONSEQUENCE.search(self.evalue) is not None
+        return rank_lost(self.ename, self.evalue) != ""
 
     @property
     def headline(self) -> str:

@@ -259,6 +259,19 @@ def test_divergence_on_one_rank_is_told_on_all_at_one_step(started, name):
     assert errors == [errors[0]] * size
 
 
+@pytest.mark.parametrize("name", MANY)
+def test_an_nll_beyond_float16_is_no_divergence_under_fp16(started, name):
+    size, _ = LAUNCHES[name]
+    (nll, bytes_of_float32), (nll_fp16, bytes_of_fp16) = (
+        started(name).of("large_nll", compression)[0] for compression in ("none", "fp16")
+    )
+    assert nll > 2 * np.finfo(np.float16).max
+    assert nll_fp16 == nll
+    # Nll and the wish to stop are 4 bytes each under both, gradients 4 and 2 an entry.
+    assert bytes_of_float32 - 8 == 2 * (bytes_of_fp16 - 8)
+    assert started(name).of("large_nll", "fp16") == [[nll_fp16, bytes_of_fp16]] * size
+
+
 # --- prediction -----------------------------------------------------------------------------------
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 import bnnlib  # noqa: F401  chooses Keras 2, before TensorFlow is imported
-from bnnlib import data, launcher, networks
+from bnnlib import data, launcher, networks, process
 from bnnlib.errors import BnnlibError, ExperimentError
 from bnnlib.experiment import Experiment
 from bnnlib.inference import distributed, prediction
@@ -198,6 +198,21 @@ def train_without_noise(ranks, folder):
     )
 
 
+def check_large_nll(ranks):
+    """A first step's nll beyond float16's largest number, as each compression logs it."""
+    dataset = data.load("tiny")
+    found = {}
+    for compression in ("none", "fp16"):
+        network = networks.build("CNN_FC", dataset.image_shape, 10, seed=3)
+        network.layers[-1].bias.assign([4e5] + [0.0] * 9)
+        trainer = trainer_of(
+            dataset, ranks, network=network, model="CNN_FC", steps=1, compression=compression
+        )
+        (line,) = trainer.run()
+        found[compression] = [line.nll, trainer.bytes_a_step]
+    return found
+
+
 def check_divergence(ranks):
     """Images of which only the last rank's are no numbers."""
     dataset = data.load("tiny")
@@ -240,12 +255,13 @@ def main(folder):
         "shared": shared,
         "resume": check_resumption(ranks, state),
         "divergence": check_divergence(ranks),
+        "large_nll": check_large_nll(ranks),
         "equality": check_equality(ranks),
         "prediction": check_prediction(ranks),
         "threads_error": error_of(lambda: distributed.init(Session(), threads=2)),
         "same_threads_again": dataclasses.asdict(distributed.init(Session(), threads=1)),
     }
-    distributed.shutdown()
+    process.shut_horovod_down()
     (folder / f"rank{ranks.rank}.json").write_text(json.dumps(results))
 
 

@@ -30,6 +30,13 @@ def test_the_timeline_gives_each_allreduce_without_its_negotiation(tmp_path):
     assert len(profile.read_timeline(tmp_path / "missing.json")) == 0
 
 
+def test_scalars_that_travel_beside_fp16_gradients_are_no_step_of_their_own(tmp_path):
+    path = tmp_path / "timeline.json"
+    name = '{"name": "process_name", "ph": "M", "pid": 2, "args": {"name": "while/body/scalars"}}'
+    path.write_text(f"[\n{name}," + TIMELINE[1:].replace("NEGOTIATE_BROADCAST", "ALLREDUCE"))
+    np.testing.assert_allclose(profile.read_timeline(path), [2.0, 0.5])
+
+
 def stamps(times, host="a", warmup=False, bytes=400):
     times = np.asarray(times, np.float64)
     steps = np.arange(1, len(times) + 1)

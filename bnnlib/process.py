@@ -7,6 +7,7 @@ import os
 import sys
 import threading
 import time
+import traceback
 from typing import Any, NoReturn
 
 from bnnlib import launcher
@@ -32,14 +33,22 @@ def world_size() -> int:
     return max(launcher.size(), hvd.size() if hvd is not None else 1)
 
 
-def shut_horovod_down() -> None:
-    """Make every operation that waits on any rank fail now, instead of waiting for ever."""
+def shut_horovod_down(limit: float = WAIT_FOR_SHUTDOWN) -> bool:
+    """Make every operation that waits on any rank fail now, instead of waiting for ever.
+
+    Args:
+        limit: Seconds to wait for Horovod, which itself waits for ever for a rank that is gone.
+
+    Returns:
+        Whether Horovod is down; if not, a thread of this process still waits for it.
+    """
     hvd = _horovod()
-    if hvd is not None:
-        # A thread, because this call itself waits for ever for a rank that is gone.
-        shutdown = threading.Thread(target=hvd.shutdown, daemon=True)
-        shutdown.start()
-        shutdown.join(WAIT_FOR_SHUTDOWN)
+    if hvd is None:
+        return True
+    shutdown = threading.Thread(target=hvd.shutdown, name="bnnlib-shutdown", daemon=True)
+    shutdown.start()
+    shutdown.join(limit)
+    return not shutdown.is_alive()
 
 
 def leave(exit_code: int) -> NoReturn:
@@ -49,6 +58,13 @@ def leave(exit_code: int) -> NoReturn:
             with contextlib.suppress(OSError, ValueError):  # closed, or a pipe without a reader
                 stream.flush()
     os._exit(exit_code)
+
+
+def fail(error: BaseException) -> NoReturn:
+    """Print an error that ends this rank, and leave so that the launcher ends all ranks."""
+    text = "".join(traceback.format_exception(error))
+    sys.stderr.write("".join(f"[rank {launcher.rank()}] {line}\n" for line in text.splitlines()))
+    leave(ERROR_STATUS)
 
 
 def abort(exit_code: int = ERROR_STATUS) -> NoReturn:

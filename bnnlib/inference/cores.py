@@ -1,0 +1,72 @@
+"""The cores that the ranks of a host may use: what the launcher, a container or `taskset` leaves.
+
+``os.cpu_count()`` is the machine's number, of which a process may have a part.
+"""
+
+from __future__ import annotations
+
+import collections
+import os
+from collections.abc import Iterable
+from fractions import Fraction
+
+import psutil
+
+from bnnlib import launcher
+
+
+def threads_of(own: Iterable[int], of_ranks: Iterable[Iterable[int]]) -> int:
+    """How many threads a rank may take so that a host's ranks together take each core once.
+
+    A launcher that binds gives each rank its own cores; one that does not, the same to all.
+
+    Args:
+        own: numbers of the cores that this rank may use.
+        of_ranks: the same of every rank of the host, this one included.
+
+    Returns:
+        The rank's share of each of its cores, summed up and rounded down; at least 1.
+    """
+    users = collections.Counter(core for cores in of_ranks for core in set(cores))
+    return max(1, int(sum(Fraction(1, max(1, users[core])) for core in set(own))))
+
+
+def of_local_ranks() -> list[set[int]]:
+    """The cores that each rank of this host may use, in any order; needs no communication.
+
+    Horovod exchanges nothing before TensorFlow runs, whose threads must be set before it does. So
+    the other ranks are looked up among the system's processes: those that the same process of the
+    launcher has started. A rank that cannot be seen, in a container of its own, is taken to share
+    this rank's cores.
+
+    Returns:
+        One set a rank of this host, as many as the launcher says.
+    """
+    own, local_size = os.sched_getaffinity(0), launcher.local_size()
+    if local_size == 1:
+        return [own]
+    found: dict[int, set[int]] = {}
+    parent = _starter(psutil.Process())
+    for process in psutil.process_iter():
+        try:
+            environ = process.environ()
+            if launcher.name(environ) == "alone" or _starter(process) != parent:
+                continue
+            rank, cores = launcher.rank(environ), os.sched_getaffinity(process.pid)
+        except (psutil.Error, OSError):  # it has just ended, or is another user's
+            continue
+        # A rank may have several processes, such as a shell and, bound to less, what it started.
+        found[rank] = found.get(rank, cores) & cores
+    found[launcher.rank()] = own
+    return [*found.values(), *[own] * (local_size - len(found))]
+
+
+def _starter(process: psutil.Process) -> psutil.Process | None:
+    """The process of the launcher that started this one's rank: the first without a rank's name."""
+    for above in process.parents():
+        try:
+            if launcher.name(above.environ()) == "alone":
+                return above
+        except psutil.AccessDenied:  # Slurm's and ALPS' own are the system's
+            return above
+    return None
