@@ -81,22 +81,22 @@ class Experiment:
     )
     batch_size: int = _parameter(64, "images a rank a step", _POSITIVE)
     accumulate: int = _parameter(
-        1, "batches whose mean gradient a rank takes to one step and one allreduce", _POSITIVE
+        1, "batches that a rank averages in one step, before one allreduce", _POSITIVE
     )
     learning_rate: float = _parameter(1e-3, "Adam's step size at one rank", _POSITIVE)
     learning_rate_scaling: str = _parameter(
         "linear",
-        "none | sqrt | linear; its factor, of ranks * accumulate",
+        "none | sqrt | linear: its growth with ranks * accumulate",
         _one_of("none", "sqrt", "linear"),
     )
     warmup_epochs: float = _parameter(
-        1.0, "epochs over which that factor is reached, linearly from 1", _NOT_NEGATIVE
+        1.0, "epochs in which the rate grows linearly to its scaled value", _NOT_NEGATIVE
     )
     kl_weight: float = _parameter(
         1.0, "factor on KL(q||p)/N in the loss; 1: the ELBO", _NOT_NEGATIVE
     )
     kl_annealing_epochs: float = _parameter(
-        0.0, "epochs over which kl_weight is reached, linearly from 0", _NOT_NEGATIVE
+        0.0, "epochs in which kl_weight grows linearly from 0", _NOT_NEGATIVE
     )
     prior_stddev: float = _parameter(
         1.0, "standard deviation of the normal prior on each kernel entry", _POSITIVE
@@ -114,61 +114,65 @@ class Experiment:
         (lambda v: 0 <= v < 1, "0 or more and less than 1"),
     )
     eval_sets: list[str] = _parameter(  # noqa: RUF009 - a field with a factory
-        ["test"], "sets and groups of bnnlib.data.expand, such as shifts", _NAMES
+        ["test"], "test sets, or groups such as shifts (bnnlib.data.expand)", _NAMES
     )
     ood_sets: list[str] = _parameter(  # noqa: RUF009
-        [], "out of distribution: names of bnnlib.data.OOD_NAMES, paths of .npz", _NAMES
+        [], "sets out of distribution: bnnlib.data.OOD_NAMES, paths of .npz", _NAMES
     )
     evaluate_every: int = _parameter(
         0,
-        "epochs between test accuracies of posterior means, untimed; 0: none",
+        "epochs from one test accuracy of the mean weights to the next; 0: none",
         _NOT_NEGATIVE,
     )
     noise: str = _parameter(
         "independent",
-        "independent | shared; weight noise of the ranks",
+        "independent | shared: each rank's own weight noise, or one for all",
         _one_of("independent", "shared"),
     )
     seed: int = _parameter(
         0,
-        "of initial weights, data order and weight noise",
+        "sets initial weights, data order and weight noise",
         (lambda v: 0 <= v < 2**31, "0 to 2^31-1"),
     )
     threads: int = _parameter(
-        0, "TensorFlow threads inside an op a rank; 0: cores of the node / its ranks", _NOT_NEGATIVE
+        0,
+        "TensorFlow threads of a rank inside an op; 0: its share of the host's cores",
+        _NOT_NEGATIVE,
     )
-    inter_threads: int = _parameter(1, "TensorFlow threads between ops a rank", _POSITIVE)
+    inter_threads: int = _parameter(1, "TensorFlow threads of a rank between ops", _POSITIVE)
     compression: str = _parameter(
-        "none", "none | fp16; of gradients on their way between ranks", _one_of("none", "fp16")
+        "none", "none | fp16: how gradients travel between ranks", _one_of("none", "fp16")
     )
     profile: bool = _parameter(False, "record where each step's time goes, in profile.csv")
     log_every: int = _parameter(50, "steps from one line of steps.jsonl to the next", _POSITIVE)
     checkpoint_steps: int = _parameter(
         0,
-        "steps between checkpoints, at a line's end; 0: not by steps",
+        "steps from one checkpoint to the next; 0: none by steps",
         _NOT_NEGATIVE,
     )
     checkpoint_minutes: float = _parameter(
         0.0,
-        "minutes between them; where both are 0: one an epoch",
+        "minutes from one checkpoint to the next; both 0: one an epoch",
         _NOT_NEGATIVE,
     )
-    keep_checkpoints: int = _parameter(2, "newest checkpoints that are kept", _POSITIVE)
+    keep_checkpoints: int = _parameter(2, "how many of the newest checkpoints are kept", _POSITIVE)
     on_rank_change: str = _parameter(
         "refuse",
-        "refuse | continue; a run begun with another number of ranks",
+        "refuse | continue: a run that another number of ranks began",
         _one_of("refuse", "continue"),
     )
     check_ranks_every: int = _parameter(
-        0, "steps between checks that all ranks hold equal weights; 0: never", _NOT_NEGATIVE
+        0,
+        "steps between checks that all ranks hold equal weights; 0: none",
+        _NOT_NEGATIVE,
     )
     stall_minutes: float = _parameter(
         30.0,
-        "a rank that logs and predicts nothing for so long hangs; 0: never",
+        "minutes without a log line or a draw that end a run as hung; 0: never",
         _NOT_NEGATIVE,
     )
     run_dir: str = _parameter(
-        "", "the record's place; empty: the executed notebook's, else named by parameters"
+        "", "the record's folder; empty: the notebook's, or one named by parameters"
     )
 
     def __post_init__(self) -> None:

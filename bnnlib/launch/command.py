@@ -138,7 +138,7 @@ def train_one(
 
     from bnnlib import data, networks
     from bnnlib.inference import distributed, evaluation
-    from bnnlib.inference import trainer as training
+    from bnnlib.inference.trainer import Trainer
 
     ranks = distributed.init(session, experiment.threads, experiment.inter_threads)
     run = Run.open(session, experiment, ranks, origin, events)
@@ -152,7 +152,7 @@ def train_one(
     network = networks.build_for(experiment, dataset)
     if verbose and ranks.rank == 0:
         print(*networks.summary(network), sep="\n")
-    trainer = training.Trainer(experiment, dataset, network, ranks, session)
+    trainer = Trainer(experiment, dataset, network, ranks, session)
     run.resume(trainer)
     with tqdm(
         total=trainer.num_steps,

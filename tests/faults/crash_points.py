@@ -27,10 +27,9 @@ import bnnlib  # noqa: F401  chooses Keras 2, before TensorFlow is imported
 from bnnlib.errors import RecordError
 from bnnlib.experiment import Experiment
 from bnnlib.inference.distributed import Ranks
-from bnnlib.inference.trainer import StepLog
 from bnnlib.metrics import Prediction, judge
 from bnnlib.record import checkpoint, files, lock, logs
-from bnnlib.record.logs import read_steps
+from bnnlib.record.logs import StepLog, read_steps
 from bnnlib.record.run import Run
 from bnnlib.record.schema import read_record
 from bnnlib.session import Session

@@ -25,7 +25,7 @@ TRAINING = """
 from bnnlib import data
 from bnnlib.inference import distributed
 from bnnlib import networks
-from bnnlib.inference import trainer as training
+from bnnlib.inference.trainer import Trainer
 from bnnlib.session import Session
 from bnnlib.experiment import Experiment
 
@@ -33,7 +33,7 @@ experiment = Experiment(model="CNN_FC", dataset="tiny", batch_size=32, steps=10*
 ranks = distributed.init(Session(), 1)
 dataset = data.load("tiny")
 network = networks.build("CNN_FC", dataset.image_shape, dataset.num_classes)
-trainer = training.Trainer(experiment, dataset, network, ranks)
+trainer = Trainer(experiment, dataset, network, ranks)
 """
 
 

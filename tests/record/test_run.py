@@ -23,11 +23,11 @@ from bnnlib.errors import ExperimentError, RecordError
 from bnnlib.experiment import Experiment
 from bnnlib.inference import prediction
 from bnnlib.inference.distributed import Ranks
-from bnnlib.inference.trainer import StepLog, Trainer
+from bnnlib.inference.trainer import Trainer
 from bnnlib.metrics import DrawsCurve, Evaluation, Prediction, judge
 from bnnlib.record import checkpoint, provenance, stopping
 from bnnlib.record.failure import record_failure
-from bnnlib.record.logs import read_posterior, read_steps, training_metrics
+from bnnlib.record.logs import StepLog, read_posterior, read_steps, training_metrics
 from bnnlib.record.predictions import read_predictions
 from bnnlib.record.run import Run, run_directory
 from bnnlib.record.schema import ATTEMPT_KEYS, KEYS, SCHEMA, read_record
