@@ -1,18 +1,20 @@
 """How is a network trained on ranks, and how is it asked?
 
-Rooms: `objective` (the loss and its gradient), `adam` (a method: init, gradient, update), `trainer`
-(the training page: state, step, loop), `distributed` (all of Horovod), `cores` (those that ranks
-may use), `step_clock` (stamps inside a step), `prediction` (draws), `evaluation` (all that a
-trained network is judged on), `restore` (the network of a run on the disk).
+Rooms: `objective` (the loss and its gradient), `state` (all that training changes, and a method's
+verbs), `adam` (a method), `trainer` (the training page: a step and the loop), `distributed` (all of
+Horovod), `cores` (those that ranks may use), `step_clock` (stamps inside a step), `prediction`
+(draws), `evaluation` (all that a trained network is judged on), `restore` (the network of a run on
+the disk).
 """
 
 from bnnlib.inference import distributed
 from bnnlib.inference.distributed import Ranks
 from bnnlib.inference.evaluation import accuracy_of_means, evaluate, sets
-from bnnlib.inference.objective import Method, objective
+from bnnlib.inference.objective import objective
 from bnnlib.inference.prediction import Predictor, predict
 from bnnlib.inference.restore import restore
-from bnnlib.inference.trainer import DivergedError, Trainer, TrainState
+from bnnlib.inference.state import Method, TrainState
+from bnnlib.inference.trainer import DivergedError, Trainer
 
 __all__ = [
     "DivergedError",

@@ -10,7 +10,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from bnnlib.inference.objective import Method, gradient
+from bnnlib.inference.objective import gradient
+from bnnlib.inference.state import Method
 from bnnlib.networks import Tensor, plain
 
 # Adam's constants (Kingma and Ba 2015), Keras' defaults.

@@ -11,30 +11,11 @@ is that of one rank with a batch of b R images.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
 
 import tensorflow as tf
 
 from bnnlib.networks import Network, Tensor, plain
-
-
-class Method(NamedTuple):
-    """How data become a posterior; each module of a method has a ``build`` that returns one.
-
-    The verbs are those of the library `posteriors`. The trainer averages what `gradient` returns
-    over a rank's batches and over ranks, and hands the average to `update`.
-
-    Attributes:
-        init: of the weights by name, the method's own variables by name: its state.
-        gradient: of one batch, as :func:`gradient` below.
-        update: of weights, own variables, averaged gradients, the step's number from 1, and the
-            learning rate; changes the weights and returns the ops that do so.
-    """
-
-    init: Callable[[Mapping[str, tf.Variable]], dict[str, tf.Variable]]
-    gradient: Callable[..., tuple[Sequence[Tensor], Tensor, Tensor]]
-    update: Callable[..., list[Any]]
 
 
 def objective(
@@ -84,13 +65,7 @@ def gradient(
 ) -> tuple[tuple[Tensor, ...], Tensor, Tensor]:
     """The gradient of :func:`objective` by each of the network's variables; nll and kl.
 
-    Args:
-        network: whose trainable variables the gradient is taken by.
-        images: as for :func:`objective`.
-        labels: likewise.
-        seeds: likewise.
-        kl_weight: likewise.
-        num_train_examples: likewise.
+    Args as for :func:`objective`.
 
     Returns:
         One tensor a variable, in the network's order; the scalars nll and kl.

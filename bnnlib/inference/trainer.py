@@ -7,7 +7,6 @@ average, alike on all ranks.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
@@ -15,11 +14,11 @@ import numpy as np
 import tensorflow as tf
 
 from bnnlib.data import Dataset, epoch_batches, steps_per_epoch
-from bnnlib.errors import BnnlibError, RecordError
+from bnnlib.errors import BnnlibError
 from bnnlib.experiment import Experiment
-from bnnlib.inference import adam, distributed, evaluation
+from bnnlib.inference import adam, evaluation
 from bnnlib.inference.distributed import Message, Ranks
-from bnnlib.inference.objective import Method
+from bnnlib.inference.state import TrainState
 from bnnlib.inference.step_clock import StepClock
 from bnnlib.networks import TRAINING, Network, Tensor, posterior, stream_key, to_inputs
 from bnnlib.record.logs import LayerLog, StepLog
@@ -29,56 +28,6 @@ from bnnlib.session import Session
 
 class DivergedError(BnnlibError, ArithmeticError):
     """The loss or a weight is no finite number."""
-
-
-class TrainState:
-    """All that training changes: data order and weight noise are functions of the step.
-
-    Attributes:
-        weights: the network's variables, by name.
-        optimizer: the method's own variables, by name.
-        step: int64, steps done.
-        offset: int64; `step` + `offset` is how many steps the present number of ranks takes from
-            the first epoch's start to this place. 0 unless the number of ranks has changed.
-        steps_per_epoch: int64, of the present number of ranks.
-        sums: float32 ``(4,)``, of the unfinished log line: the sums of loss, nll and kl, and its
-            number of steps. They grow one step after another wherever a run is cut, so that a
-            resumed run logs the same bits.
-        seconds: float64, time that the unfinished line's steps took.
-        variables: all of these, by the names that a checkpoint gives them.
-    """
-
-    def __init__(self, network: Network, method: Method, steps_per_epoch: int) -> None:
-        self.weights = network.named_variables()
-        self.optimizer = method.init(self.weights)
-        self.step, self.offset, self.steps_per_epoch = (
-            tf.Variable(number, trainable=False, dtype=tf.int64)
-            for number in (0, 0, steps_per_epoch)
-        )
-        self.sums = tf.Variable(tf.zeros(4), trainable=False)
-        self.seconds = tf.Variable(0.0, trainable=False, dtype=tf.float64)
-        self.variables: dict[str, tf.Variable] = {
-            **self.weights,
-            **self.optimizer,
-            "line/sums": self.sums,
-            "line/seconds": self.seconds,
-            "offset": self.offset,
-            "steps_per_epoch": self.steps_per_epoch,
-            "step": self.step,
-        }
-
-    def state(self) -> dict[str, np.ndarray]:
-        """Every variable's value by its name: what a checkpoint keeps."""
-        return {name: variable.numpy() for name, variable in self.variables.items()}
-
-    def restore(self, state: Mapping[str, np.ndarray]) -> None:
-        """Sets every variable to its value in `state`, on this rank alone."""
-        for name, variable in self.variables.items():
-            variable.assign(state[name])
-
-    def broadcast(self) -> None:
-        """Sets every variable on all ranks to rank 0's value."""
-        distributed.broadcast(self.variables.values(), "state")
 
 
 class Trainer:
@@ -201,7 +150,7 @@ class Trainer:
         state.seconds.assign_add(time.perf_counter() - started)
         done, self.stopped = int(sums[3] - before[3]), bool(stop > 0)
         self.stamps += [stamps[:done]] if self.experiment.profile else []
-        wrong = self._not_finite(*(float(term) for term in sums[:3] / sums[3]))
+        wrong = state.not_finite(*(float(term) for term in sums[:3] / sums[3]))
         if wrong:
             # The nll is an average over ranks and their weights are equal, so every rank raises.
             raise DivergedError(
@@ -352,17 +301,6 @@ class Trainer:
             warmup=warmup,
         )
 
-    def _not_finite(self, loss: float, nll: float, kl: float) -> str:
-        """What is no finite number, with its value; empty if all is well."""
-        if not math.isfinite(loss):
-            return f"kl = {kl}" if math.isfinite(nll) else f"nll = {nll}"
-        # In a graph TensorFlow fuses matrix product, bias and ReLU to an op that makes NaN 0: the
-        # loss of weights that are NaN is finite.
-        for name, value in self.network.weights().items():
-            if not np.isfinite(value).all():
-                return f"{name} = {value[~np.isfinite(value)][0]}"
-        return ""
-
     # ----- the state, and where the run is
 
     @property
@@ -390,35 +328,8 @@ class Trainer:
         self.train_state.broadcast()
 
     def restore(self, state: Mapping[str, np.ndarray]) -> None:
-        """Sets what :meth:`state` gave, on this rank; :meth:`broadcast` gives it to the others.
-
-        Raises:
-            RecordError: something of a training state is missing; nothing has been set then.
-            ExperimentError: the weights are not this network's; nothing has been set then.
-        """
-        # Older checkpoints lack these: they were made at lines' ends, and by one number of ranks.
-        values: dict[str, np.ndarray] = {
-            "line/sums": np.zeros(4, np.float32),
-            "line/seconds": np.zeros(()),
-            "offset": np.zeros((), np.int64),
-            "steps_per_epoch": np.asarray(self.steps_per_epoch),
-            **state,
-        }
-        needed = self.train_state.variables.keys() - self.train_state.weights.keys()
-        missing = sorted(needed - values.keys())
-        if missing:
-            raise RecordError(
-                f"no training state: {', '.join(missing)} missing; only what Trainer.state gave "
-                "can be restored"
-            )
-        weights = {name: value for name, value in values.items() if name.startswith("layer")}
-        self.network.load_weights(weights)
-        # After another number of ranks the same part of the epochs is done, to a step.
-        step, offset, before = (int(values[name]) for name in ("step", "offset", "steps_per_epoch"))
-        place = (step + offset) * self.steps_per_epoch // before
-        values["offset"] = np.asarray(place - step)
-        values["steps_per_epoch"] = np.asarray(self.steps_per_epoch)
-        self.train_state.restore(values)
+        """Sets what :meth:`state` gave, on this rank alone; see :meth:`TrainState.restore`."""
+        self.train_state.restore(state)
 
     # ----- what others ask of a trainer
 
