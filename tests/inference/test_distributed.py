@@ -265,7 +265,7 @@ def test_an_nll_beyond_float16_is_no_divergence_under_fp16(started, name):
     (nll, bytes_of_float32), (nll_fp16, bytes_of_fp16) = (
         started(name).of("large_nll", compression)[0] for compression in ("none", "fp16")
     )
-    assert nll > 2 * np.finfo(np.float16).max
+    assert nll > 2 * float(np.finfo(np.float16).max)
     assert nll_fp16 == nll
     # Nll and the wish to stop are 4 bytes each under both, gradients 4 and 2 an entry.
     assert bytes_of_float32 - 8 == 2 * (bytes_of_fp16 - 8)
