@@ -56,8 +56,12 @@ class Writer:
     """
 
     def __init__(self) -> None:
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="bnnlib-checkpoint")
+        self._thread = self._new_thread()
         self._last: Future[object] | None = None
+
+    @staticmethod
+    def _new_thread() -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(1, thread_name_prefix="bnnlib-checkpoint")
 
     def start(self, write: Callable[[], object]) -> None:
         """Begins `write` once the write before has ended.
@@ -81,6 +85,9 @@ class Writer:
     def close(self) -> None:
         """Ends the thread after the last write, which nothing waits for here."""
         self._thread.shutdown(wait=False)
+        # In a notebook the interrupted cell can be run again, on the same run: another thread starts
+        # with its first write.
+        self._thread = self._new_thread()
 
 
 def load(path: Path) -> dict[str, np.ndarray]:
