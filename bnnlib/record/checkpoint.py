@@ -85,8 +85,8 @@ class Writer:
     def close(self) -> None:
         """Ends the thread after the last write, which nothing waits for here."""
         self._thread.shutdown(wait=False)
-        # In a notebook the interrupted cell can be run again, on the same run: another thread starts
-        # with its first write.
+        # A notebook can run its interrupted cell again, on the same run: another thread starts with
+        # the first write.
         self._thread = self._new_thread()
 
 
