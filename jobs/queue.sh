@@ -68,6 +68,25 @@ resubmit() {
   exit 0
 }
 
+# What train.sh does: one run of notebooks/01_train by the site's launcher. $1 is the script itself, $2
+# the parameter file where PARAMS names none.
+train() {
+  local script=$1 site code=0
+  site=$(basename "$(dirname "$script")")
+  PARAMS=${PARAMS:-$2}
+  RUN=${RUN:-runs/$site/${MODEL:-BNN_conv_flip}}
+
+  # The run saves itself and stops before this second, with exit code 75.
+  export BNN_DEADLINE=${ENDS:-}
+
+  "${LAUNCH[@]}" papermill notebooks/01_train.ipynb "rank0:$RUN/train.ipynb" --engine spmd \
+    -f "$PARAMS" ${MODEL:+-p model "$MODEL"} || code=$?
+
+  # Without a queue, who stopped the run starts it again.
+  [ "$code" -ne 75 ] || [ "$site" = local ] || resubmit "$script"
+  exit "$code"
+}
+
 # What analysis.sh does: the runs of the group RUNS compared, as executed notebooks. $1 is the script
 # itself, for the case that runs were stopped at their walltime and have new jobs by now: then it
 # queues itself behind those. What follows launches a program on a compute node, where a job's

@@ -19,15 +19,4 @@ cd "$PBS_O_WORKDIR"
 source jobs/crux/site.sh
 site_env
 
-PARAMS=${PARAMS:-jobs/params/mnist.yaml}
-RUN=${RUN:-runs/crux/${MODEL:-BNN_conv_flip}}
-
-# The run saves itself and stops before this second, with exit code 75.
-export BNN_DEADLINE=${ENDS:-}
-
-code=0
-"${LAUNCH[@]}" papermill notebooks/01_train.ipynb "rank0:$RUN/train.ipynb" --engine spmd \
-  -f "$PARAMS" ${MODEL:+-p model "$MODEL"} || code=$?
-
-[ "$code" -ne 75 ] || resubmit jobs/crux/train.sh
-exit "$code"
+train jobs/crux/train.sh jobs/params/mnist.yaml

@@ -11,8 +11,4 @@ cd "$(dirname "$0")/../.."
 source jobs/local/site.sh
 site_env
 
-PARAMS=${PARAMS:-jobs/params/digits.yaml}
-RUN=${RUN:-runs/local/${MODEL:-BNN_conv_flip}}
-
-"${LAUNCH[@]}" papermill notebooks/01_train.ipynb "rank0:$RUN/train.ipynb" --engine spmd \
-  -f "$PARAMS" ${MODEL:+-p model "$MODEL"}
+train jobs/local/train.sh jobs/params/digits.yaml

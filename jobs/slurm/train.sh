@@ -13,15 +13,4 @@ set -euo pipefail
 source jobs/slurm/site.sh
 site_env
 
-PARAMS=${PARAMS:-jobs/params/digits.yaml}
-RUN=${RUN:-runs/slurm/${MODEL:-BNN_conv_flip}}
-
-# The run saves itself and stops before this second, with exit code 75.
-export BNN_DEADLINE=${ENDS:-}
-
-code=0
-"${LAUNCH[@]}" papermill notebooks/01_train.ipynb "rank0:$RUN/train.ipynb" --engine spmd \
-  -f "$PARAMS" ${MODEL:+-p model "$MODEL"} || code=$?
-
-[ "$code" -ne 75 ] || resubmit jobs/slurm/train.sh
-exit "$code"
+train jobs/slurm/train.sh jobs/params/digits.yaml

@@ -16,16 +16,5 @@ set -euo pipefail
 source jobs/slurm/site.sh
 site_env
 
-PARAMS=${PARAMS:-jobs/params/mnist.yaml}
-RUN=${RUN:-runs/slurm/${MODEL:-BNN_conv_flip}}
 LAUNCH+=(--gpu-bind=none) # none: no rank is shown one GPU alone
-
-# The run saves itself and stops before this second, with exit code 75.
-export BNN_DEADLINE=${ENDS:-}
-
-code=0
-"${LAUNCH[@]}" papermill notebooks/01_train.ipynb "rank0:$RUN/train.ipynb" --engine spmd \
-  -f "$PARAMS" ${MODEL:+-p model "$MODEL"} || code=$?
-
-[ "$code" -ne 75 ] || resubmit jobs/slurm/train_gpu.sh
-exit "$code"
+train jobs/slurm/train_gpu.sh jobs/params/mnist.yaml
