@@ -82,7 +82,7 @@ train() {
   "${LAUNCH[@]}" papermill notebooks/01_train.ipynb "rank0:$RUN/train.ipynb" --engine spmd \
     -f "$PARAMS" ${MODEL:+-p model "$MODEL"} || code=$?
 
-  # Without a queue, who stopped the run starts it again.
+  # Where there is no queue, whoever stopped the run starts it again.
   [ "$code" -ne 75 ] || [ "$site" = local ] || resubmit "$script"
   exit "$code"
 }
