@@ -29,6 +29,7 @@ class _Launcher:
     size: tuple[str, ...]
     local_rank: tuple[str, ...]
     local_size: tuple[str, ...]
+    launch: tuple[str, ...]  # together the same on all ranks of a launch, and of no other
     started: Callable[[Mapping[str, str]], bool]
 
 
@@ -47,6 +48,7 @@ _LAUNCHERS = (
         size=("HOROVOD_SIZE",),
         local_rank=("HOROVOD_LOCAL_RANK",),
         local_size=("HOROVOD_LOCAL_SIZE",),
+        launch=("HOROVOD_GLOO_RENDEZVOUS_ADDR", "HOROVOD_GLOO_RENDEZVOUS_PORT"),
         started=lambda environ: "HOROVOD_RANK" in environ,
     ),
     _Launcher(
@@ -55,6 +57,7 @@ _LAUNCHERS = (
         size=("OMPI_COMM_WORLD_SIZE",),
         local_rank=("OMPI_COMM_WORLD_LOCAL_RANK",),
         local_size=("OMPI_COMM_WORLD_LOCAL_SIZE",),
+        launch=("PMIX_NAMESPACE",),
         started=lambda environ: "OMPI_COMM_WORLD_RANK" in environ,
     ),
     _Launcher(
@@ -63,6 +66,7 @@ _LAUNCHERS = (
         size=("PMI_SIZE", "PALS_SIZE", "BNN_RANKS"),
         local_rank=("PALS_LOCAL_RANKID", "PMI_LOCAL_RANK", "MPI_LOCALRANKID"),
         local_size=("PALS_LOCAL_SIZE", "PMI_LOCAL_SIZE", "MPI_LOCALNRANKS", "BNN_RANKS_PER_NODE"),
+        launch=("PALS_APID",),
         started=lambda environ: "PALS_RANKID" in environ,
     ),
     _Launcher(
@@ -71,6 +75,7 @@ _LAUNCHERS = (
         size=("PMI_SIZE", "BNN_RANKS"),
         local_rank=("PMI_LOCAL_RANK",),
         local_size=("PMI_LOCAL_SIZE", "BNN_RANKS_PER_NODE"),
+        launch=("ALPS_APP_ID",),
         started=lambda environ: "ALPS_APP_PE" in environ,
     ),
     _Launcher(
@@ -79,6 +84,7 @@ _LAUNCHERS = (
         size=("SLURM_STEP_NUM_TASKS", "SLURM_NTASKS", "SLURM_NPROCS"),
         local_rank=("SLURM_LOCALID",),
         local_size=(),
+        launch=("SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_RESTART_COUNT"),
         # Hydra inside a Slurm allocation starts its proxies with srun; its own variables are right.
         started=lambda environ: _in_slurm_step(environ) and "HYDI_CONTROL_FD" not in environ,
     ),
@@ -88,6 +94,7 @@ _LAUNCHERS = (
         size=("PMI_SIZE", "BNN_RANKS"),
         local_rank=("MPI_LOCALRANKID", "PMI_LOCAL_RANK"),
         local_size=("MPI_LOCALNRANKS", "PMI_LOCAL_SIZE", "BNN_RANKS_PER_NODE"),
+        launch=(),
         started=lambda environ: "PMI_RANK" in environ,
     ),
 )
@@ -216,6 +223,21 @@ def _slurm_tasks_on_node(environ: Mapping[str, str]) -> int | None:
         tasks += [int(match[1])] * int(match[2] or 1)
     node = _first(environ, ("SLURM_NODEID",)) or 0
     return tasks[node] if node < len(tasks) else None
+
+
+def launch_id(environ: Mapping[str, str] = os.environ) -> str | None:
+    """What all ranks of this launch share and no other launch has; None if the launcher says none.
+
+    MPICH's `mpiexec` says none, and a process alone needs none.
+
+    Args:
+        environ: The environment variables.
+    """
+    launcher = _launcher(environ)
+    if launcher is None or not all(name in environ for name in launcher.launch[:2]):
+        return None
+    parts = [environ.get(name, "") for name in launcher.launch]
+    return "/".join([launcher.name, *parts]) if parts else None
 
 
 def job_id(environ: Mapping[str, str] = os.environ) -> str | None:

@@ -120,3 +120,40 @@ def test_a_real_mpiexec_agrees() -> None:
         env=os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)},
     )
     assert sorted(ran.stdout.splitlines()) == ["mpich 0 2 0 2", "mpich 1 2 1 2"]
+
+
+@pytest.mark.parametrize(
+    ("environ", "launch"),
+    [
+        ({}, None),
+        ({"PMI_RANK": "0"}, None),  # MPICH's mpiexec names no launch
+        (
+            {
+                "HOROVOD_RANK": "1",
+                "HOROVOD_GLOO_RENDEZVOUS_ADDR": "10.0.0.1",
+                "HOROVOD_GLOO_RENDEZVOUS_PORT": "4000",
+            },
+            "horovodrun/10.0.0.1/4000",
+        ),
+        ({"HOROVOD_RANK": "1", "HOROVOD_GLOO_RENDEZVOUS_ADDR": "10.0.0.1"}, None),
+        ({"ALPS_APP_PE": "1", "ALPS_APP_ID": "99"}, "aprun/99"),
+        ({"PALS_RANKID": "1", "PALS_APID": "ab-c"}, "pals/ab-c"),
+        (
+            {"SLURM_PROCID": "1", "SLURM_JOB_ID": "8", "SLURM_STEP_ID": "2"},
+            "slurm/8/2/",
+        ),
+        (
+            {
+                "SLURM_PROCID": "1",
+                "SLURM_JOB_ID": "8",
+                "SLURM_STEP_ID": "2",
+                "SLURM_RESTART_COUNT": "1",
+            },
+            "slurm/8/2/1",
+        ),
+    ],
+)
+def test_the_launch_is_named_where_the_launcher_does(
+    environ: dict[str, str], launch: str | None
+) -> None:
+    assert launcher.launch_id(environ) == launch

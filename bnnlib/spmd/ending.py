@@ -17,7 +17,7 @@ from bnnlib.errors import BnnlibError, DistributedError
 from bnnlib.process import ERROR_STATUS, WAIT_FOR_END, leave, shut_horovod_down, world_size
 from bnnlib.record import stopping
 from bnnlib.session import Session
-from bnnlib.spmd.failures import Failure, Watcher, failure_file, read_failures
+from bnnlib.spmd.failures import Failure, Failures, Watcher
 from bnnlib.spmd.outputs import Recorder, prefixed_writer
 from bnnlib.spmd.rank0 import RANK0_PREFIX
 
@@ -65,6 +65,7 @@ class Ending:
         self.stderr = sys.stderr
         self._print = prefixed_writer(sys.stderr, rank)
         self._ending = threading.Lock()
+        self._failures = Failures(run_dir)
         self._watcher = self._start_watcher()
         self.session.endings.insert(0, self._stalled)
 
@@ -74,8 +75,7 @@ class Ending:
         if self.rank == 0:
             watcher = Watcher(self.others, self._take_over, RANK0_LOOKS_EVERY, WAIT_FOR_OWN_FAILURE)
         else:
-            rank0 = [failure_file(self.run_dir, 0)]
-            watcher = Watcher(lambda: read_failures(rank0), self._give_up, OTHERS_LOOK_EVERY, 0.0)
+            watcher = Watcher(lambda: self._failures.of(0), self._give_up, OTHERS_LOOK_EVERY, 0.0)
         watcher.start()
         return watcher
 
@@ -88,11 +88,7 @@ class Ending:
 
     def others(self) -> list[Failure]:
         """Other ranks' failures in this launch."""
-        if self.run_dir is None:
-            return []
-        own = failure_file(self.run_dir, self.rank)
-        files = (self.run_dir / "failures").glob("rank*.json")
-        return read_failures([file for file in files if file != own])
+        return self._failures.of_others(self.rank)
 
     def end(self, failure: Failure, everywhere: bool) -> None:
         """End all ranks; when alone, return for papermill to raise its own error.
@@ -127,8 +123,12 @@ class Ending:
         deadline = time.monotonic() + WAIT_FOR_END
         while time.monotonic() < deadline:
             time.sleep(0.5)
-            if self.run_dir is not None and read_failures([failure_file(self.run_dir, 0)]):
+            if self._failures.of(0):
                 break
+            if not everywhere and self.run_dir is not None:
+                failure = dataclasses.replace(failure, beat=failure.beat + 1)
+                with contextlib.suppress(BnnlibError):  # it is there already
+                    failure.write(self.run_dir)
         else:
             if not everywhere and self.run_dir is not None:
                 # Rank 0 had run its last cell before this rank failed.
@@ -222,7 +222,7 @@ class Ending:
         self._summarize(cell, cause, causes)
         if self.run_dir is not None:
             # Last: the other ranks leave when they see it.
-            with contextlib.suppress(OSError):  # a full disk must not keep this process here
+            with contextlib.suppress(BnnlibError):  # a full disk must not keep this process here
                 dataclasses.replace(own or cause, rank=0).write(self.run_dir)
         shut_horovod_down()
         leave(ERROR_STATUS)

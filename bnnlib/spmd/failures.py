@@ -9,15 +9,15 @@ import re
 import socket
 import sys
 import threading
-import time
 import traceback
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
+from bnnlib import launcher
 from bnnlib.errors import rank_lost
 from bnnlib.process import ERROR_STATUS, leave
-from bnnlib.spmd.rank0 import write_atomically
+from bnnlib.record.files import write_atomically
 
 _ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
@@ -34,6 +34,8 @@ class Failure:
     evalue: str
     traceback: list[str]  # lines, without colours
     cell_index: int
+    launch: str | None = None  # of `bnnlib.launcher.launch_id`
+    beat: int = 0  # counts how often this was written: the rank that waits with it is alive
 
     @classmethod
     def here(cls, rank: int, ename: str, evalue: str, frames: list[str], cell: int) -> Failure:
@@ -55,6 +57,7 @@ class Failure:
             evalue=evalue,
             traceback=_ANSI.sub("", "\n".join(frames)).splitlines(),
             cell_index=cell,
+            launch=launcher.launch_id(),
         )
 
     @property
@@ -69,8 +72,8 @@ class Failure:
 
     def write(self, run_dir: Path) -> None:
         """Leave this failure in `run_dir` for the other ranks and the reader."""
-        text = json.dumps(dataclasses.asdict(self), indent=2)
-        write_atomically(failure_file(run_dir, self.rank), text + "\n")
+        text = json.dumps(dataclasses.asdict(self), indent=2) + "\n"
+        write_atomically(failure_file(run_dir, self.rank), lambda file: file.write(text.encode()))
 
 
 def failure_file(run_dir: Path, rank: int) -> Path:
@@ -78,42 +81,59 @@ def failure_file(run_dir: Path, rank: int) -> Path:
     return run_dir / "failures" / f"rank{rank}.json"
 
 
-def _process_start() -> float:
-    """When this process started, in seconds since the epoch."""
-    try:
-        # The 22nd field of the line; the second one, the command in parentheses, may hold spaces.
-        stat = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
-        ticks = int(stat[22 - 3])
-    except OSError:  # no Linux: this module is imported within the process's first seconds
-        return _IMPORTED
-    age = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
-    return time.time() - age
+class Failures:
+    """The failures of other ranks in this launch, as they appear in a run's folder.
 
+    An earlier attempt's files may lie there, and none is deleted while another rank may be writing.
+    A launcher that names its launch (:func:`bnnlib.launcher.launch_id`) tells them apart. MPICH's
+    does not; then a file counts once it differs from what lay there when this object was made: a
+    rank that failed before that writes its file again while it waits. No clock is asked, as those
+    of two hosts may differ.
 
-_IMPORTED = time.time()
-_TOLD: set[Path] = set()  # files that were reported as unreadable
-
-
-def read_failures(files: list[Path]) -> list[Failure]:
-    """The failures of this launch among `files`, oldest first.
-
-    An earlier attempt's files may lie in the same folder. They are older than this process, while
-    a rank of this launch needs its first second to start Python: the time tells them apart, and
-    nothing has to be deleted while another rank may be writing.
+    Args:
+        run_dir: the run's folder; None if the notebook is not written to this disk.
     """
-    failures = []
-    for file in files:
+
+    def __init__(self, run_dir: Path | None) -> None:
+        self._folder = None if run_dir is None else run_dir / "failures"
+        self._launch = launcher.launch_id()
+        self._unreadable: set[Path] = set()  # files that were reported
+        self._before = {file: self._bytes(file) for file in self._files()}
+
+    def of(self, rank: int) -> list[Failure]:
+        """The failure of one rank, if there is one."""
+        return [failure for failure in self._read() if failure.rank == rank]
+
+    def of_others(self, rank: int) -> list[Failure]:
+        """The failures of all ranks but one, oldest first."""
+        return [failure for failure in self._read() if failure.rank != rank]
+
+    def _files(self) -> list[Path]:
+        return [] if self._folder is None else sorted(self._folder.glob("rank*.json"))
+
+    @staticmethod
+    def _bytes(file: Path) -> bytes:
         try:
-            failure = Failure(**json.loads(file.read_text(encoding="utf-8")))
-            if datetime.fromisoformat(failure.time).timestamp() > _process_start():
+            return file.read_bytes()
+        except OSError:
+            return b""
+
+    def _read(self) -> list[Failure]:
+        failures = []
+        for file in self._files():
+            text = self._bytes(file)
+            if self._launch is None and text == self._before.get(file):
+                continue
+            try:
+                failure = Failure(**json.loads(text))
+            except (ValueError, TypeError) as error:
+                if file not in self._unreadable:  # this is called every second
+                    self._unreadable.add(file)
+                    print(f"{file} is no failure file: {error!r}", file=sys.__stderr__)
+                continue
+            if failure.launch == self._launch:
                 failures.append(failure)
-        except FileNotFoundError:
-            continue
-        except (OSError, ValueError, TypeError) as error:
-            if file not in _TOLD:  # this is called every second
-                _TOLD.add(file)
-                print(f"{file} is no failure file: {error!r}", file=sys.__stderr__)
-    return sorted(failures, key=lambda failure: failure.time)
+        return sorted(failures, key=lambda failure: failure.time)
 
 
 class Watcher(threading.Thread):

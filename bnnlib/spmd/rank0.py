@@ -7,27 +7,13 @@ papermill may be imported at the top of it.
 from __future__ import annotations
 
 import os
-import threading
 from pathlib import Path
 from typing import Any
 
 from bnnlib import launcher
+from bnnlib.record.files import write_atomically
 
 RANK0_PREFIX = "rank0:"
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write `text` so that a reader, or a crash, finds the old file or the new one, never half."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
-    try:
-        with open(temporary, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def local_path(path: Any) -> Path | None:
@@ -80,7 +66,7 @@ class Rank0Handler:
             return None
         local = local_path(path)
         if local is not None:
-            return write_atomically(local, buf)
+            return write_atomically(local, lambda file: file.write(buf.encode()))
         handler, rest = cls._rest(path)
         return handler.write(buf, rest)
 

@@ -1,5 +1,6 @@
 """Runs of two ranks, under MPICH's mpiexec and under horovodrun, that succeed and that fail."""
 
+import dataclasses
 import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -8,7 +9,7 @@ import nbformat
 import pytest
 
 from bnnlib import spmd
-from bnnlib.spmd.failures import read_failures
+from bnnlib.spmd.failures import Failures
 from tests.spmd.notebooks import BIN, PARAMETERS, assert_nothing_left, start, write_notebook
 
 MPIEXEC = [str(BIN / "mpiexec"), "-n", "2"]
@@ -29,17 +30,69 @@ if hvd.rank() == 1:
 hvd.allreduce(tf.ones(2))"""
 
 
+def failed(rank: int, ename: str = "ValueError", evalue: str = "new") -> spmd.Failure:
+    return spmd.Failure.here(rank, ename, evalue, ["\x1b[31mred\x1b[39m\nline"], 4)
+
+
 def test_failures_of_an_earlier_attempt_do_not_count(tmp_path: Path) -> None:
-    now = spmd.Failure.here(1, "ValueError", "new", ["\x1b[31mred\x1b[39m\nline"], 4)
-    assert now.traceback == ["red", "line"]
-    old = json.loads(json.dumps(vars(now))) | {
-        "rank": 2,
-        "time": (datetime.now(UTC) - timedelta(days=1)).isoformat(),
-    }
-    now.write(tmp_path)
-    folder = tmp_path / "failures"
-    (folder / "rank2.json").write_text(json.dumps(old))
-    assert read_failures(sorted(folder.iterdir())) == [now]
+    assert failed(1).traceback == ["red", "line"]
+    failed(2).write(tmp_path)
+    failures = Failures(tmp_path)
+    failed(1).write(tmp_path)
+    assert [failure.rank for failure in failures.of_others(0)] == [1]
+    assert failures.of(2) == []
+
+
+@pytest.mark.parametrize("hours", [-30, 30])
+def test_no_clock_of_another_host_decides_whether_a_failure_counts(
+    tmp_path: Path, hours: float
+) -> None:
+    there = (datetime.now(UTC) + timedelta(hours=hours)).isoformat()
+    dataclasses.replace(failed(2), time=there).write(tmp_path)
+    failures = Failures(tmp_path)
+    assert failures.of_others(0) == []  # of an earlier attempt, whatever its clock said
+    late = dataclasses.replace(failed(1), host="other", time=there)
+    late.write(tmp_path)
+    assert failures.of_others(0) == [late]
+
+
+def test_a_rank_that_failed_before_another_looked_shows_that_it_waits(tmp_path: Path) -> None:
+    early = failed(1)
+    early.write(tmp_path)
+    failures = Failures(tmp_path)
+    assert failures.of_others(0) == []
+    dataclasses.replace(early, beat=1).write(tmp_path)
+    assert [failure.evalue for failure in failures.of_others(0)] == ["new"]
+
+
+def test_a_launcher_that_names_its_launch_decides(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ALPS_APP_PE", "0")
+    monkeypatch.setenv("ALPS_APP_ID", "7")
+    ours = failed(1)
+    ours.write(tmp_path)
+    monkeypatch.setenv("ALPS_APP_ID", "6")
+    failed(2).write(tmp_path)
+    monkeypatch.setenv("ALPS_APP_ID", "7")
+    assert Failures(tmp_path).of_others(0) == [ours]
+
+
+@pytest.mark.parametrize(
+    ("ename", "evalue", "consequence"),
+    [
+        ("HorovodInternalError", "Horovod has been shut down. This was caused by …", True),
+        ("UnknownError", "[/gloo/pair.cc:598] Write error: Broken pipe", True),
+        ("UnknownError", "Read error [127.0.1.1]:4040: Connection reset by peer", True),
+        ("BrokenPipeError", "[Errno 32] Broken pipe", False),
+        ("ConnectionResetError", "[Errno 104] Connection reset by peer", False),
+        ("ValueError", "bad value", False),
+    ],
+)
+def test_which_failure_is_the_loss_of_another_rank(
+    ename: str, evalue: str, consequence: bool
+) -> None:
+    assert failed(1, ename, evalue).is_consequence is consequence
 
 
 def test_abort_refuses_a_status_that_means_success() -> None:
