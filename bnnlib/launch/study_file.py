@@ -136,23 +136,23 @@ class _Loader(yaml.SafeLoader):
 def _parts(path: str | Path) -> list[tuple[str, dict[str, Any]]]:
     """Where each part stands, and its keys with those of the file that hold for it."""
     try:
-        told = yaml.load(Path(path).read_text(encoding="utf-8"), _Loader)
+        content = _Loader(Path(path).read_text(encoding="utf-8")).get_single_data()
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise ExperimentError(f"{path}: no study file can be read ({error})") from error
-    if isinstance(told, list):
+    if isinstance(content, list):
         raise ExperimentError(
             f"{path}: a list of parts is the language of older plans; write `parts:` above it"
         )
-    keys = FILE_KEYS if isinstance(told, dict) and "parts" in told else PART_KEYS
-    _check_keys(f"{path}", told, keys)
+    keys = FILE_KEYS if isinstance(content, dict) and "parts" in content else PART_KEYS
+    _check_keys(f"{path}", content, keys)
     default_group = {"group": Path(path).stem}
-    if "parts" not in told:
-        return [("its one part", default_group | told)]
-    shared = {key: value for key, value in told.items() if key != "parts"}
-    if not isinstance(told["parts"], list) or not told["parts"]:
-        raise ExperimentError(f"{path}: parts = {told['parts']!r:.60}: expected a list of parts")
+    if "parts" not in content:
+        return [("its one part", default_group | content)]
+    shared = {key: value for key, value in content.items() if key != "parts"}
+    if not isinstance(content["parts"], list) or not content["parts"]:
+        raise ExperimentError(f"{path}: parts = {content['parts']!r:.60}: expected a list of parts")
     found = []
-    for number, part in enumerate(told["parts"], start=1):
+    for number, part in enumerate(content["parts"], start=1):
         where = f"part {number}"
         _check_keys(f"{path}: {where}", part, PART_KEYS)
         where += f" ({part['group']})" if "group" in part else ""
@@ -165,10 +165,12 @@ def _parts(path: str | Path) -> list[tuple[str, dict[str, Any]]]:
     return found
 
 
-def _check_keys(where: str, told: Any, keys: tuple[str, ...]) -> None:
-    if not isinstance(told, dict):
-        raise ExperimentError(f"{where}: expected the keys {', '.join(keys)}, found {told!r:.60}")
-    for key in told:
+def _check_keys(where: str, content: Any, keys: tuple[str, ...]) -> None:
+    if not isinstance(content, dict):
+        raise ExperimentError(
+            f"{where}: expected the keys {', '.join(keys)}, found {content!r:.60}"
+        )
+    for key in content:
         if key in OLD_KEYS:
             raise ExperimentError(
                 f"{where}: {key} is a word of older sweeps; write {OLD_KEYS[key]}"
