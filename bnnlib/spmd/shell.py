@@ -8,6 +8,7 @@ in the process.
 from __future__ import annotations
 
 import asyncio
+import collections
 import contextlib
 import logging
 import os
@@ -180,8 +181,11 @@ def interactive(recorder: Recorder) -> Iterator[Shell]:
         # A kernel imports from its working folder, the papermill command from its own.
         sys.path = ["", *kept["path"]]
         shell = Shell.instance(config=config, ipython_dir=folder, recorder=recorder)
-        assert shell.extension_manager is not None  # the shell is up
+        assert shell.extension_manager is not None
+        assert shell.history_manager is not None
         shell.extension_manager.load_extension("storemagic")  # as a kernel does
+        # IPython keeps these in the class: an earlier notebook of this process would go on in this.
+        shell.history_manager.outputs = collections.defaultdict(list)
         try:
             with _inline_figures(shell), _fresh_logging():
                 yield shell
