@@ -62,27 +62,27 @@ class Ranks:
     cores: int = 1
 
     def agree(self, action: Callable[[], Value]) -> Value:
-        """As :func:`agree`."""
+        """Does `action` here; an error of any rank is raised on all, see :func:`agree`."""
         return agree(action)
 
     def gather(self, value: Value) -> list[Value]:
-        """As :func:`gather`."""
+        """Every rank's `value`, in order of rank, on every rank; see :func:`gather`."""
         return gather(value)
 
     def refuse_difference(self, arrays: Mapping[str, np.ndarray]) -> None:
-        """As :func:`refuse_difference`."""
+        """Raises an error where ranks hold different arrays; see :func:`refuse_difference`."""
         refuse_difference(arrays)
 
     def start_timeline(self, path: str) -> None:
-        """As :func:`start_timeline`."""
+        """Lets Horovod write its timeline to `path`; see :func:`start_timeline`."""
         start_timeline(path)
 
     def stop_timeline(self) -> None:
-        """As :func:`stop_timeline`."""
+        """Ends Horovod's timeline; see :func:`stop_timeline`."""
         stop_timeline()
 
     def build_info(self) -> dict[str, Any]:
-        """As :func:`build_info`."""
+        """What Horovod was built with, for the record; see :func:`build_info`."""
         return build_info()
 
 

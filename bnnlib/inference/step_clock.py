@@ -17,7 +17,7 @@ class StepClock:
     """Stamps of one step inside a graph; without `on` it leaves the graph as it is.
 
     Attributes:
-        stamps: float64 scalars so far, in the order of :data:`STAMPS`.
+        stamps: float64 scalars so far, in the order of :data:`bnnlib.record.profile.STAMPS`.
     """
 
     def __init__(self, on: bool) -> None:

@@ -356,5 +356,5 @@ class Trainer:
         return posterior.logs(self.network, self.step, self.position / self.steps_per_epoch)
 
     def accuracy_of_means(self) -> float:
-        """Of the test set, as :func:`bnnlib.inference.evaluation.accuracy_of_means`."""
+        """The mean weights' accuracy on the test set; all ranks compute the same."""
         return evaluation.accuracy_of_means(self.network, self.dataset)

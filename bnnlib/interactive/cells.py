@@ -60,7 +60,7 @@ class Work:
 
 
 class Runner(Protocol):
-    """What ``%%ranks`` needs of a cluster."""
+    """The part of a cluster that ``%%ranks`` uses."""
 
     on_error: OnError
 

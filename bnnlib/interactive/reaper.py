@@ -40,7 +40,7 @@ class Guard:
 
     @property
     def pid(self) -> int:
-        """Its process id."""
+        """The process id of the guard."""
         return self._process.pid
 
     def watch(self, pid: int) -> None:

@@ -1,1 +1,22 @@
-"""Where do the ranks run?"""
+"""Where do the ranks run?
+
+Rooms: `command` (one run on this launch), `elastic` (a run that outlives lost workers),
+`study_file` (the language of many runs), `here` (a study file's runs on this launch), `queue` (the
+same as jobs of a site), `sites` (each site's launch settings), `ladder` (Horovod's average at
+growing message sizes), `notebooks` (the analysis of a group), `seed_study_flags` (the seed study's
+command line).
+
+Nothing is imported here: a service node submits jobs without TensorFlow.
+"""
+
+__all__ = [
+    "command",
+    "elastic",
+    "here",
+    "ladder",
+    "notebooks",
+    "queue",
+    "seed_study_flags",
+    "sites",
+    "study_file",
+]

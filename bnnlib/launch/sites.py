@@ -76,8 +76,8 @@ def load(name: str, root: str | Path = ".", ranks: int = 0, **variables: object)
         full = int(_ask(name, root, 'echo "$PPN"', settings))
         settings.setdefault("NODES", str(-(-ranks // full)))
         settings |= {"RANKS": str(ranks), "PPN": str(-(-ranks // int(settings["NODES"])))}
-    told = 'printf "%s\\n" "$RANKS" "$NODES" "$PPN" "$THREADS" "${LAUNCH[@]}"'
-    lines = _ask(name, root, told, settings).splitlines()
+    command = 'printf "%s\\n" "$RANKS" "$NODES" "$PPN" "$THREADS" "${LAUNCH[@]}"'
+    lines = _ask(name, root, command, settings).splitlines()
     numbers, launch = [int(line) for line in lines[:4]], lines[4:]
     if name != "local":
         launch[0] = _outside_environment(launch[0])
@@ -99,16 +99,16 @@ def submit(name: str, script: str, variables: Mapping[str, object], root: str | 
         SiteError: the queue refuses the job, or on ``local`` the job fails.
     """
     settings = {key: str(value) for key, value in variables.items()}
-    told = _ask(name, root, f"submit jobs/{name}/{script}", settings).split()
-    if not told:
+    words = _ask(name, root, f"submit jobs/{name}/{script}", settings).split()
+    if not words:
         raise SiteError(f"{name}: no job id from the queue for jobs/{name}/{script}")
-    return told[-1]
+    return words[-1]
 
 
 def is_waiting(name: str, job: str, root: str | Path = ".") -> bool | None:
     """Whether a job is still queued or runs; None where the site's queue cannot be asked."""
-    told = _ask(name, root, f"job_state '{job}'", {}).strip()
-    return {"queued": True, "gone": False}.get(told)
+    state = _ask(name, root, f"job_state '{job}'", {}).strip()
+    return {"queued": True, "gone": False}.get(state)
 
 
 def _outside_environment(launcher: str) -> str:
@@ -121,7 +121,7 @@ def _outside_environment(launcher: str) -> str:
 
 
 def _slurm_answers() -> bool:
-    """Its commands alone may lie on a laptop, too."""
+    """Whether a Slurm answers here: a laptop may have its commands without a queue."""
     if shutil.which("sbatch") is None or shutil.which("sinfo") is None:
         return False
     return subprocess.run(["sinfo"], capture_output=True).returncode == 0

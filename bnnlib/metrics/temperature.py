@@ -124,7 +124,7 @@ def temperature_interval(
 
 
 def _labelled(log_probs: npt.ArrayLike, labels: npt.ArrayLike) -> tuple[Floats, Integers]:
-    """Both, checked; no label is impossible."""
+    """Checks log-probabilities and labels, and refuses a label of probability 0."""
     array = _check_log_probs(log_probs)
     checked = check_labels(labels, *array.shape)
     impossible = np.isneginf(array[np.arange(len(checked)), checked])

@@ -208,7 +208,7 @@ def write(directory: Path, ranks: Sequence[Stamps]) -> None:
 
 
 def read_profile(directory: str | Path) -> pd.DataFrame:
-    """A run's ``profile.csv``, the table of :func:`bnnlib.inference.step_clock.tabulate`.
+    """A run's ``profile.csv``, the table of :func:`tabulate`.
 
     Raises:
         RecordError: the run was not asked for a profile, or the file is damaged.

@@ -159,7 +159,7 @@ class Terminal:
         self._line_open = False
 
     def writer(self, terminal: TextIO) -> Callable[[str], None]:
-        """What writes a stream's text to `terminal`."""
+        """A function that writes a stream's text to `terminal`."""
 
         def write(text: str) -> None:
             if self._bar_shown and self._nb_man.pbar is not None:

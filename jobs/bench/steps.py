@@ -83,7 +83,7 @@ def worker(model: str, way: str, threads: int) -> None:
 
 
 def dataset_of(model: str) -> str:
-    """Of whose shapes a network's images are."""
+    """The data set whose image shape a network takes."""
     return "cifar10" if "VGG" in model else "mnist"
 
 

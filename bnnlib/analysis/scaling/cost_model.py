@@ -156,7 +156,7 @@ def compute_term(table: pd.DataFrame) -> dict[str, tuple[float, float]]:
     """Seconds of a step of one rank, linear in its images, by model.
 
     Args:
-        table: of :func:`timings`; its runs of one rank are used.
+        table: of :func:`bnnlib.analysis.scaling.timings`; its runs of one rank are used.
 
     Returns:
         By model, seconds at no images and seconds an image, neither negative. With runs of one
@@ -242,7 +242,7 @@ def against_measured(
     """Predicted and measured step time of every measured point of more than one rank.
 
     Args:
-        table: of :func:`efficiencies`.
+        table: of :func:`bnnlib.analysis.scaling.efficiencies`.
         compute: of :func:`compute_term`.
         num_bytes: by model.
         interconnect: fitted to a ladder measured on the same machine.
@@ -289,7 +289,7 @@ def scenarios(
     """Predictions on the published interconnects, with and without waiting; and measured points.
 
     Args:
-        measured: of :func:`efficiencies`.
+        measured: of :func:`bnnlib.analysis.scaling.efficiencies`.
         compute: of :func:`compute_term`.
         num_bytes: by model.
         batch: images of one rank alone.

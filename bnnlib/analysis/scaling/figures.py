@@ -141,7 +141,7 @@ def ladder(table: pd.DataFrame) -> Figure:
     """Time of an average against its size, with what the fits say.
 
     Args:
-        table: the ladder's rows with columns of :func:`ladder_table`.
+        table: the ladder's rows with columns of :func:`bnnlib.analysis.scaling.ladder_table`.
     """
     set_style()
     figure, axis = subplots(figsize=(8.5, 4.6), layout="constrained")
