@@ -92,8 +92,9 @@ def read_timeline(path: str | Path) -> np.ndarray:
 def tabulate(ranks: Sequence[Stamps], allreduces: np.ndarray) -> pd.DataFrame:
     """One row a step and rank, milliseconds in each part.
 
-    The nodes' clocks may differ. An allreduce ends on all ranks at nearly the same moment, so each
-    rank's clock is set to rank 0's by the median difference of those moments over the steps.
+    The ranks of a host share its clock; the hosts' clocks may differ. An allreduce ends on all
+    ranks at nearly the same moment, so another host's clock is set to that of rank 0's host by the
+    median difference of those moments over its ranks and the steps.
 
     Args:
         ranks: what each rank stamped, in order of rank, the same steps on all.
@@ -108,7 +109,10 @@ def tabulate(ranks: Sequence[Stamps], allreduces: np.ndarray) -> pd.DataFrame:
         return pd.DataFrame(columns=COLUMNS)
     times = np.stack([one.times for one in ranks])
     averaged = times[:, :, STAMPS.index("averaged")]
-    times = times - np.median(averaged - averaged[:1], axis=1)[:, None, None]
+    hosts = [one.host for one in ranks]
+    for host in {*hosts} - {hosts[0]}:
+        its_ranks = [rank for rank, name in enumerate(hosts) if name == host]
+        times[its_ranks] -= np.median(averaged[its_ranks] - averaged[:1])
     steps = times.shape[1]
     if len(allreduces) >= steps:
         reduce = allreduces[-steps:]

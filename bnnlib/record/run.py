@@ -173,8 +173,8 @@ class Run:
 
         Raises:
             Stopped: a signal or the deadline asked to (:mod:`bnnlib.record.stopping`); the
-            checkpoint is
-                written and the record says ``stopped``. Raised on every rank after one step.
+            checkpoint is written and the record says ``stopped``. Raised on every rank after one
+            step.
         """
         if self.is_finished:
             return

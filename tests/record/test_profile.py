@@ -67,6 +67,15 @@ def test_another_nodes_clock_is_set_by_the_ends_of_the_averages():
     np.testing.assert_allclose(table.allreduce_ms, 2.0)
 
 
+def test_ranks_of_one_host_share_its_clock():
+    # Rank 0 computes to the end and has the average 0.1 ms later; rank 1 hears of it 4 ms later.
+    last, late = [0, 1, 11, 11.1, 12], [0, 1, 5, 15.1, 16]
+    ranks = [stamps(np.array([one, one]) / 1e3) for one in (last, late)]
+    table = profile.tabulate(ranks, np.full(2, 5.0))
+    np.testing.assert_allclose(table.wait_ms, [0, 6] * 2, atol=1e-6)
+    np.testing.assert_allclose(table.allreduce_ms, [0.1, 4.1] * 2, atol=1e-6)
+
+
 def test_without_a_timeline_negotiation_holds_both():
     one = np.cumsum(np.full((2, 5), 0.01)).reshape(2, 5)
     table = profile.tabulate([stamps(one), stamps(one)], np.zeros(0))
