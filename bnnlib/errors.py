@@ -28,10 +28,10 @@ def rank_lost(name: str, message: str) -> str:
     Returns:
         The words; empty if the error is this rank's own.
     """
-    found = _HOROVOD_SAYS.search(message)
-    if found is None and name in _OF_OPERATIONS:
-        found = _GLOO_SAYS.search(message)
-    return found[0] if found else ""
+    match = _HOROVOD_SAYS.search(message)
+    if match is None and name in _OF_OPERATIONS:
+        match = _GLOO_SAYS.search(message)
+    return match[0] if match else ""
 
 
 class BnnlibError(Exception):

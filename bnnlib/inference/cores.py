@@ -42,10 +42,10 @@ def of_local_ranks() -> list[set[int]]:
     Returns:
         One set a rank of this host, as many as the launcher says.
     """
-    own, local_size = os.sched_getaffinity(0), launcher.local_size()
+    own_cores, local_size = os.sched_getaffinity(0), launcher.local_size()
     if local_size == 1:
-        return [own]
-    found: dict[int, set[int]] = {}
+        return [own_cores]
+    cores_of_rank: dict[int, set[int]] = {}
     parent = _starter(psutil.Process())
     for process in psutil.process_iter():
         try:
@@ -56,9 +56,9 @@ def of_local_ranks() -> list[set[int]]:
         except (psutil.Error, OSError):  # it has just ended, or is another user's
             continue
         # A rank may have several processes, such as a shell and, bound to less, what it started.
-        found[rank] = found.get(rank, cores) & cores
-    found[launcher.rank()] = own
-    return [*found.values(), *[own] * (local_size - len(found))]
+        cores_of_rank[rank] = cores_of_rank.get(rank, cores) & cores
+    cores_of_rank[launcher.rank()] = own_cores
+    return [*cores_of_rank.values(), *[own_cores] * (local_size - len(cores_of_rank))]
 
 
 def _starter(process: psutil.Process) -> psutil.Process | None:

@@ -51,22 +51,22 @@ def sets(experiment: Experiment, dataset: Dataset) -> list[Set]:
         DataError: a name is unknown, a file is missing or damaged, or two sets have one name.
     """
     names = data.expand([TEST, *experiment.eval_sets], dataset.image_shape)
-    found = [
+    listed = [
         Set(name, lambda name=name: data.evaluation_set(dataset, name))  # type: ignore[misc]
         for name in names
     ]
     if dataset.x_holdout is not None:
         held_out = EvaluationSet(HOLDOUT, dataset.x_holdout, dataset.y_holdout)
-        found.insert(1, Set(HOLDOUT, lambda: held_out))
+        listed.insert(1, Set(HOLDOUT, lambda: held_out))
     for name in experiment.ood_sets:
         outside = data.ood_set(dataset, name)
-        if outside.name in (HOLDOUT, *(one.name for one in found)):
+        if outside.name in (HOLDOUT, *(listed_set.name for listed_set in listed)):
             raise DataError(
                 f"ood_sets: {name!r} would be the second set called {outside.name!r} in the "
                 "record; rename the file."
             )
-        found.append(Set(outside.name, lambda outside=outside: outside))  # type: ignore[misc]
-    return found
+        listed.append(Set(outside.name, lambda outside=outside: outside))  # type: ignore[misc]
+    return listed
 
 
 def evaluate(

@@ -356,5 +356,5 @@ class Trainer:
         return posterior.logs(self.network, self.step, self.position / self.steps_per_epoch)
 
     def accuracy_of_means(self) -> float:
-        """The mean weights' accuracy on the test set; all ranks compute the same."""
+        """The share of the test images that the posterior's means classify rightly."""
         return evaluation.accuracy_of_means(self.network, self.dataset)

@@ -151,7 +151,7 @@ def _parts(path: str | Path) -> list[tuple[str, dict[str, Any]]]:
     shared = {key: value for key, value in content.items() if key != "parts"}
     if not isinstance(content["parts"], list) or not content["parts"]:
         raise ExperimentError(f"{path}: parts = {content['parts']!r:.60}: expected a list of parts")
-    found = []
+    parts = []
     for number, part in enumerate(content["parts"], start=1):
         where = f"part {number}"
         _check_keys(f"{path}: {where}", part, PART_KEYS)
@@ -161,8 +161,8 @@ def _parts(path: str | Path) -> list[tuple[str, dict[str, Any]]]:
             above = {key: v for key, v in above.items() if key not in ("ranks", "nodes")}
         if isinstance(above.get("common"), Mapping) and isinstance(part.get("common"), Mapping):
             part = part | {"common": {**above["common"], **part["common"]}}
-        found.append((where, default_group | above | part))
-    return found
+        parts.append((where, default_group | above | part))
+    return parts
 
 
 def _check_keys(where: str, content: Any, keys: tuple[str, ...]) -> None:
