@@ -59,9 +59,9 @@ class Session:
         A new one does not take signals, which are the kernel's own. In a kernel an error of a cell
         closes the open runs; the engine spmd does so itself.
         """
-        found = namespace.get("session")
-        if isinstance(found, Session):
-            return found
+        existing = namespace.get("session")
+        if isinstance(existing, Session):
+            return existing
         session = cls()
         shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
         if shell is not None and hasattr(shell, "kernel"):
@@ -95,7 +95,7 @@ class Session:
             process.fail(error)
 
     def stop_runs(self, reason: str) -> None:
-        """Records that the open runs were stopped; for what hears of it outside of training."""
+        """Records that the open runs were stopped; for callers outside of training."""
         for run in list(self.runs):
             run.stop(reason)
 

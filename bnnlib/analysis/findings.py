@@ -113,8 +113,8 @@ def reliability(bins: pd.DataFrame) -> str:
     for model in in_order(bins.model):
         text = f"\n- **{model}**: "
         for scaled in sorted(bins[bins.model == model].scaled.unique()):
-            mine = bins[(bins.model == model) & (bins.scaled == scaled)]
-            runs = mine.groupby("run", sort=False)
+            selected = bins[(bins.model == model) & (bins.scaled == scaled)]
+            runs = selected.groupby("run", sort=False)
             first = runs.first()
             debiased = _over_runs(first, "ece_debiased", "ece_low", "ece_high")
             text += "; after temperature scaling " if scaled else ""
@@ -129,12 +129,12 @@ def reliability(bins: pd.DataFrame) -> str:
                 text += f"; on average too {side}: accuracy less confidence {signed(gap.estimate)} "
                 text += f"[{signed(gap.low)}, {signed(gap.high)}]"
             if not scaled:
-                outside = (mine.accuracy < mine.calibrated_low) | (
-                    mine.accuracy > mine.calibrated_high
+                outside = (selected.accuracy < selected.calibrated_low) | (
+                    selected.accuracy > selected.calibrated_high
                 )
                 text += (
-                    f"; {int(outside.sum())} of {len(mine)} bins outside what a calibrated model "
-                    "would show"
+                    f"; {int(outside.sum())} of {len(selected)} bins outside what a calibrated "
+                    "model would show"
                 )
         lines.append(text + ".")
     return "".join(lines).lstrip("\n")
@@ -154,12 +154,14 @@ def entropies(table: pd.DataFrame) -> str:
     """The paragraph under the entropies, of :func:`bnnlib.analysis.tables.entropies`."""
     lines = []
     for model in in_order(table.model):
-        mine = table[table.model == model]
-        medians = mine.groupby("outcome").entropy.median()
+        selected = table[table.model == model]
+        medians = selected.groupby("outcome").entropy.median()
         if len(medians) < 2:
             lines.append(f"\n- **{model}**: all predictions {medians.index[0]}.")
             continue
-        right, wrong = (mine[mine.outcome == outcome].entropy for outcome in ("right", "wrong"))
+        right, wrong = (
+            selected[selected.outcome == outcome].entropy for outcome in ("right", "wrong")
+        )
         lines.append(
             f"\n- **{model}**: median {medians['right']:.3f} nats where right, "
             f"{medians['wrong']:.3f} where wrong; a wrong prediction has more entropy than a right "
@@ -181,9 +183,9 @@ def shifts(table: pd.DataFrame, differences: pd.DataFrame) -> str:
             "`[test, shifts]`."
         )
     lines = []
-    for family, mine in table.groupby("family", sort=False):
-        strongest = mine[mine.severity == mine.severity.max()]
-        text = f"\n- **{family}**, at {mine.severity.max()}: accuracy from "
+    for family, selected in table.groupby("family", sort=False):
+        strongest = selected[selected.severity == selected.severity.max()]
+        text = f"\n- **{family}**, at {selected.severity.max()}: accuracy from "
         text += _range(strongest[strongest.score == "accuracy"])
         text += f"; debiased ECE from {_range(strongest[strongest.score == 'ece_debiased'])}."
         here = differences[differences["set"].isin(strongest["set"])]
@@ -221,9 +223,9 @@ def risk_coverage(table: pd.DataFrame, scores: pd.DataFrame, differences: pd.Dat
     """
     runs = table.groupby(["model", "run"], sort=False)[["coverage_at_1_percent"]].first()
     kept = ", ".join(
-        f"{model} {percent(mine.coverage_at_1_percent.min(), 1)}"
-        + (f" to {percent(mine.coverage_at_1_percent.max(), 1)}" if len(mine) > 1 else "")
-        for model, mine in runs.groupby("model", sort=False)
+        f"{model} {percent(selected.coverage_at_1_percent.min(), 1)}"
+        + (f" to {percent(selected.coverage_at_1_percent.max(), 1)}" if len(selected) > 1 else "")
+        for model, selected in runs.groupby("model", sort=False)
     )
     return (
         f"Lowest area under the curve: {_best(scores, 'aurc')}. Of these images, with at most 1 % "
@@ -245,8 +247,8 @@ def ood(table: pd.DataFrame, differences: pd.DataFrame) -> str:
             "`[uniform_noise]`."
         )
     lines = []
-    for name, mine in table.groupby("set", sort=False):
-        by_entropy = mine[mine.score == "entropy"]
+    for name, selected in table.groupby("set", sort=False):
+        by_entropy = selected[selected.score == "entropy"]
         text = f"\n- **{name}**: the entropy tells it from the test images with an AUROC from "
         text += _range(by_entropy, "auroc", "auroc_low", "auroc_high") + "."
         lines.append(text + _pairs(differences[differences["set"] == name], "AUROC", greater=True))
@@ -262,15 +264,15 @@ def false_alarms(table: pd.DataFrame) -> str:
     if table.empty:
         return "Without sets out of distribution there is no such curve."
     lines = []
-    for name, mine in table.groupby("set", sort=False):
-        by_entropy = mine[mine.score == "entropy"]
+    for name, selected in table.groupby("set", sort=False):
+        by_entropy = selected[selected.score == "entropy"]
         text = (
             f"\n- **{name}**: to find 95 % of it by the entropy, the share of the test images that "
             f"is taken for foreign is from {_range(by_entropy, 'fpr95', 'fpr95_low', 'fpr95_high')}"
         )
         gains = {
             model: _over_runs(rows, "gain", "gain_low", "gain_high")
-            for model, rows in mine[mine.score == "mutual_information"].groupby("model")
+            for model, rows in selected[selected.score == "mutual_information"].groupby("model")
         }
         if gains:
             better = [model for model in in_order(gains) if gains[model].low > 0]
@@ -289,22 +291,22 @@ def uncertainties(table: pd.DataFrame) -> str:
         return "No run loaded draws weights or dropout masks: none has an epistemic part."
     lines = []
     for model in in_order(table.model):
-        mine = table[table.model == model].set_index("set")
-        total = mine.aleatoric + mine.epistemic
-        share = mine.epistemic / total.where(total > 0)
-        right = mine[mine.kind == "right"].index
+        selected = table[table.model == model].set_index("set")
+        total = selected.aleatoric + selected.epistemic
+        share = selected.epistemic / total.where(total > 0)
+        right = selected[selected.kind == "right"].index
         text = f"\n- **{model}**: the epistemic share of the entropy is "
         text += (
             f"{percent(share[right[0]])} where it is right" if len(right) else "unknown where right"
         )
-        wrong = mine[mine.kind == "wrong"].index
+        wrong = selected[selected.kind == "wrong"].index
         text += f", {percent(share[wrong[0]])} where it is wrong" if len(wrong) else ""
-        others = mine[mine.kind.isin(["shift", "ood"])].index
+        others = selected[selected.kind.isin(["shift", "ood"])].index
         if len(others):
             # Shares of next to nothing say nothing, so the set with the most nats is named.
-            most = mine.epistemic[others].idxmax()
+            most = selected.epistemic[others].idxmax()
             text += (
-                f", and largest in nats on {most} ({mine.epistemic[most]:.3f} of "
+                f", and largest in nats on {most} ({selected.epistemic[most]:.3f} of "
                 f"{total[most]:.3f} nats, {percent(share[most])})"
             )
         lines.append(text + ".")
@@ -364,13 +366,13 @@ def posterior_over_training(table: pd.DataFrame) -> str:
     if table.empty:
         return "This run has no `posterior.jsonl`: its network has no posterior, or the run is old."
     lines = []
-    for layer, mine in table.groupby("layer", sort=False):
-        median = mine[mine.level == 0.5].pivot_table(
+    for layer, selected in table.groupby("layer", sort=False):
+        median = selected[selected.level == 0.5].pivot_table(
             index="epoch", columns="quantity", values="value"
         )
         first, last = median.iloc[0], median.iloc[-1]
         # The tails say more of the means than their median, which is near 0 by symmetry.
-        spread = mine[(mine.quantity == "mean") & mine.level.isin([0.05, 0.95])]
+        spread = selected[(selected.quantity == "mean") & selected.level.isin([0.05, 0.95])]
         widths = spread.pivot_table(index="epoch", columns="level", values="value")
         width = widths[0.95] - widths[0.05]
         lines.append(
@@ -387,8 +389,8 @@ def signal_to_noise(table: pd.DataFrame) -> str:
     if table.empty:
         return "This network has no posterior, so there is no signal-to-noise ratio."
     lines = []
-    for layer, mine in table.groupby("layer", sort=False):
-        shares = np.interp([0.5, 1.0, 2.0], mine.snr, mine.share)
+    for layer, selected in table.groupby("layer", sort=False):
+        shares = np.interp([0.5, 1.0, 2.0], selected.snr, selected.share)
         lines.append(
             f"\n- **{layer}**: {percent(shares[1])} of the weights have a mean smaller than "
             f"their standard deviation ({percent(shares[0])} below half of it); "
@@ -400,8 +402,8 @@ def signal_to_noise(table: pd.DataFrame) -> str:
 def example_draws(table: pd.DataFrame) -> str:
     """Says what each image's draws are: :func:`bnnlib.analysis.tables.example_draws`."""
     lines = []
-    for image, mine in table.groupby("image", sort=False):
-        probs = mine.pivot_table(index="draw", columns="class", values="probability")
+    for image, selected in table.groupby("image", sort=False):
+        probs = selected.pivot_table(index="draw", columns="class", values="probability")
         mean = probs.mean()
         first = int(mean.idxmax())
         votes = (probs.to_numpy().argmax(axis=1) == list(probs.columns).index(first)).mean()
@@ -409,7 +411,7 @@ def example_draws(table: pd.DataFrame) -> str:
         expected = float(metrics.expected_entropy(draws)[0])
         total = float(metrics.predictive_entropy(metrics.mean_probs(draws))[0])
         low, high = probs[first].quantile([0.05, 0.95])
-        label = mine.label.iloc[0]
+        label = selected.label.iloc[0]
         verdict = ""
         if label >= 0:
             verdict = ", which is right" if label == first else f", but it is {int(label)}"
@@ -443,7 +445,9 @@ def _best(table: pd.DataFrame, score: str, which: str = "min") -> str:
 
 def _range(rows: pd.DataFrame, value: str = "value", low: str = "low", high: str = "high") -> str:
     """The least and the greatest of the models' means over runs, each with its interval."""
-    found = {model: _over_runs(mine, value, low, high) for model, mine in rows.groupby("model")}
+    found = {
+        model: _over_runs(selected, value, low, high) for model, selected in rows.groupby("model")
+    }
     ends = [pick(found, key=lambda model: found[model].estimate) for pick in (min, max)]
     return " to ".join(f"{between(*found[model], 3)} ({model})" for model in ends)
 

@@ -38,7 +38,7 @@ class Set:
 def sets(experiment: Experiment, dataset: Dataset) -> list[Set]:
     """The sets that an experiment is evaluated on, ``test`` first whether or not it is listed.
 
-    Call it before training: a mistyped name or a missing file is told here, not hours later.
+    Call it before training: it reports a mistyped name or a missing file now, not hours later.
 
     Args:
         experiment: its `eval_sets` and `ood_sets`.
