@@ -86,15 +86,16 @@ def hardware() -> dict[str, Any]:
 def command() -> str:
     """The command of this process as it can be typed again, programs by their last name.
 
-    A Jupyter kernel's own command says nothing: where papermill started the kernel it is
-    papermill's; JupyterLab's, which may hold a token, is not taken.
+    A Jupyter kernel's own command says nothing: where papermill or ``python -m bnnlib figures``
+    started the kernel it is theirs; JupyterLab's, which may hold a token, is not taken.
     """
     words = list(getattr(sys, "orig_argv", sys.argv))
     if "ipykernel_launcher" in words:
         parent = Path(f"/proc/{os.getppid()}/cmdline")
         text = parent.read_bytes().decode(errors="replace") if parent.exists() else ""
         words = text.rstrip("\0").split("\0")
-        if not any(Path(word).name == "papermill" for word in words[:2]):
+        by_papermill = any(Path(word).name == "papermill" for word in words[:2])
+        if not by_papermill and words[1:3] != ["-m", "bnnlib"]:
             words = ["jupyter", "kernel"]
     if len(words) > 1 and Path(words[1]).parent.name == "bin":  # python .venv/bin/papermill …
         words = words[1:]

@@ -247,7 +247,7 @@ def test_against_severity(test_set, families):
     draw(figure)
     titles = [axis.get_title() for axis in figure.axes if axis.get_title()]
     assert titles == [f"family{n}" for n in range(families)]
-    assert texts(figure.legends[0]) == SORTED
+    assert texts(figure.legends[0]) == [*SORTED, "a calibrated model with the same confidences"]
     first = table[(table.model == "CNN_conv") & (table.score == "accuracy")]
     line = figure.axes[0].lines[1]
     assert line.get_xdata().tolist() == [0, 1, 5]

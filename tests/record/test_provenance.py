@@ -196,3 +196,20 @@ def test_the_command_of_a_kernel_is_papermills_and_never_jupyters(tmp_path, prog
         [sys.executable, str(parent), *words], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == expected
+
+
+def test_the_command_of_a_kernel_that_bnnlib_started_is_its_own(tmp_path):
+    child = (
+        "import sys; sys.orig_argv = ['python', '-m', 'ipykernel_launcher', '-f', 'c.json'];"
+        "sys.path[0] = {root!r}; from bnnlib.record import provenance; print(provenance.command())"
+    ).format(root=str(Path(provenance.__file__).parents[2]))
+    package = tmp_path / "bnnlib"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "__main__.py").write_text(
+        f"import subprocess, sys\nsubprocess.run([sys.executable, '-c', {child!r}])\n"
+    )
+    words = [sys.executable, "-m", "bnnlib", "figures", "runs/digits"]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=True)
+    name = Path(sys.executable).name
+    assert done.stdout.strip() == f"{name} -m bnnlib figures runs/digits"

@@ -77,7 +77,8 @@ def against_severity(shifts: pd.DataFrame) -> Figure:
 def _calibrated_line(axis: Any, rows: pd.DataFrame, style: dict[str, Any]) -> None:
     """The ECE that a calibrated model with the same confidences would show, dotted."""
     mean = rows[rows.score == "ece_if_calibrated"].groupby("severity").value.mean()
-    axis.plot(mean.index, mean, color=style["color"], linestyle=":", linewidth=1)
+    label = "a calibrated model with the same confidences"
+    axis.plot(mean.index, mean, color=style["color"], linestyle=":", linewidth=1, label=label)
 
 
 _SEVERITY_UNITS = {"rotate": "degrees", "translate": "pixels"}
