@@ -199,10 +199,12 @@ def test_the_command_of_a_kernel_is_papermills_and_never_jupyters(tmp_path, prog
 
 
 def test_the_command_of_a_kernel_that_bnnlib_started_is_its_own(tmp_path):
+    root = str(Path(provenance.__file__).parents[2])
     child = (
         "import sys; sys.orig_argv = ['python', '-m', 'ipykernel_launcher', '-f', 'c.json'];"
-        "sys.path[0] = {root!r}; from bnnlib.record import provenance; print(provenance.command())"
-    ).format(root=str(Path(provenance.__file__).parents[2]))
+        f"sys.path[0] = {root!r};"
+        "from bnnlib.record import provenance; print(provenance.command())"
+    )
     package = tmp_path / "bnnlib"
     package.mkdir()
     (package / "__init__.py").touch()

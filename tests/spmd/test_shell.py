@@ -1,13 +1,14 @@
 """Cells run in the engine's shell as in a kernel: every magic, and the event loop."""
 
-import contextlib
+import os
+import subprocess
+import sys
 from typing import Any
 
 import nbformat
 import pytest
-from papermill.exceptions import PapermillExecutionError
 
-from tests.spmd.notebooks import execute, outputs, write_notebook
+from tests.spmd.notebooks import outputs, write_notebook
 
 # A harmless use of each line magic, in an order in which none spoils the next.
 LINE_MAGICS = {
@@ -186,11 +187,17 @@ def in_both(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         (folder / "text.txt").write_text("some text\n")
         (folder / "script.py").write_text("print('from a script')\n")
         source = write_notebook(folder.parent / "in.ipynb", *cells)
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("IPYTHONDIR", str(tmp_path_factory.mktemp("ipython")))
-            output = folder.parent / "out.ipynb"
-            with contextlib.suppress(PapermillExecutionError):  # of a magic that fails
-                execute(source, output, engine, cwd=folder)
+        output = folder.parent / "out.ipynb"
+        words = ["papermill", source, output, "--engine", engine, "--cwd", folder]
+        # A process of its own, whose streams and directory a magic may change; it fails where a
+        # magic does.
+        subprocess.run(
+            [sys.executable, "-m", *map(str, words), "--no-progress-bar"],
+            env=os.environ | {"IPYTHONDIR": str(tmp_path_factory.mktemp("ipython"))},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=300,
+        )
         nb = nbformat.read(output, as_version=4)
         nb.cells = [cell for cell in nb.cells if cell.cell_type == "code"]
         executed[engine] = nb
