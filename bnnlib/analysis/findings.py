@@ -198,17 +198,17 @@ def shifts(table: pd.DataFrame, differences: pd.DataFrame) -> str:
         change = (values.ece_scaled - values.ece).dropna()
         means = values.loc[change.index].mean()
         zero = Interval(change.mean(), change.mean(), change.mean())
-        found = metrics.with_seeds(zero, [change])
-        if len(change) < 2 or found.low <= 0 <= found.high:
+        interval = metrics.with_seeds(zero, [change])
+        if len(change) < 2 or interval.low <= 0 <= interval.high:
             verdict = "does not change the mean ECE by more than its spread over models and runs"
         else:
             verdict = (
-                f"{'lowers' if found.high < 0 else 'raises'} the mean ECE over models and runs"
+                f"{'lowers' if interval.high < 0 else 'raises'} the mean ECE over models and runs"
             )
         lines.append(
             f"\n- Over all shifted sets the temperature fitted on unshifted images {verdict}: "
             f"{means.ece:.3f} without it, {means.ece_scaled:.3f} with it"
-            + (f", {_signed_interval(found)}." if len(change) > 1 else ".")
+            + (f", {_signed_interval(interval)}." if len(change) > 1 else ".")
         )
     return "".join(lines).lstrip("\n")
 
@@ -445,17 +445,17 @@ def _best(table: pd.DataFrame, score: str, which: str = "min") -> str:
 
 def _range(rows: pd.DataFrame, value: str = "value", low: str = "low", high: str = "high") -> str:
     """The least and the greatest of the models' means over runs, each with its interval."""
-    found = {
+    intervals = {
         model: _over_runs(selected, value, low, high) for model, selected in rows.groupby("model")
     }
-    ends = [pick(found, key=lambda model: found[model].estimate) for pick in (min, max)]
-    return " to ".join(f"{between(*found[model], 3)} ({model})" for model in ends)
+    ends = [pick(intervals, key=lambda model: intervals[model].estimate) for pick in (min, max)]
+    return " to ".join(f"{between(*intervals[model], 3)} ({model})" for model in ends)
 
 
-def _signed_interval(found: Any) -> str:
+def _signed_interval(interval: Any) -> str:
     """A difference and its interval, of a row of differences or an :class:`Interval`."""
-    middle = found.estimate if isinstance(found, Interval) else found.difference
-    return f"{signed(middle)} [{signed(found.low)}, {signed(found.high)}]"
+    middle = interval.estimate if isinstance(interval, Interval) else interval.difference
+    return f"{signed(middle)} [{signed(interval.low)}, {signed(interval.high)}]"
 
 
 def _pairs(differences: pd.DataFrame, name: str, greater: bool = False) -> str:

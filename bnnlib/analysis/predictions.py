@@ -111,7 +111,7 @@ class Group:
         self._paths = dict(zip(names, self.runs.path, strict=True))
         rows = load_evaluation(path)
         self._kinds = dict(zip(rows["set"], rows["kind"], strict=True))
-        self._sets = {path: set(mine["set"]) for path, mine in rows.groupby("path")}
+        self._sets = {path: set(selected["set"]) for path, selected in rows.groupby("path")}
         self._predicted: dict[str, list[Predicted]] = {}
         self._temperatures: dict[str, metrics.Interval | None] = {}
 
@@ -136,7 +136,7 @@ class Group:
 
     def by_draws(self) -> dict[int, list[Predicted]]:
         """Predictions of the test set by the mean over the first draws, by their number."""
-        found: dict[int, list[Predicted]] = {}
+        by_number: dict[int, list[Predicted]] = {}
         for one in self.predictions():
             if one.run in self._paths and one.is_stochastic:
                 curve = read_predictions(self._paths[one.run])[0].draws_curve
@@ -145,16 +145,16 @@ class Group:
                 for index, draws in enumerate(curve.draws):
                     probs, entropy = curve.mean_probs[index], curve.expected_entropy[index]
                     fewer = dataclasses.replace(one, mean_probs=probs, expected_entropy=entropy)
-                    found.setdefault(int(draws), []).append(fewer)
-        return found
+                    by_number.setdefault(int(draws), []).append(fewer)
+        return by_number
 
     def _of_runs(self, name: str) -> list[Predicted]:
-        found = []
+        predicted = []
         for run in self.runs.itertuples():
             if name != metrics.TEST and name not in self._sets.get(run.path, ()):
                 continue
             prediction, labels = read_predictions(run.path, name)
-            found.append(
+            predicted.append(
                 Predicted(
                     model=run.model,
                     mean_probs=prediction.mean_probs,
@@ -167,7 +167,7 @@ class Group:
                     images_per_second=_number(run, "images_per_second"),
                 )
             )
-        return found
+        return predicted
 
     def _temperature_interval(self, path: str) -> metrics.Interval | None:
         if metrics.HOLDOUT not in self._sets.get(path, ()):
@@ -180,13 +180,13 @@ class Group:
         return self._temperatures[path]
 
     def _of_ensembles(self, name: str) -> list[Predicted]:
-        found = []
+        predicted = []
         # Of several runs with one seed the first is a member: the others predict the same.
         for _, runs in self.runs.drop_duplicates(["model", "seed"]).groupby("model"):
             sets = [self._sets.get(path, {metrics.TEST}) for path in runs.path]
             if len(runs) > 1 and all(name in one for one in sets):
-                found.append(ensemble(runs, name))
-        return found
+                predicted.append(ensemble(runs, name))
+        return predicted
 
 
 def ensemble(members: pd.DataFrame, name: str = metrics.TEST) -> Predicted:

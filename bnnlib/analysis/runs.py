@@ -112,12 +112,12 @@ def load_evaluation(path: str | Path) -> pd.DataFrame:
 
 def _read_all(path: str | Path) -> list[tuple[Path, dict[str, Any]]]:
     """The directory and record of each run below a folder, in order of path."""
-    found = sorted(Path(path).rglob("run.json"))
-    if not found:
+    files = sorted(Path(path).rglob("run.json"))
+    if not files:
         raise RecordError(
             f"{path}: no run records (run.json) below; train first, for example with make study"
         )
-    return [(file.parent, read_record(file.parent)) for file in found]
+    return [(file.parent, read_record(file.parent)) for file in files]
 
 
 def _row(directory: Path, record: dict[str, Any]) -> dict[str, Any]:

@@ -57,14 +57,14 @@ _OWN_MARKERS = ("h", "<", ">", "d", "H", "8")
 def looks(models: Iterable[str]) -> tuple[dict[str, str], dict[str, str]]:
     """Colours and markers of `models` by name: the study's own, and others for a user's models."""
     present = list(models)
-    own = sorted({network_of(name) for name in present} - set(ORDER))
+    user_networks = sorted({network_of(name) for name in present} - set(ORDER))
     colours, markers = {}, {}
     for name in in_order(present):
         network = network_of(name)
         if network in PALETTE:
             colours[name], markers[name] = PALETTE[network], MARKERS[network]
         else:
-            index = own.index(network)
+            index = user_networks.index(network)
             colours[name] = _OWN_COLOURS[index % len(_OWN_COLOURS)]
             markers[name] = _OWN_MARKERS[index % len(_OWN_MARKERS)]
     return colours, markers
@@ -124,11 +124,11 @@ def legend(axis: Any, **options: Any) -> None:
 
 def _handles(*axes: Any) -> tuple[list[Any], list[str]]:
     """The first artist of each label. A legend shows an error bar's marker, not its bars."""
-    found: dict[str, Any] = {}
+    artists: dict[str, Any] = {}
     for axis in axes:
         for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
-            found.setdefault(label, handle[0] if isinstance(handle, tuple) else handle)
-    return list(found.values()), list(found)
+            artists.setdefault(label, handle[0] if isinstance(handle, tuple) else handle)
+    return list(artists.values()), list(artists)
 
 
 def hide_unused(axes: np.ndarray, used: int, columns: int, height: int = 1) -> None:

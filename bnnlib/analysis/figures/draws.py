@@ -36,8 +36,8 @@ def convergence_with_draws(convergence: pd.DataFrame) -> Figure:
     draws = sorted(convergence.draws.unique())
     for axis, (score, label) in zip(axes.flat, labels.items(), strict=True):
         for model in models:
-            mine = convergence[(convergence.model == model) & (convergence.score == score)]
-            values = mine.groupby("draws").value
+            selected = convergence[(convergence.model == model) & (convergence.score == score)]
+            values = selected.groupby("draws").value
             style = line(model, models)
             axis.plot(values.mean().index, values.mean(), **style)
             axis.fill_between(
@@ -68,8 +68,8 @@ def posterior_over_training(quantiles: pd.DataFrame) -> Figure:
     )
     for row, layer in enumerate(layers):
         for axis, (quantity, name) in zip(axes[row], names.items(), strict=True):
-            mine = quantiles[(quantiles.layer == layer) & (quantiles.quantity == quantity)]
-            levels = mine.pivot_table(index="epoch", columns="level", values="value")
+            selected = quantiles[(quantiles.layer == layer) & (quantiles.quantity == quantity)]
+            levels = selected.pivot_table(index="epoch", columns="level", values="value")
             for low, high, alpha in ((0.01, 0.99, 0.15), (0.05, 0.95, 0.25), (0.25, 0.75, 0.4)):
                 axis.fill_between(
                     levels.index,
@@ -99,9 +99,9 @@ def signal_to_noise(shares: pd.DataFrame) -> Figure:
     """
     set_style()
     figure, axis = subplots(figsize=(9, 4.2), layout="constrained")
-    for index, (layer, mine) in enumerate(shares.groupby("layer", sort=False)):
+    for index, (layer, selected) in enumerate(shares.groupby("layer", sort=False)):
         colour = _LAYER_COLOURS[index % len(_LAYER_COLOURS)]
-        axis.plot(mine.snr, 100 * mine.share, label=layer, color=colour, linewidth=2)
+        axis.plot(selected.snr, 100 * selected.share, label=layer, color=colour, linewidth=2)
     axis.axvline(1, color="0.3", linestyle="--", linewidth=1)
     axis.text(1.03, 4, "mean = standard deviation", color="0.3")
     axis.set(xscale="log", xlabel="abs(posterior mean) / standard deviation")
@@ -134,9 +134,9 @@ def draws_of_images(draws: pd.DataFrame, images: Sequence[np.ndarray]) -> Figure
     for row, (name, image) in enumerate(zip(names, images, strict=True)):
         picture, axis = axes[row]
         _show_image(picture, image)
-        mine = draws[draws.image == name]
-        label = mine.label.iloc[0]
-        columns = [mine[mine["class"] == c].probability.to_numpy() for c in classes]
+        selected = draws[draws.image == name]
+        label = selected.label.iloc[0]
+        columns = [selected[selected["class"] == c].probability.to_numpy() for c in classes]
         for place, values in enumerate(columns):
             colour = COLOURS[2] if classes[place] == label else COLOURS[0]
             # Spread by rank, not at random: the same draws give the same picture.

@@ -47,9 +47,9 @@ def against_severity(shifts: pd.DataFrame) -> Figure:
             axes[2 * row : 2 * row + 2, column], ("accuracy", "ece"), strict=True
         ):
             family_rows = shifts[shifts.family == family]
-            mine = family_rows[family_rows.score == score]
+            selected = family_rows[family_rows.score == score]
             for model in models:
-                runs = mine[mine.model == model].groupby("severity")
+                runs = selected[selected.model == model].groupby("severity")
                 value, single = runs.value.mean(), runs.size().max() == 1
                 low = runs.low.min() if single else runs.value.min()
                 high = runs.high.max() if single else runs.value.max()
@@ -58,7 +58,7 @@ def against_severity(shifts: pd.DataFrame) -> Figure:
                 axis.fill_between(value.index, low, high, color=style["color"], alpha=0.12, lw=0)
                 if score == "ece":
                     _calibrated_line(axis, family_rows[family_rows.model == model], style)
-            severities = sorted(mine.severity.unique())
+            severities = sorted(selected.severity.unique())
             if len(severities) <= 6:
                 axis.set_xticks(severities, [str(severity) for severity in severities])
             axis.set_ylim(0, 1.02 if score == "accuracy" else max(0.1, 1.05 * _top(shifts, "ece")))
@@ -108,14 +108,14 @@ def ood_histograms(histograms: pd.DataFrame) -> Figure:
     for row, model in enumerate(models):
         for column, name in enumerate(sets):
             axis = axes[row, column]
-            mine = histograms[(histograms.model == model) & (histograms["set"] == name)]
-            if len(mine):
-                edges = [*mine.lower, mine.upper.iloc[-1]]
+            selected = histograms[(histograms.model == model) & (histograms["set"] == name)]
+            if len(selected):
+                edges = [*selected.lower, selected.upper.iloc[-1]]
                 axis.stairs(
-                    mine.test, edges, fill=True, color="0.6", label="share of the test images"
+                    selected.test, edges, fill=True, color="0.6", label="share of the test images"
                 )
                 axis.stairs(
-                    mine.foreign,
+                    selected.foreign,
                     edges,
                     color=_FOREIGN,
                     linewidth=2,
@@ -124,7 +124,7 @@ def ood_histograms(histograms: pd.DataFrame) -> Figure:
                 axis.text(
                     0.97,
                     0.93,
-                    f"AUROC {mine.auroc.iloc[0]:.3f}",
+                    f"AUROC {selected.auroc.iloc[0]:.3f}",
                     transform=axis.transAxes,
                     ha="right",
                     va="top",
@@ -167,11 +167,11 @@ def roc_curves(curves: pd.DataFrame) -> Figure:
         for column, name in enumerate(sets):
             axis = axes[row, column]
             for model in models:
-                mine = curves[
+                selected = curves[
                     (curves.model == model) & (curves["set"] == name) & (curves.score == score)
                 ]
                 style = line(model, models) | {"marker": ""}
-                axis.plot(mine.false_alarms, mine.found, **style)
+                axis.plot(selected.false_alarms, selected.found, **style)
             axis.plot([0, 1], [0, 1], color="0.6", linewidth=1, linestyle=":")
             axis.set(xlim=(0, 1), ylim=(0, 1.02))
             axis.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
@@ -212,9 +212,9 @@ def epistemic_against_aleatoric(uncertainties: pd.DataFrame) -> Figure:
     kinds += [(name, name, "^v<>Dsph*P"[i % 10], COLOURS[4]) for i, name in enumerate(foreign)]
     for index, model in enumerate(models):
         axis = axes[divmod(index, columns)]
-        mine = uncertainties[uncertainties.model == model]
+        selected = uncertainties[uncertainties.model == model]
         for label, kind, marker, colour in kinds:
-            points = mine[(mine["set"] if kind in foreign else mine.kind) == kind]
+            points = selected[(selected["set"] if kind in foreign else selected.kind) == kind]
             if len(points):
                 size = 60 if kind == "shift" else 90
                 axis.scatter(

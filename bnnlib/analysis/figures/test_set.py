@@ -222,10 +222,10 @@ def risk_against_coverage(curves: pd.DataFrame) -> Figure:
     figure, axis = subplots(figsize=(10, 4.8), layout="constrained")
     models = in_order(curves.model)
     for model in models:
-        mine = curves[curves.model == model]
-        risk = mine.groupby("coverage").risk.mean()
+        selected = curves[curves.model == model]
+        risk = selected.groupby("coverage").risk.mean()
         style = line(model, models) | {"markevery": (0, 20)}
-        style["label"] = f"{model}  ({1000 * mine.groupby('run').aurc.first().mean():.2f})"
+        style["label"] = f"{model}  ({1000 * selected.groupby('run').aurc.first().mean():.2f})"
         axis.plot(100 * risk.index, 100 * risk, **style)
     axis.set(xlabel="images kept (%), the most certain first", ylabel="wrong among them (%)")
     axis.set_ylim(bottom=0)

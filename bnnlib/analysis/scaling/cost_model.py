@@ -162,20 +162,20 @@ def compute_term(table: pd.DataFrame) -> dict[str, tuple[float, float]]:
         By model, seconds at no images and seconds an image, neither negative. With runs of one
         batch size only, the first is 0.
     """
-    found = {}
+    terms = {}
     alone = table[table.ranks == 1]
-    for model, mine in alone.groupby("model", sort=False):
-        medians = mine.groupby("global_batch").step_ms_p50.median() / 1e3
+    for model, selected in alone.groupby("model", sort=False):
+        medians = selected.groupby("global_batch").step_ms_p50.median() / 1e3
         batches = medians.index.to_numpy(float)
         if len(medians) == 1:
-            found[str(model)] = (0.0, float(medians.iloc[0] / batches[0]))
+            terms[str(model)] = (0.0, float(medians.iloc[0] / batches[0]))
             continue
         matrix = np.stack([np.ones(len(batches)), batches], axis=1)
         (constant, image), _ = optimize.nnls(
             matrix / medians.to_numpy()[:, None], np.ones(len(medians))
         )
-        found[str(model)] = float(constant), float(image)
-    return found
+        terms[str(model)] = float(constant), float(image)
+    return terms
 
 
 def predict(
@@ -209,12 +209,12 @@ def predict(
     alone = compute[0] + compute[1] * batch
     for kind in ("weak", "strong"):
         for size in ranks:
-            own = batch if kind == "weak" else batch / size
-            computing = seconds = compute[0] + compute[1] * own
+            batch_a_rank = batch if kind == "weak" else batch / size
+            computing = seconds = compute[0] + compute[1] * batch_a_rank
             if size > 1:
                 seconds += overhead + allreduce(num_bytes, size, interconnect)
                 seconds += waiting * computing * math.log2(size)
-            speed = own * size / seconds
+            speed = batch_a_rank * size / seconds
             speedup = speed / (batch / alone)
             rows.append(
                 {
@@ -227,7 +227,7 @@ def predict(
                     "speedup": speedup,
                     "efficiency": speedup / size,
                     # A rank needs an image.
-                    "possible": own >= 1,
+                    "possible": batch_a_rank >= 1,
                 }
             )
     return pd.DataFrame(rows)
@@ -256,10 +256,10 @@ def against_measured(
         if row.model not in compute:
             continue
         constant, image = compute[row.model]
-        own = row.batch if row.kind == "weak" else row.batch / row.ranks
-        alone = constant + image * own
+        batch_a_rank = row.batch if row.kind == "weak" else row.batch / row.ranks
+        alone = constant + image * batch_a_rank
         average = allreduce(num_bytes[row.model], row.ranks, interconnect)
-        measured = 1e3 * own * row.ranks / row.images_per_second
+        measured = 1e3 * batch_a_rank * row.ranks / row.images_per_second
         rows.append(
             {
                 "model": row.model,
@@ -307,9 +307,9 @@ def scenarios(
         for share, label in ((0.0, name), (waiting, f"{name} + waiting")):
             parts += [
                 predict(
-                    model, own, num_bytes[model], batch, nodes, interconnect, overhead, share
+                    model, terms, num_bytes[model], batch, nodes, interconnect, overhead, share
                 ).assign(scenario=label, measured=False)
-                for model, own in compute.items()
+                for model, terms in compute.items()
             ]
     points = measured[(measured.ranks > 1) & (measured.batch == batch)]
     shown = ["model", "kind", "ranks", "images_per_second", "speedup", "efficiency"]

@@ -30,9 +30,9 @@ def efficiency(table: pd.DataFrame) -> Figure:
     for column, kind in enumerate(kinds):
         upper, lower = axes[:, column]
         for place, model in enumerate(names):
-            mine = table[(table.kind == kind) & (table.model == model)]
+            selected = table[(table.kind == kind) & (table.model == model)]
             # Of several batches the largest; the table and the text have all.
-            for _, runs in mine[mine.batch == mine.batch.max()].groupby("batch"):
+            for _, runs in selected[selected.batch == selected.batch.max()].groupby("batch"):
                 ends = runs.sort_values("ranks")
                 style = line(model, names)
                 upper.errorbar(
@@ -92,9 +92,9 @@ def time_to_accuracy(table: pd.DataFrame) -> Figure:
         1, len(ways), figsize=(5.4 * len(ways), 4.4), sharey=True, layout="constrained"
     )
     names = in_order(table.model)
-    for axis, (label, mine) in zip(np.atleast_1d(axes), ways.items(), strict=True):
+    for axis, (label, selected) in zip(np.atleast_1d(axes), ways.items(), strict=True):
         for model in names:
-            means = mine[mine.model == model].groupby("ranks").seconds
+            means = selected[selected.model == model].groupby("ranks").seconds
             style = line(model, names)
             axis.errorbar(
                 means.mean().index,
@@ -174,9 +174,9 @@ def predicted_steps(table: pd.DataFrame) -> Figure:
     figure, axis = subplots(figsize=(7.5, 4.6), layout="constrained")
     names = in_order(table.model)
     for model in names:
-        mine = table[table.model == model]
+        selected = table[table.model == model]
         style = line(model, names) | {"linestyle": "none"}
-        axis.plot(mine.predicted_ms, mine.measured_ms, **style)
+        axis.plot(selected.predicted_ms, selected.measured_ms, **style)
     ends = [table[["predicted_ms", "measured_ms"]].min().min() * 0.8]
     ends.append(table[["predicted_ms", "measured_ms"]].max().max() * 1.25)
     axis.plot(ends, ends, color="0.5", linestyle=":", linewidth=1)
@@ -193,25 +193,29 @@ def theta(table: pd.DataFrame) -> Figure:
     """
     set_style()
     figure, axes = subplots(1, 2, figsize=(10.5, 4.2), sharey=True, layout="constrained")
-    for axis, (name, mine) in zip(axes, table.groupby("network", sort=False), strict=True):
-        axis.plot(mine.nodes, mine.speedup, color="0.1", marker="o", label="published (by eye)")
+    for axis, (name, selected) in zip(axes, table.groupby("network", sort=False), strict=True):
+        axis.plot(
+            selected.nodes, selected.speedup, color="0.1", marker="o", label="published (by eye)"
+        )
         for column, label, colour in (
             ("model", "α-β on Aries, nothing fitted", COLOURS[0]),
             ("refined", "with a time a doubling, from 2 nodes", COLOURS[1]),
         ):
             axis.plot(
-                mine.nodes,
-                mine[column],
+                selected.nodes,
+                selected[column],
                 color=colour,
                 linestyle="--",
                 marker="o",
                 markerfacecolor="white",
                 label=label,
             )
-        axis.plot(mine.nodes, mine.nodes, color="0.6", linewidth=1, linestyle=":", label="perfect")
+        axis.plot(
+            selected.nodes, selected.nodes, color="0.6", linewidth=1, linestyle=":", label="perfect"
+        )
         axis.set(xlabel="nodes of Theta")
         axis.set_title(str(name), fontsize=12)
-        _rank_ticks(axis, mine.nodes)
+        _rank_ticks(axis, selected.nodes)
     axes[0].set_ylabel("speed-up over one node")
     legend_below(figure, 2)
     return figure
@@ -243,11 +247,11 @@ def predictions(table: pd.DataFrame) -> Figure:
         for column, kind in enumerate(kinds):
             axis = axes[row, column]
             for model in names:
-                mine = table[(table.model == model) & (table.kind == kind)]
+                selected = table[(table.model == model) & (table.kind == kind)]
                 style = line(model, names) | {"markerfacecolor": "white", "markersize": 5}
-                drawn = mine[(mine.scenario == scenario) & ~mine.measured]
+                drawn = selected[(selected.scenario == scenario) & ~selected.measured]
                 axis.plot(drawn.ranks, drawn.efficiency, **style | {"linestyle": "--"})
-                points = mine[mine.measured]
+                points = selected[selected.measured]
                 style = line(model, names) | {"linestyle": "none", "label": "_"}
                 axis.plot(points.ranks, points.efficiency, **style)
             axis.set(xscale="log", ylim=(0, _top(table.efficiency)))
@@ -288,13 +292,13 @@ def calibration(table: pd.DataFrame) -> Figure:
             axis = axes[row, column]
             for model in names:
                 for noise in ("independent", "shared"):
-                    mine = table[
+                    selected = table[
                         (table.model == model)
                         & (table.score == score)
                         & (table.batch == batch)
                         & (table.noise == noise)
                     ]
-                    means = mine.groupby("ranks").value.mean()
+                    means = selected.groupby("ranks").value.mean()
                     if len(means) < 2:
                         continue
                     style = line(model, names)

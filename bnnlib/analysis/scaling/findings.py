@@ -25,8 +25,8 @@ def efficiency(table: pd.DataFrame, left_out: pd.DataFrame) -> str:
         text = _NOTHING
     else:
         lines = []
-        for (kind, ranks), mine in table[table.ranks > 1].groupby(["kind", "ranks"]):
-            order = mine.sort_values("efficiency")
+        for (kind, ranks), selected in table[table.ranks > 1].groupby(["kind", "ranks"]):
+            order = selected.sort_values("efficiency")
             parts = [
                 f"{row.model} (batch {row.batch}) {row.efficiency:.2f}"
                 + (
@@ -42,8 +42,8 @@ def efficiency(table: pd.DataFrame, left_out: pd.DataFrame) -> str:
             text += "\n\nOne run of each: without repeats there are no intervals."
     counts = left_out.why_not.value_counts()
     if len(counts):
-        told = ", ".join(f"{count} ({reason})" for reason, count in counts.items())
-        text += f"\n\nFinished runs left out, since their times are no measurement: {told}."
+        reasons = ", ".join(f"{count} ({reason})" for reason, count in counts.items())
+        text += f"\n\nFinished runs left out, since their times are no measurement: {reasons}."
     return text
 
 
@@ -56,10 +56,12 @@ def time_to_accuracy(table: pd.DataFrame, target: float) -> str:
     if len(missed):
         shown = ", ".join(dict.fromkeys(f"{r.model} at {r.ranks}" for r in missed.itertuples()))
         text += f" Not reached by {len(missed)} of {len(table)} runs ({shown} rank(s))."
-    for label, mine in ways_to_grow(table).items():
+    for label, selected in ways_to_grow(table).items():
         parts = []
-        for model in in_order(mine.model):
-            means = mine[mine.model == model].groupby("ranks")[["seconds", "node_hours"]].mean()
+        for model in in_order(selected.model):
+            means = (
+                selected[selected.model == model].groupby("ranks")[["seconds", "node_hours"]].mean()
+            )
             alone = means.seconds.get(1, np.nan)
             for ranks, row in means.iterrows():
                 if ranks > 1 and not np.isnan(row.seconds):
@@ -99,12 +101,12 @@ def breakdown(table: pd.DataFrame) -> str:
         for ranks in sorted(set(means[means.model == model].ranks)):
             both = [means[(means.model == m) & (means.ranks == ranks)] for m in (model, twin)]
             if twin and all(len(one) for one in both):
-                mine, other = both[0].iloc[0], both[1].iloc[0]
+                row, twin_row = both[0].iloc[0], both[1].iloc[0]
                 lines.append(
                     f"\n- {model} against {twin} at {ranks} rank(s): "
-                    f"{mine.bytes / other.bytes:.2f} times the bytes, "
-                    f"{mine.compute_ms / other.compute_ms:.2f} times the computing, "
-                    f"{mine.ms / other.ms:.2f} times the step."
+                    f"{row.bytes / twin_row.bytes:.2f} times the bytes, "
+                    f"{row.compute_ms / twin_row.compute_ms:.2f} times the computing, "
+                    f"{row.ms / twin_row.ms:.2f} times the step."
                 )
     return "".join(lines).lstrip("\n")
 
@@ -143,15 +145,16 @@ def predicted_steps(table: pd.DataFrame) -> str:
 def theta(table: pd.DataFrame) -> str:
     """How far the cost model is off the published speed-ups; of `theta`'s table."""
     lines = []
-    for name, mine in table.groupby("network", sort=False):
-        tested = mine[mine.nodes > 2]
-        extra = ", ".join(f"{row.extra_ms:.0f} ms at {row.nodes}" for row in mine.itertuples())
+    for name, selected in table.groupby("network", sort=False):
+        tested = selected[selected.nodes > 2]
+        extra = ", ".join(f"{row.extra_ms:.0f} ms at {row.nodes}" for row in selected.itertuples())
         lines.append(
-            f"\n- **{name}**: α-β alone says {mine.model.iloc[-1]:.2f} at {mine.nodes.iloc[-1]} "
-            f"nodes, published is {mine.speedup.iloc[-1]:.1f}, an error of "
-            f"{100 * mine.error.iloc[-1]:+.0f} %. What a step takes beyond the model: {extra}. "
-            f"A time of {mine.doubling_ms.iloc[0]:.1f} ms a doubling, from the point of two nodes, "
-            "leaves errors of "
+            f"\n- **{name}**: α-β alone says {selected.model.iloc[-1]:.2f} at "
+            f"{selected.nodes.iloc[-1]} nodes, published is {selected.speedup.iloc[-1]:.1f}, "
+            f"an error of {100 * selected.error.iloc[-1]:+.0f} %. "
+            f"What a step takes beyond the model: {extra}. "
+            f"A time of {selected.doubling_ms.iloc[0]:.1f} ms a doubling, "
+            "from the point of two nodes, leaves errors of "
             + ", ".join(
                 f"{100 * row.refined_error:+.1f} % at {row.nodes}" for row in tested.itertuples()
             )
@@ -171,16 +174,16 @@ def predictions(table: pd.DataFrame) -> str:
     """The predicted efficiencies and how far each model scales; of `scenarios`' table."""
     lines = []
     drawn = table[~table.measured & table.possible.astype(bool)]
-    for (scenario, kind), mine in drawn.groupby(["scenario", "kind"], sort=False):
-        largest = mine[mine.ranks == mine.ranks.max()].set_index("model").efficiency
-        half = mine[mine.efficiency >= 0.5].groupby("model").ranks.max()
+    for (scenario, kind), selected in drawn.groupby(["scenario", "kind"], sort=False):
+        largest = selected[selected.ranks == selected.ranks.max()].set_index("model").efficiency
+        half = selected[selected.efficiency >= 0.5].groupby("model").ranks.max()
         reach = (
             f"all models {half.min():,} nodes"
             if half.min() == half.max()
             else f"{half.idxmin()} {half.min():,} nodes, {half.idxmax()} {half.max():,}"
         )
         lines.append(
-            f"\n- **{kind}, {scenario}**, predicted at {mine.ranks.max():,} nodes: efficiency "
+            f"\n- **{kind}, {scenario}**, predicted at {selected.ranks.max():,} nodes: efficiency "
             f"{largest.min():.2f} ({largest.idxmin()}) to {largest.max():.2f} "
             f"({largest.idxmax()}). With an efficiency of a half or more: {reach}."
         )
@@ -193,17 +196,17 @@ def calibration(table: pd.DataFrame) -> str:
         return _NOTHING
     lines = []
     most = table.ranks.max()
-    for batch, mine in table.groupby("batch", sort=False):
-        for score in dict.fromkeys(mine.score):
-            pairs = mine[(mine.score == score) & (mine.noise == "independent")].pivot_table(
-                index="model", columns="ranks", values="value"
-            )
+    for batch, selected in table.groupby("batch", sort=False):
+        for score in dict.fromkeys(selected.score):
+            pairs = selected[
+                (selected.score == score) & (selected.noise == "independent")
+            ].pivot_table(index="model", columns="ranks", values="value")
             if 1 not in pairs or most not in pairs:
                 continue
             change = (pairs[most] - pairs[1]).dropna()
             if change.empty:
                 continue
-            noise = _binomial(mine, score)
+            noise = _binomial(selected, score)
             beyond = "" if noise is None else _beyond(change, noise)
             lines.append(
                 f"\n- **fixed {batch} batch, {score}**, from 1 to {most} ranks: "
@@ -215,8 +218,8 @@ def calibration(table: pd.DataFrame) -> str:
     )
     if {"independent", "shared"} <= set(both.columns):
         both = both.dropna()
-        for score, mine in both.groupby(level="score", sort=False):
-            gap = mine.shared - mine.independent
+        for score, selected in both.groupby(level="score", sort=False):
+            gap = selected.shared - selected.independent
             lines.append(
                 f"\n- **shared less independent noise, {score}**: mean {signed(gap.mean())} over "
                 f"{len(gap)} pairs, {int((gap > 0).sum())} of them above 0."

@@ -42,12 +42,12 @@ def theta() -> pd.DataFrame:
         only, so that the points of 4, 6 and 8 nodes test it; and both errors, relative.
     """
     rows = []
-    for name, mine in THETA.groupby("network", sort=False):
+    for name, selected in THETA.groupby("network", sort=False):
         # The CNN's own rate was not logged; its time on one node was 2365 s, the BNN's 2275 s.
         alone = THETA_BATCH / THETA_IMAGES_PER_SECOND * {"BNN": 1.0, "CNN": 2365 / 2275}[str(name)]
-        two = float(mine[mine.nodes == 2].speedup.iloc[0])
+        two = float(selected[selected.nodes == 2].speedup.iloc[0])
         doubling = alone * (2 / two - 1) - allreduce(THETA_BYTES[str(name)], 2, ARIES)
-        for row in mine[mine.nodes > 1].itertuples():
+        for row in selected[selected.nodes > 1].itertuples():
             modelled = alone + allreduce(THETA_BYTES[str(name)], row.nodes, ARIES)
             refined = modelled + doubling * math.log2(row.nodes)
             rows.append(

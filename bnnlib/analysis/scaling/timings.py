@@ -67,17 +67,17 @@ def efficiencies(table: pd.DataFrame) -> pd.DataFrame:
         ``efficiency_high``.
     """
     rows: list[dict[str, Any]] = []
-    for same, mine in table.groupby(list(_SAME), sort=False):
-        for batch, alone in mine[mine.ranks == 1].groupby("global_batch"):
+    for same, selected in table.groupby(list(_SAME), sort=False):
+        for batch, alone in selected[selected.ranks == 1].groupby("global_batch"):
             for kind, column in (("weak", "images_a_rank"), ("strong", "global_batch")):
-                others = mine.assign(images_a_rank=mine.global_batch // mine.ranks)
+                others = selected.assign(images_a_rank=selected.global_batch // selected.ranks)
                 others = others[(others[column] == batch) & (others.ranks > 1)]
                 groups = [(1, alone), *others.groupby("ranks")]
                 if len(groups) < 2:
                     continue
                 for ranks, runs in groups:
                     ratio, low, high = _ratio(runs.images_per_second, alone.images_per_second)
-                    own, own_low, own_high = _ratio(runs.images_per_second, None)
+                    speed, speed_low, speed_high = _ratio(runs.images_per_second, None)
                     rows.append(
                         dict(zip(_SAME, same, strict=True))
                         | {
@@ -86,9 +86,9 @@ def efficiencies(table: pd.DataFrame) -> pd.DataFrame:
                             "ranks": int(ranks),
                             "hosts": int(runs.num_hosts.max()),
                             "repeats": len(runs),
-                            "images_per_second": own,
-                            "low": own_low,
-                            "high": own_high,
+                            "images_per_second": speed,
+                            "low": speed_low,
+                            "high": speed_high,
                             "step_ms": float(runs.step_ms_p50.median()),
                             "speedup": ratio,
                             "efficiency": ratio / ranks,
@@ -181,14 +181,14 @@ def ways_to_grow(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
     more = table[table.ranks > 1]
     batch = one.global_batch.min() if len(one) else more.global_batch.min()
     one = one[one.global_batch == batch]
-    found = {}
+    ways = {}
     for label, rows in (
         ("the same global batch", more[more.global_batch == batch]),
         ("a batch a rank, learning rate in proportion", more[more.global_batch > batch]),
     ):
         if len(rows):
-            found[label] = pd.concat([one, rows])
-    return found or {"one rank": one}
+            ways[label] = pd.concat([one, rows])
+    return ways or {"one rank": one}
 
 
 def profiles(path: str | Path) -> pd.DataFrame:
@@ -233,17 +233,17 @@ def bytes_a_step(table: pd.DataFrame, profiled: pd.DataFrame) -> dict[str, int]:
     Raises:
         RecordError: the records of a model do not tell.
     """
-    found: dict[str, int] = {}
+    num_bytes: dict[str, int] = {}
     for rows, column in ((profiled, "bytes"), (table, "bytes_a_step")):
         if column in rows:
-            found |= rows.dropna(subset=column).groupby("model")[column].first().astype(int)
-    unknown = sorted(set(table.model) - set(found))
+            num_bytes |= rows.dropna(subset=column).groupby("model")[column].first().astype(int)
+    unknown = sorted(set(table.model) - set(num_bytes))
     if unknown:
         raise RecordError(
             f"no record tells how many bytes {', '.join(unknown)} gives to the average each step: "
             "they are older than this number; train one run of each with `profile: true`"
         )
-    return {model: int(found[model]) for model in table.model}
+    return {model: int(num_bytes[model]) for model in table.model}
 
 
 def calibration(path: str | Path) -> pd.DataFrame:
@@ -262,12 +262,12 @@ def calibration(path: str | Path) -> pd.DataFrame:
         alone = runs[(runs.model == run["model"]) & (runs.ranks == 1)]
         if alone.empty:
             continue
-        own, base = int(run["batch_size"]), int(alone.batch_size.iloc[0])
+        batch, base = int(run["batch_size"]), int(alone.batch_size.iloc[0])
         kinds = [
             kind
             for kind, holds in (
-                ("per rank", own == base),
-                ("global", own * run["ranks"] == base),
+                ("per rank", batch == base),
+                ("global", batch * run["ranks"] == base),
             )
             if holds
         ]

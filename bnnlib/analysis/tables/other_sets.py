@@ -101,19 +101,22 @@ def ood(
             one.mean_probs, one.expected_entropy, other.mean_probs, other.expected_entropy
         )
         inside = metrics.uncertainty_scores(one.mean_probs, one.expected_entropy)
-        found = metrics.uncertainty_scores(other.mean_probs, other.expected_entropy)
+        scores_outside = metrics.uncertainty_scores(other.mean_probs, other.expected_entropy)
         for score in OOD_SCORES:
             if score == "mutual_information" and not one.is_stochastic:
                 continue
             row: dict[str, Any] = {"run": one.run, "model": one.model, "set": name}
             row |= {"score": score}
             row |= {m: values[f"{m}_{score}"] for m in ("auroc", "aupr_in", "aupr_out", "fpr95")}
-            row |= {"median": float(np.median(found[score]))}
-            parts = metrics.auroc_parts(inside[score], found[score])
-            by_entropy = metrics.auroc_parts(inside["entropy"], found["entropy"])
+            row |= {"median": float(np.median(scores_outside[score]))}
+            parts = metrics.auroc_parts(inside[score], scores_outside[score])
+            by_entropy = metrics.auroc_parts(inside["entropy"], scores_outside["entropy"])
             gain = AurocParts(*(a - b for a, b in zip(parts, by_entropy, strict=True)))
             alarms = metrics.bootstrap_interval(
-                metrics.fpr_at_tpr, inside[score], found[score], num_resamples=num_resamples
+                metrics.fpr_at_tpr,
+                inside[score],
+                scores_outside[score],
+                num_resamples=num_resamples,
             )
             _, row["auroc_low"], row["auroc_high"] = parts.interval()
             _, row["fpr95_low"], row["fpr95_high"] = alarms
@@ -187,12 +190,12 @@ def roc(test: Sequence[Predicted], foreign: Mapping[str, Sequence[Predicted]]) -
         for score in ("entropy", "mutual_information"):
             if score not in inside or (score == "mutual_information" and not one.is_stochastic):
                 continue
-            false_alarms, found = _roc_curve(inside[score], outside[score])
+            false_alarms, detected = _roc_curve(inside[score], outside[score])
             columns = {"model": one.model, "set": name, "score": score}
             # Where the curve rises at one share of false alarms, its upper end counts.
             last = np.searchsorted(false_alarms, FALSE_ALARMS, side="right") - 1
             exact = np.isclose(false_alarms[last], FALSE_ALARMS)
-            at = np.where(exact, found[last], np.interp(FALSE_ALARMS, false_alarms, found))
+            at = np.where(exact, detected[last], np.interp(FALSE_ALARMS, false_alarms, detected))
             rows.append(pd.DataFrame(columns | {"false_alarms": FALSE_ALARMS, "found": at}))
     if not rows:
         return pd.DataFrame()
@@ -266,5 +269,5 @@ def _roc_curve(inside: np.ndarray, outside: np.ndarray) -> tuple[np.ndarray, np.
     thresholds = np.unique(np.concatenate([inside, outside]))[::-1]
     ranked_in, ranked_out = np.sort(inside), np.sort(outside)
     false_alarms = 1.0 - np.searchsorted(ranked_in, thresholds, side="left") / len(inside)
-    found = 1.0 - np.searchsorted(ranked_out, thresholds, side="left") / len(outside)
-    return np.concatenate([[0.0], false_alarms]), np.concatenate([[0.0], found])
+    detected = 1.0 - np.searchsorted(ranked_out, thresholds, side="left") / len(outside)
+    return np.concatenate([[0.0], false_alarms]), np.concatenate([[0.0], detected])

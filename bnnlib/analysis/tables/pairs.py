@@ -66,11 +66,11 @@ def ood_differences(test: Runs, foreign: Mapping[str, Runs]) -> pd.DataFrame:
             return metrics.auroc_parts(inside, entropies[one.run])
 
         def auroc(
-            ours: Runs, theirs: Runs, _: int, of: Callable[[Predicted], AurocParts] = parts_of
+            of_model: Runs, of_twin: Runs, _: int, of: Callable[[Predicted], AurocParts] = parts_of
         ) -> Interval:
-            sides = [[of(one) for one in runs] for runs in (ours, theirs)]
+            sides = [[of(one) for one in runs] for runs in (of_model, of_twin)]
             means = [[np.mean(part, axis=0) for part in zip(*side, strict=True)] for side in sides]
-            parts = AurocParts(*(mine - other for mine, other in zip(*means, strict=True)))
+            parts = AurocParts(*(a - b for a, b in zip(*means, strict=True)))
             estimates = [[float(one.of_out.mean()) for one in side] for side in sides]
             return metrics.with_seeds(parts.interval(), estimates)
 
@@ -86,21 +86,21 @@ def _joined(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
 
 def _pairs(predictions: Runs) -> Iterator[tuple[str, str, Runs, Runs]]:
     groups = by_model(predictions)
-    for model, ours in groups.items():
+    for model, of_model in groups.items():
         twin = twin_of(model)
         if twin in groups:
-            yield model, twin, ours, groups[twin]
+            yield model, twin, of_model, groups[twin]
 
 
 def _table(
     name: str, predictions: Runs, scores: Mapping[str, Difference], num_resamples: int
 ) -> pd.DataFrame:
     rows = []
-    for model, twin, ours, theirs in _pairs(predictions):
+    for model, twin, of_model, of_twin in _pairs(predictions):
         for score, difference in scores.items():
-            interval = difference(ours, theirs, num_resamples)
+            interval = difference(of_model, of_twin, num_resamples)
             row: dict[str, Any] = {"set": name, "model": model, "twin": twin, "score": score}
-            row |= {"runs": min(len(ours), len(theirs))}
+            row |= {"runs": min(len(of_model), len(of_twin))}
             rows.append(row | dict(zip(("difference", "low", "high"), interval, strict=True)))
     return pd.DataFrame(rows, columns=COLUMNS)
 
@@ -108,8 +108,8 @@ def _table(
 def _of_means(per_image: Callable[[Predicted], np.ndarray]) -> Difference:
     """The difference of a score that is a mean over images; runs are averaged image by image."""
 
-    def difference(ours: Runs, theirs: Runs, num_resamples: int) -> Interval:
-        values = [np.array([per_image(one) for one in runs]) for runs in (ours, theirs)]
+    def difference(of_model: Runs, of_twin: Runs, num_resamples: int) -> Interval:
+        values = [np.array([per_image(one) for one in runs]) for runs in (of_model, of_twin)]
         by_image = values[0].mean(axis=0) - values[1].mean(axis=0)
         of_images = metrics.bootstrap_interval(np.mean, by_image, num_resamples=num_resamples)
         return metrics.with_seeds(of_images, [one.mean(axis=1) for one in values])
@@ -121,18 +121,18 @@ def _nll(one: Predicted) -> np.ndarray:
     return -metrics.log_mean_probs(one.mean_probs)[np.arange(len(labels_of(one))), labels_of(one)]
 
 
-def _ece(ours: Runs, theirs: Runs, _: int) -> Interval:
+def _ece(of_model: Runs, of_twin: Runs, _: int) -> Interval:
     """From both models' intervals, taken as independent: wider than paired ones."""
     first, second = (
         metrics.over_runs([metrics.ece_interval(one.mean_probs, labels_of(one)) for one in runs])
-        for runs in (ours, theirs)
+        for runs in (of_model, of_twin)
     )
     return metrics.difference(first, second)
 
 
-def _aurc(ours: Runs, theirs: Runs, num_resamples: int) -> Interval:
+def _aurc(of_model: Runs, of_twin: Runs, num_resamples: int) -> Interval:
     values, estimates = [], []
-    for runs in (ours, theirs):
+    for runs in (of_model, of_twin):
         arrays = [(one.mean_probs, labels_of(one)) for one in runs]
         estimates.append([metrics.aurc(*each) for each in arrays])
         # The same seed draws the same images for every run and for both models.

@@ -32,7 +32,7 @@ def scores(predictions: Sequence[Predicted], num_resamples: int = 1000) -> pd.Da
     """
     rows = []
     for model, group in by_model(predictions).items():
-        found: dict[str, list[metrics.Interval]] = {}
+        by_score: dict[str, list[metrics.Interval]] = {}
         for one in group:
             labels = labels_of(one)
             variants = {"": (one.mean_probs, tuple(SCORES))}
@@ -45,16 +45,16 @@ def scores(predictions: Sequence[Predicted], num_resamples: int = 1000) -> pd.Da
                         if name == "ece"
                         else metrics.interval(SCORES[name], probs, labels, num_resamples)
                     )
-                    found.setdefault(name + suffix, []).append(interval)
-            found.setdefault("ece_debiased", []).append(
+                    by_score.setdefault(name + suffix, []).append(interval)
+            by_score.setdefault("ece_debiased", []).append(
                 metrics.ece_interval(one.mean_probs, labels)
             )
             calibrated = metrics.if_calibrated(one.mean_probs, num_resamples=num_resamples)
-            found.setdefault("ece_if_calibrated", []).append(metrics.Interval(*calibrated[:3]))
+            by_score.setdefault("ece_if_calibrated", []).append(metrics.Interval(*calibrated[:3]))
             fitted = one.temperature_interval or unknown(one.temperature)
-            found.setdefault("temperature", []).append(fitted)
-            found.setdefault("images_per_second", []).append(unknown(one.images_per_second))
-        for name, intervals in found.items():
+            by_score.setdefault("temperature", []).append(fitted)
+            by_score.setdefault("images_per_second", []).append(unknown(one.images_per_second))
+        for name, intervals in by_score.items():
             estimates = [interval.estimate for interval in intervals]
             mean, low, high = metrics.over_runs(intervals)
             row: dict[str, Any] = {"model": model, "score": name, "runs": len(group)}
