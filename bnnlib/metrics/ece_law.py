@@ -133,7 +133,7 @@ def _tested(bins: _Gaps, limit: float) -> tuple[float, float]:
     """The least and the greatest true error under which the ECE is within `limit` deviations."""
     gap = bins.accuracy - bins.confidence
     share = bins.held / bins.num_images
-    found = float((share * np.abs(gap)).sum())
+    observed = float((share * np.abs(gap)).sum())
     # A bin of confidence 1 has no noise; half an image keeps it on the path.
     step = np.maximum(np.sqrt(bins.noise / bins.held), 0.5 / bins.held)
 
@@ -146,7 +146,7 @@ def _tested(bins: _Gaps, limit: float) -> tuple[float, float]:
         # Which images are drawn varies too, and with them the bins' shares.
         of_shares = np.maximum((share * shift**2).sum(axis=1) - error**2, 0.0) / bins.num_images
         stddev = np.sqrt((share**2 * variance).sum(axis=1) + of_shares)
-        return error, (found - (share * mean).sum(axis=1)) / np.maximum(stddev, 1e-12)
+        return error, (observed - (share * mean).sum(axis=1)) / np.maximum(stddev, 1e-12)
 
     def crossing(start: float, end: float, limit: float) -> float:
         """The error at which the surprise falls to the limit on the way from start to end."""

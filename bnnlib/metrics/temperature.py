@@ -153,9 +153,9 @@ def _least(array: Floats, labels: Integers) -> float:
 
     # The NLL is convex in 1 / T, hence has one valley in log T, where the range is even-handed.
     low, high = math.log(TEMPERATURE_RANGE[0]), math.log(TEMPERATURE_RANGE[1])
-    found = optimize.minimize_scalar(
+    minimum = optimize.minimize_scalar(
         loss, bounds=(low, high), method="bounded", options={"xatol": 1e-9}
     )
-    best = min([float(found.x), low, high], key=loss)
+    best = min([float(minimum.x), low, high], key=loss)
     # Where the NLL is flat, as for uniform rows, rounding alone would pick a temperature.
     return 1.0 if loss(0.0) <= loss(best) + 1e-12 else math.exp(best)
