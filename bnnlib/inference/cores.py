@@ -15,20 +15,20 @@ import psutil
 from bnnlib import launcher
 
 
-def threads_of(own: Iterable[int], of_ranks: Iterable[Iterable[int]]) -> int:
+def threads_of(of_this_rank: Iterable[int], of_ranks: Iterable[Iterable[int]]) -> int:
     """How many threads a rank may take so that a host's ranks together take each core once.
 
     A launcher that binds gives each rank its own cores; one that does not, the same to all.
 
     Args:
-        own: numbers of the cores that this rank may use.
+        of_this_rank: numbers of the cores that this rank may use.
         of_ranks: the same of every rank of the host, this one included.
 
     Returns:
         The rank's share of each of its cores, summed up and rounded down; at least 1.
     """
     users = collections.Counter(core for cores in of_ranks for core in set(cores))
-    return max(1, int(sum(Fraction(1, max(1, users[core])) for core in set(own))))
+    return max(1, int(sum(Fraction(1, max(1, users[core])) for core in set(of_this_rank))))
 
 
 def of_local_ranks() -> list[set[int]]:

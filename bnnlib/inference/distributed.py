@@ -117,12 +117,12 @@ def init(session: Session, threads: int = 0, inter_threads: int = 1) -> Ranks:
             f"{hvd.size()}: Horovod was built for another MPI than the launcher's; use the "
             "mpiexec that lies beside this Python, or build Horovod against the system's MPI"
         )
-    own = os.sched_getaffinity(0)
-    threads = threads or cores.threads_of(own, cores.of_local_ranks())
+    of_this_rank = os.sched_getaffinity(0)
+    threads = threads or cores.threads_of(of_this_rank, cores.of_local_ranks())
     _set_threads(threads, inter_threads)
     _use_own_gpu(hvd.local_rank())
     allowed: dict[str, set[int]] = {}
-    for host, of_rank in gather((socket.gethostname(), own)):
+    for host, of_rank in gather((socket.gethostname(), of_this_rank)):
         allowed.setdefault(host, set()).update(of_rank)
     num_cores = min(map(len, allowed.values()))
     if hvd.size() > 1 and hvd.local_size() * threads >= len(allowed[socket.gethostname()]):
@@ -284,12 +284,16 @@ def refuse_difference(arrays: Mapping[str, np.ndarray]) -> None:
     Raises:
         DistributedError: on every rank, with the arrays and the ranks that differ from rank 0.
     """
-    own = {name: hashlib.sha256(value.tobytes()).hexdigest() for name, value in arrays.items()}
-    first, *others = gather(own)
+    digests = {name: hashlib.sha256(value.tobytes()).hexdigest() for name, value in arrays.items()}
+    first, *others = gather(digests)
     different = [
         f"{name} (on rank {', '.join(map(str, where))})"
         for name in first
-        if (where := [rank for rank, its in enumerate(others, 1) if its.get(name) != first[name]])
+        if (
+            where := [
+                rank for rank, other in enumerate(others, 1) if other.get(name) != first[name]
+            ]
+        )
     ]
     if different:
         raise DistributedError(

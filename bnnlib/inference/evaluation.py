@@ -102,8 +102,8 @@ def evaluate(
     with session.watch(experiment.stall_minutes, "draw of the evaluation") as watch:
         for one in sets:
             made = one.make()
-            found = predictor(made.images, draws_curve=one.name == TEST, meanwhile=watch.alive)
-            predictions[one.name] = found, made.labels
+            predicted = predictor(made.images, draws_curve=one.name == TEST, meanwhile=watch.alive)
+            predictions[one.name] = predicted, made.labels
             after_set()
     judged = judge(predictions)
     seconds = time.perf_counter() - started

@@ -101,13 +101,13 @@ class Predictor:
             if end in kept:
                 means.append([(total / end).astype(np.float32) for total in sums])
 
-        found = np.empty((len(means), len(images), self.num_classes + 1), np.float32)
+        by_image = np.empty((len(means), len(images), self.num_classes + 1), np.float32)
         for rank, part in enumerate(distributed.gather(means) if ranks.size > 1 else [means]):
             for place, of_blocks in enumerate(part):
                 for index, mean in enumerate(of_blocks):
                     start = (index * ranks.size + rank) * size
-                    found[place, start : start + size] = mean
-        mean_probs, entropy = found[..., :-1], found[..., -1]
+                    by_image[place, start : start + size] = mean
+        mean_probs, entropy = by_image[..., :-1], by_image[..., -1]
         return Prediction(
             np.ascontiguousarray(mean_probs[-1]),
             np.ascontiguousarray(entropy[-1]),
