@@ -166,6 +166,6 @@ def train_one(
             )
             bar.update(trainer.step - bar.n)
     with tqdm(total=len(sets), unit="set", disable=quiet or ranks.rank > 0) as bar:
-        found = evaluation.evaluate(experiment, network, dataset, sets, ranks, bar.update, session)
-    run.finish(found)
+        judged = evaluation.evaluate(experiment, network, dataset, sets, ranks, bar.update, session)
+    run.finish(judged)
     return run.directory

@@ -92,20 +92,20 @@ def train(
     now = before = _before()
     try:
         ranks = distributed.init(session, experiment.threads, experiment.inter_threads)
-        found = distributed.gather((_name(), before))
-        told = next((each for _, each in found if each is not None), None)
+        gathered = distributed.gather((_name(), before))
+        earlier = next((each for _, each in gathered if each is not None), None)
         # A worker that has just joined knows nothing of what was before.
-        own = str(run_directory(experiment, ranks.size))
-        directory = told.directory if told else distributed.gather(own)[0]
+        proposed = str(run_directory(experiment, ranks.size))
+        directory = earlier.directory if earlier else distributed.gather(proposed)[0]
         now = Before(
-            workers=tuple(name for name, _ in found),
-            step=told.step if told else 0,
+            workers=tuple(name for name, _ in gathered),
+            step=earlier.step if earlier else 0,
             directory=directory,
-            alike=told.alike + 1 if told else 0,
+            alike=earlier.alike + 1 if earlier else 0,
         )
         experiment = dataclasses.replace(experiment, on_rank_change="continue", run_dir=directory)
         return command.train_one(
-            session, experiment, origin, verbose, events=_events(found, directory)
+            session, experiment, origin, verbose, events=_events(gathered, directory)
         )
     except Exception as error:
         reason = distributed.loss_of_others(error)
@@ -126,24 +126,26 @@ def train(
         _start_anew(now)
 
 
-def _events(found: list[tuple[str, Before | None]], directory: str | Path) -> list[tuple[str, str]]:
+def _events(
+    gathered: list[tuple[str, Before | None]], directory: str | Path
+) -> list[tuple[str, str]]:
     """What the record's history says of lost and newly started workers; nothing at first.
 
     Args:
-        found: every worker's name, and what it knows of the ranks before, in order of rank.
+        gathered: each worker's name and what it knows of the ranks before, in order of rank.
         directory: the run's, in whose record a worker that failed has written why.
     """
-    old = next((before for _, before in found if before is not None), None)
+    old = next((before for _, before in gathered if before is not None), None)
     if old is None:
         return []
-    stayed = [name for name, before in found if before is not None]
+    stayed = [name for name, before in gathered if before is not None]
     lost = [f"rank {rank} ({name})" for rank, name in enumerate(old.workers) if name not in stayed]
     if not lost:
         text = f"of {len(old.workers)} ranks, none of which is gone, after step {old.step}"
         return [("connection lost", f"{text}; they go on")]
     text = f"{', '.join(lost)} of {len(old.workers)} lost after step {old.step}; goes on with "
-    text += f"{len(found)} rank(s)"
-    joined = [f"rank {rank} ({name})" for rank, (name, before) in enumerate(found) if not before]
+    text += f"{len(gathered)} rank(s)"
+    joined = [f"rank {rank} ({name})" for rank, (name, before) in enumerate(gathered) if not before]
     text += f", newly started {', '.join(joined)}" if joined else ""
     return [("ranks lost", text + _last_words(Path(directory)))]
 

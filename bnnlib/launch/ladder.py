@@ -84,12 +84,12 @@ def write(path: str | Path, sizes: Sequence[int], repeats: int, times: int) -> N
     Raises:
         RecordError: `path` cannot be written.
     """
-    found = measure(sizes, repeats, times)
+    ladder = measure(sizes, repeats, times)
     if launcher.rank() == 0:
-        text = json.dumps(found, indent=2) + "\n"
+        text = json.dumps(ladder, indent=2) + "\n"
         write_atomically(Path(path), lambda file: file.write(text.encode()))
         print(f"{'bytes':>10} {'ms':>10} {'least':>10} {'most':>10}")
-        for row in found["rows"]:
+        for row in ladder["rows"]:
             numbers = (row["ms"], row["ms_min"], row["ms_max"])
             print(f"{row['bytes']:>10}" + "".join(f" {number:10.4f}" for number in numbers))
     process.shut_horovod_down()

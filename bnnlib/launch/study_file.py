@@ -92,20 +92,20 @@ def read(
         ExperimentError: the file cannot be read, or any of its parts says what no run can do. The
             message names the file, the part and the key.
     """
-    found: dict[str, tuple[str, StudyRun]] = {}
+    by_directory: dict[str, tuple[str, StudyRun]] = {}
     for where, part in _parts(path):
         try:
             for run in _expand(part, Path(runs), any_ranks, ranks_per_node):
                 name = run.experiment.run_dir
-                if name in found:
+                if name in by_directory:
                     raise ExperimentError(
-                        f"a run in {name}, where {found[name][0]} has one already; give the part "
-                        "another group, or move what differs from common to grid"
+                        f"a run in {name}, where {by_directory[name][0]} has one already; give the "
+                        "part another group, or move what differs from common to grid"
                     )
-                found[name] = (where, run)
+                by_directory[name] = (where, run)
         except BnnlibError as error:
             raise ExperimentError(f"{path}: {where}: {error}") from error
-    return sorted((run for _, run in found.values()), key=lambda run: run.repeat)
+    return sorted((run for _, run in by_directory.values()), key=lambda run: run.repeat)
 
 
 def hours(walltime: str) -> float:
@@ -296,7 +296,7 @@ def _walltime(value: Any) -> str:
     """HH:MM:SS; YAML reads an unquoted 01:00:00 as 3600."""
     if isinstance(value, int) and not isinstance(value, bool):
         value = f"{value // 3600:02}:{value // 60 % 60:02}:{value % 60:02}"
-    found = re.fullmatch(r"(\d+):([0-5]\d):([0-5]\d)", str(value))
-    if found is None or not any(map(int, found.groups())):
+    match = re.fullmatch(r"(\d+):([0-5]\d):([0-5]\d)", str(value))
+    if match is None or not any(map(int, match.groups())):
         raise ExperimentError(f'walltime = {value!r}: expected "HH:MM:SS", such as "01:00:00"')
     return str(value)
