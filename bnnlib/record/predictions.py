@@ -55,13 +55,13 @@ def read_predictions(directory: str | Path, name: str = "test") -> tuple[Predict
     Raises:
         RecordError: the file or the set in it is missing or damaged.
     """
-    found = read_all_predictions(directory)
-    if name not in found:
+    by_set = read_all_predictions(directory)
+    if name not in by_set:
         raise RecordError(
             f"{Path(directory) / FILE}: no evaluation set {name!r}; it holds "
-            f"{', '.join(sorted(found))}"
+            f"{', '.join(sorted(by_set))}"
         )
-    return found[name]
+    return by_set[name]
 
 
 def read_all_predictions(directory: str | Path) -> dict[str, tuple[Prediction, Labels]]:
@@ -75,7 +75,7 @@ def read_all_predictions(directory: str | Path) -> dict[str, tuple[Prediction, L
     for key, array in read_npz(path, "predictions").items():
         name, _, part = key.rpartition("/")
         sets.setdefault(name, {})[part] = array
-    found: dict[str, tuple[Prediction, Labels]] = {}
+    predictions: dict[str, tuple[Prediction, Labels]] = {}
     for name, parts in sets.items():
         missing = [part for part in ("mean_probs", "expected_entropy") if part not in parts]
         if missing:
@@ -83,5 +83,5 @@ def read_all_predictions(directory: str | Path) -> dict[str, tuple[Prediction, L
         of_counts = [parts.get(f"ladder_{field.name}") for field in dataclasses.fields(DrawsCurve)]
         curve = None if any(part is None for part in of_counts) else DrawsCurve(*of_counts)  # type: ignore[arg-type]
         prediction = Prediction(parts["mean_probs"], parts["expected_entropy"], curve)
-        found[name] = prediction, parts.get("labels")
-    return found
+        predictions[name] = prediction, parts.get("labels")
+    return predictions

@@ -71,9 +71,9 @@ def read_timeline(path: str | Path) -> np.ndarray:
     durations: list[float] = []
     scalars: set[int] = set()  # tensors of bnnlib.inference.distributed.Message beside gradients
     open_events: dict[int, list[tuple[str, float]]] = {}  # by tensor, a process of the trace
-    for found in re.findall(r"\{[^{}]*(?:\{[^{}]*\}[^{}]*)?\}", text):
+    for entry in re.findall(r"\{[^{}]*(?:\{[^{}]*\}[^{}]*)?\}", text):
         try:
-            event = json.loads(found)
+            event = json.loads(entry)
         except json.JSONDecodeError:  # the last one, cut off
             continue
         tensor = event.get("pid", -1)
@@ -164,15 +164,15 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
     measured = table[~table.warmup.astype(bool)]
     measured = measured if len(measured) else table
     columns = [f"{part}_ms" for part in PARTS]
-    found = measured.groupby("rank")[[*columns, "ms", "bytes"]].median()
-    found["skew_ms"] = found.compute_ms - found.compute_ms.min()
+    medians = measured.groupby("rank")[[*columns, "ms", "bytes"]].median()
+    medians["skew_ms"] = medians.compute_ms - medians.compute_ms.min()
     # Robust, since one interruption by the system would be all of a standard deviation.
     computing = measured.groupby("rank").compute_ms
-    found["spread_ms"] = (computing.quantile(0.9) - computing.quantile(0.1)) / 2.563
+    medians["spread_ms"] = (computing.quantile(0.9) - computing.quantile(0.1)) / 2.563
     sums = measured.groupby("rank")[[*columns, "ms"]].sum()
-    own = sums[["data_ms", "compute_ms", "update_ms"]].sum(axis=1)
-    found["communication_share"] = 1 - own / sums.ms
-    return found.reset_index()
+    local_ms = sums[["data_ms", "compute_ms", "update_ms"]].sum(axis=1)
+    medians["communication_share"] = 1 - local_ms / sums.ms
+    return medians.reset_index()
 
 
 def stamps_of(stamped: Sequence[tuple[StepLog, np.ndarray]], bytes_a_step: int) -> Stamps:

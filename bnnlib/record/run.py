@@ -210,8 +210,7 @@ class Run:
                 yield line
                 watch.alive()
         if stamped:
-            own = profile.stamps_of(stamped, trainer.bytes_a_step)
-            everyones = self.ranks.gather(own)
+            everyones = self.ranks.gather(profile.stamps_of(stamped, trainer.bytes_a_step))
             if self.ranks.rank == 0:
                 self.ranks.stop_timeline()
                 profile.write(self.directory, everyones)
@@ -310,11 +309,11 @@ class Run:
 
         return self.ranks.gather(self.ranks.agree(read))[0]
 
-    def finish(self, found: Evaluation, status: str = "finished") -> dict[str, Any]:
+    def finish(self, evaluation: Evaluation, status: str = "finished") -> dict[str, Any]:
         """Writes predictions, the row of each set and the metrics, and closes the record.
 
         Args:
-            found: of :func:`bnnlib.inference.evaluation.evaluate`, or of :meth:`evaluation`.
+            evaluation: of :func:`bnnlib.inference.evaluation.evaluate`, or of :meth:`evaluation`.
             status: ``finished``, or ``stopped`` where training ended before its last step.
 
         Returns:
@@ -323,15 +322,16 @@ class Run:
             that a rank gives to the average.
         """
         if self.is_finished:
-            return found.metrics
-        values = found.metrics | training_metrics(self.lines, self._timed_from) | self._training
+            return evaluation.metrics
+        values = training_metrics(self.lines, self._timed_from) | self._training
+        values = evaluation.metrics | values
         if self.ranks.rank == 0:
-            write_predictions(self.directory, found.predictions)
+            write_predictions(self.directory, evaluation.predictions)
             self._update(
                 {"ended": now()},
                 status=status,
                 metrics=values,
-                evaluation=found.rows,
+                evaluation=evaluation.rows,
                 error=None,
             )
         self._close()

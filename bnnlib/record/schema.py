@@ -123,9 +123,9 @@ def _check_types(path: Path, values: Mapping[str, Any], keys: Types) -> None:
     for key, types in keys.items():
         value = values.get(key, ...)
         if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
-            found = repr(value)[:60] if key in values else "nothing"
+            read = repr(value)[:60] if key in values else "nothing"
             expected = " or ".join("null" if t is type(None) else t.__name__ for t in types)
-            raise RecordError(f"{path}: key {key!r}: expected {expected}, found {found}")
+            raise RecordError(f"{path}: key {key!r}: expected {expected}, found {read}")
 
 
 def _check_row(path: Path, row: Any) -> None:
