@@ -114,8 +114,8 @@ class Ending:
             if self.run_dir is not None:
                 failure.write(self.run_dir)
             # Rank 0 shows the traceback, if the failure file can bring it there.
-            told = self.run_dir is not None or failure.is_consequence
-            for line in [failure.headline] if told else failure.traceback or [failure.headline]:
+            in_brief = self.run_dir is not None or failure.is_consequence
+            for line in [failure.headline] if in_brief else failure.traceback or [failure.headline]:
                 self._print(line)
         shut_horovod_down()
         # Until rank 0 has saved the notebook, after which the launcher ends this process; or, with
@@ -169,11 +169,11 @@ class Ending:
         """End this rank from another thread: its main thread hangs, or waits for one that does."""
         frames = "".join(traceback.format_exception(error)).splitlines()
         index = self.recorder.cell_index
-        own = Failure.here(self.rank, type(error).__name__, str(error), frames, index)
+        failure_here = Failure.here(self.rank, type(error).__name__, str(error), frames, index)
         if self.rank != 0:
             if self.run_dir is not None:
-                own.write(self.run_dir)
-            self._print(own.headline)
+                failure_here.write(self.run_dir)
+            self._print(failure_here.headline)
             time.sleep(WAIT_FOR_END)
             leave(ERROR_STATUS)
         if not self._ending.acquire(blocking=False):
@@ -183,35 +183,37 @@ class Ending:
         silent = sorted({*range(1, self.size)} - {other.rank for other in others})
         if silent and self.run_dir is not None:
             ranks = ", ".join(map(str, silent))
-            own = dataclasses.replace(own, evalue=f"{own.evalue}; no sign of life of rank {ranks}")
+            failure_here = dataclasses.replace(
+                failure_here, evalue=f"{failure_here.evalue}; no sign of life of rank {ranks}"
+            )
         with self.recorder.lock:
-            self.recorder.error(own.ename, own.evalue, own.traceback)
+            self.recorder.error(failure_here.ename, failure_here.evalue, failure_here.traceback)
             self.recorder.stop()
             self.nb_man.notebook_complete()
             if self.size == 1:
-                self._record(own)
+                self._record(failure_here)
                 self.nb_man.save()
-                print(*own.traceback, sep="\n", file=self.stderr)
+                print(*failure_here.traceback, sep="\n", file=self.stderr)
                 leave(ERROR_STATUS)
-            self.conclude(own, others)
+            self.conclude(failure_here, others)
 
     def _give_up(self, failures: list[Failure]) -> None:
         """On another rank, follow rank 0, which has saved everything by now."""
         self._print(f"ends because of the failure on rank 0: {failures[0].headline}")
         leave(ERROR_STATUS)
 
-    def conclude(self, own: Failure | None, others: list[Failure]) -> NoReturn:
+    def conclude(self, failure_here: Failure | None, others: list[Failure]) -> NoReturn:
         """On rank 0 of several: put the cause into the notebook, save all, and end the process."""
         from papermill.exceptions import PapermillExecutionError
         from papermill.execute import raise_for_execution_errors
 
-        failures = [failure for failure in (own, *others) if failure is not None]
+        failures = [failure for failure in (failure_here, *others) if failure is not None]
         causes = [failure for failure in failures if not failure.is_consequence]
         cause = (causes or failures)[0]
         nb, index = self.nb_man.nb, self.recorder.cell_index
         cell = nb.cells[index]
         self.nb_man.cell_exception(cell, cell_index=index)
-        self._show_others(cell, own, cause, causes)
+        self._show_others(cell, failure_here, cause, causes)
         try:
             raise_for_execution_errors(nb, self.target)
         except PapermillExecutionError:
@@ -223,22 +225,26 @@ class Ending:
         if self.run_dir is not None:
             # Last: the other ranks leave when they see it.
             with contextlib.suppress(BnnlibError):  # a full disk must not keep this process here
-                dataclasses.replace(own or cause, rank=0).write(self.run_dir)
+                dataclasses.replace(failure_here or cause, rank=0).write(self.run_dir)
         shut_horovod_down()
         leave(ERROR_STATUS)
 
     def _show_others(
-        self, cell: Any, own: Failure | None, cause: Failure, causes: list[Failure]
+        self, cell: Any, failure_here: Failure | None, cause: Failure, causes: list[Failure]
     ) -> None:
         """Add other ranks' errors to the cell, the cause before the cell's own error."""
-        told = {(own.ename, own.evalue)} if own is not None and own is cause else set()
+        shown = (
+            {(failure_here.ename, failure_here.evalue)}
+            if failure_here is not None and failure_here is cause
+            else set()
+        )
         outputs: list[Any] = []
         for failure in causes or [cause]:
-            if failure is own or (failure.ename, failure.evalue) in told:
+            if failure is failure_here or (failure.ename, failure.evalue) in shown:
                 continue
             if len(outputs) == MAX_TRACEBACKS:
                 break
-            told.add((failure.ename, failure.evalue))
+            shown.add((failure.ename, failure.evalue))
             lines = failure.traceback or [failure.headline]
             outputs.append(
                 nbformat.v4.new_output(
@@ -249,7 +255,7 @@ class Ending:
                 )
             )
         errors = [i for i, output in enumerate(cell.outputs) if output.output_type == "error"]
-        at = errors[0] if errors and own is not cause else len(cell.outputs)
+        at = errors[0] if errors and failure_here is not cause else len(cell.outputs)
         cell.outputs[at:at] = outputs
 
     def _record(self, cause: Failure) -> None:

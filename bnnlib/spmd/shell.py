@@ -202,10 +202,13 @@ def _fresh_logging() -> Iterator[None]:
 
     The papermill command has sent all logging to the terminal; its own messages still go there.
     """
-    root, own = logging.getLogger(), logging.getLogger("papermill")
-    root_before, own_before = (root.handlers, root.level), (own.handlers, own.level, own.propagate)
-    own.handlers, own.propagate = [*own.handlers, *root.handlers], False
-    own.setLevel(own.getEffectiveLevel())
+    root, papermills = logging.getLogger(), logging.getLogger("papermill")
+    root_before, papermills_before = (
+        (root.handlers, root.level),
+        (papermills.handlers, papermills.level, papermills.propagate),
+    )
+    papermills.handlers, papermills.propagate = [*papermills.handlers, *root.handlers], False
+    papermills.setLevel(papermills.getEffectiveLevel())
     root.handlers = []
     root.setLevel(logging.WARNING)
     try:
@@ -213,8 +216,8 @@ def _fresh_logging() -> Iterator[None]:
     finally:
         root.handlers = root_before[0]
         root.setLevel(root_before[1])
-        own.handlers, own.propagate = own_before[0], own_before[2]
-        own.setLevel(own_before[1])
+        papermills.handlers, papermills.propagate = papermills_before[0], papermills_before[2]
+        papermills.setLevel(papermills_before[1])
 
 
 @contextlib.contextmanager
