@@ -4,7 +4,7 @@ There is one function for each figure of :mod:`bnnlib.analysis.figures`; it take
 table. Nothing is written in advance: where a Bayesian network is no better than its twin, the
 sentence says so, and where the records lack what the figure needs, it says what is missing. Scores
 stand with their 95 % interval in square brackets, over images and, of several runs, over seeds. A
-difference is claimed where its interval excludes none. The text is Markdown.
+difference is claimed only where its interval excludes zero. The text is Markdown.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def scores(table: pd.DataFrame, differences: pd.DataFrame) -> str:
 
 
 def _sure_and_modest(temperatures: pd.DataFrame) -> str:
-    """Who is too sure and who too modest, by temperatures whose interval excludes 1."""
+    """Names the too sure and too modest models, by temperatures whose interval excludes 1."""
     text = ""
     shown = [
         f"{model} {between(row['mean'], row.low, row.high, 2)}"
@@ -362,7 +362,7 @@ def convergence(table: pd.DataFrame) -> str:
 
 
 def posterior_over_training(table: pd.DataFrame) -> str:
-    """Says how the posterior moved: :func:`bnnlib.analysis.tables.posterior_over_training`."""
+    """Says how the posterior moved, from :func:`bnnlib.analysis.tables.posterior_over_training`."""
     if table.empty:
         return "This run has no `posterior.jsonl`: its network has no posterior, or the run is old."
     lines = []
@@ -385,7 +385,7 @@ def posterior_over_training(table: pd.DataFrame) -> str:
 
 
 def signal_to_noise(table: pd.DataFrame) -> str:
-    """Says which weights stand out: :func:`bnnlib.analysis.tables.signal_to_noise`."""
+    """Says which weights stand out, from :func:`bnnlib.analysis.tables.signal_to_noise`."""
     if table.empty:
         return "This network has no posterior, so there is no signal-to-noise ratio."
     lines = []
@@ -400,7 +400,7 @@ def signal_to_noise(table: pd.DataFrame) -> str:
 
 
 def example_draws(table: pd.DataFrame) -> str:
-    """Says what each image's draws are: :func:`bnnlib.analysis.tables.example_draws`."""
+    """Says what each image's draws are, from :func:`bnnlib.analysis.tables.example_draws`."""
     lines = []
     for image, selected in table.groupby("image", sort=False):
         probs = selected.pivot_table(index="draw", columns="class", values="probability")
@@ -459,7 +459,7 @@ def _signed_interval(interval: Any) -> str:
 
 
 def _pairs(differences: pd.DataFrame, name: str, greater: bool = False) -> str:
-    """How many Bayesian networks are better or worse than their twin, by intervals without 0."""
+    """Counts Bayesian networks better or worse than their twin, by intervals without 0."""
     if differences.empty:
         return ""
     rows = differences.drop_duplicates("model").set_index("model")

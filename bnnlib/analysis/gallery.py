@@ -1,4 +1,4 @@
-"""How a figure is kept so that it can be traced: picture, table, and where it comes from."""
+"""Keeps figures so that they can be traced: picture, table, and where they come from."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ class Predicted:
 
     @property
     def is_stochastic(self) -> bool:
-        """Whether its draws differ, so that some uncertainty is epistemic."""
+        """Whether the model's draws differ, so that some uncertainty is epistemic."""
         if self.expected_entropy is None:
             return False
         information = metrics.mutual_information(self.mean_probs, self.expected_entropy)
@@ -120,7 +120,7 @@ class Group:
         return [name for name, its_kind in self._kinds.items() if its_kind == kind]
 
     def predictions(self, name: str = metrics.TEST) -> list[Predicted]:
-        """What every run that has this set predicts on it, then the ensembles of their seeds.
+        """The predictions of every run that has this set, then of the ensembles of their seeds.
 
         Raises:
             RecordError: a record's predictions are missing or damaged, or an ensemble's members

@@ -109,7 +109,7 @@ def set_style() -> None:
 
 
 def subplots(*shape: int, **options: Any) -> tuple[Figure, Any]:
-    """As pyplot's, but not left open: a notebook would show an open figure a second time."""
+    """Makes a figure and closes it: a notebook would show an open figure a second time."""
     figure, axes = plt.subplots(*shape, **options)
     plt.close(figure)
     return figure, axes
@@ -140,11 +140,11 @@ def hide_unused(axes: np.ndarray, used: int, columns: int, height: int = 1) -> N
 
 
 def legend_below(figure: Figure, columns: int = 3) -> None:
-    """One legend below all panels, of all that they show, each label once."""
+    """Adds one legend below all panels, with each label once."""
     handles, labels = _handles(*figure.axes)
     figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)
 
 
 def panel_columns(panels: int) -> int:
-    """At most three beside one another, so that their text stays legible; two rows of two for 4."""
+    """Columns of a grid of panels: at most 3, so that their text stays legible; 2 for 4 panels."""
     return 2 if panels == 4 else min(3, panels)

@@ -213,7 +213,7 @@ def entropy_of_right_and_wrong(entropies: pd.DataFrame) -> Figure:
 
 
 def risk_against_coverage(curves: pd.DataFrame) -> Figure:
-    """The error among the images kept, when the least certain are handed back.
+    """The error among the images kept when the least certain ones are handed back.
 
     Args:
         curves: of :func:`bnnlib.analysis.tables.risk_coverage`; runs of one model are averaged.

@@ -12,7 +12,7 @@ for the second, and for the third the α-β model: α seconds a message, β seco
 - recursive doubling: ceil(log2 R) (α + n β), fewest messages (Thakur, Rabenseifner and Gropp 2005,
   section 4.5).
 
-The time of the additions, their γ, is held in β.
+β includes the time of the additions (γ in the literature).
 """
 
 from __future__ import annotations

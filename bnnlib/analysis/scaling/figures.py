@@ -1,6 +1,6 @@
 """Figures of the scaling study, one function each, of the tables of this package.
 
-What is predicted is drawn dashed and hollow, what is measured solid and filled.
+Predictions are drawn dashed and hollow, measurements solid and filled.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The paragraph under each figure of the scaling study, computed from the figure's table.
 
-A function has the name of its figure's. No sentence is written in advance.
+Each function has the name of its figure's function. No sentence is written in advance.
 """
 
 from __future__ import annotations
@@ -234,7 +234,7 @@ def calibration(table: pd.DataFrame) -> str:
 
 
 def _binomial(table: pd.DataFrame, score: str) -> float | None:
-    """The standard error of a difference of two accuracies on that many images; for no other."""
+    """The standard error of a difference of two accuracies; None for any other score."""
     if score != "accuracy":
         return None
     accuracy = table[table.score == score].value.mean()

@@ -2,7 +2,7 @@
 
 A :class:`Predicted` is one model's predictions of one set of images. :meth:`Group.predictions`
 reads those of a group of runs and of the ensembles of their seeds; :func:`given` takes a user's own
-arrays. Every function makes of them the rows that one figure of :mod:`bnnlib.analysis.figures`
+arrays. Every function makes from them the rows that one figure of :mod:`bnnlib.analysis.figures`
 draws and one paragraph of :mod:`bnnlib.analysis.findings` reads.
 """
 

@@ -39,7 +39,7 @@ def differences(predictions: Runs, num_resamples: int = 1000) -> pd.DataFrame:
 
 
 def shift_differences(shifted: Mapping[str, Runs], num_resamples: int = 1000) -> pd.DataFrame:
-    """The same for the accuracy and the ECE on every shifted set; rows of :func:`differences`.
+    """Differences of the accuracy and the ECE on every shifted set; rows of :func:`differences`.
 
     Args:
         shifted: predictions by the shifted set's name.
@@ -51,7 +51,7 @@ def shift_differences(shifted: Mapping[str, Runs], num_resamples: int = 1000) ->
 
 
 def ood_differences(test: Runs, foreign: Mapping[str, Runs]) -> pd.DataFrame:
-    """The same for the AUROC of the entropy on every set out of distribution.
+    """Differences of the AUROC of the entropy on every set out of distribution.
 
     Args:
         test: predictions of the test set.
@@ -122,7 +122,10 @@ def _nll(one: Predicted) -> np.ndarray:
 
 
 def _ece(of_model: Runs, of_twin: Runs, _: int) -> Interval:
-    """From both models' intervals, taken as independent: wider than paired ones."""
+    """The difference of the ECEs, its interval from both models' intervals taken as independent.
+
+    The interval is wider than a paired one.
+    """
     first, second = (
         metrics.over_runs([metrics.ece_interval(one.mean_probs, labels_of(one)) for one in runs])
         for runs in (of_model, of_twin)
