@@ -5,8 +5,8 @@ over ranks are gathered first, and no result depends on the order of the images.
 
 The conventions, the same for every function:
 
-- Probabilities `(num_images, num_classes)` are computed with in float64, as given: a row may miss
-  one by `PROBABILITY_TOLERANCE`, and is neither clipped nor renormalized.
+- Probabilities `(num_images, num_classes)` are converted to float64. A row's sum may miss one by
+  `PROBABILITY_TOLERANCE`; rows are neither clipped nor renormalized.
 - The prediction is the class of greatest probability, the lowest index where several are greatest.
   The confidence is that greatest probability.
 - Equal-width bins are closed on the right, `(lower, upper]`, and zero belongs to the first one;

@@ -170,7 +170,7 @@ def _tested(bins: _Gaps, limit: float) -> tuple[float, float]:
 
 
 class IfCalibrated(NamedTuple):
-    """What a calibrated model with the same confidences would show."""
+    """The ECE and accuracies that a calibrated model with the same confidences would show."""
 
     ece: float
     """Mean of its ECE."""

@@ -120,7 +120,7 @@ def judge(predictions: Predictions) -> Evaluation:
 
 
 def set_kind(name: str, labels: Labels) -> str:
-    """Which of :data:`KINDS` a set is of."""
+    """The kind of a set, one of :data:`KINDS`."""
     if labels is None:
         return "ood"
     return name if name in (TEST, HOLDOUT, TRAIN) else "shift"

@@ -1,4 +1,4 @@
-"""What is gained when the least certain images are handed back."""
+"""Selective prediction: the error that remains when the least certain images are handed back."""
 
 from collections.abc import Callable
 from typing import NamedTuple

@@ -1,4 +1,4 @@
-"""One number that makes a network less or more sure of all it says."""
+"""Temperature scaling: one number that makes a network less or more sure of every prediction."""
 
 import math
 
