@@ -4,7 +4,7 @@ Rooms: `datasets` (what a data set is, and by which name), `sources` (where MNIS
 from), `npz` (files read without trust), `batches` (each rank's images, step by step), `shifts`
 (rotated, moved and corrupted test images), `ood` (images of none of the classes).
 
-Nothing is trusted before it is checked. Every failure is one `DataError` that names the file, what
+Each file is checked before it is used. Every failure is one `DataError` that names the file, what
 was expected and what to do.
 """
 

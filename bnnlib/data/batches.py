@@ -1,4 +1,4 @@
-"""Whose turn is it: the training images that each rank sees, step by step."""
+"""The training images that each rank sees, step by step."""
 
 import numpy as np
 import numpy.typing as npt

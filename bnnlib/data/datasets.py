@@ -249,6 +249,6 @@ def _from_user(name: str) -> Dataset:
 
 
 def nearest(name: str, names: Sequence[str]) -> str:
-    """A question that names the known name most like an unknown one; empty if none is."""
+    """A question that names the known name most like an unknown one; empty if none is like it."""
     close = difflib.get_close_matches(name, names, n=1)
     return f" (did you mean {close[0]!r}?)" if close else ""

@@ -1,6 +1,6 @@
-"""A .npz file is read, never trusted: keys, sizes, shapes, types and ranges are checked first.
+"""Reads .npz files: checks keys, sizes, shapes, types and ranges before it uses an array.
 
-Nothing is ever unpickled. Every failure is one `DataError` that names the file, what was expected
+The module never unpickles. Every failure is one `DataError` that names the file, what was expected
 and what to do.
 
 Environment variables:
