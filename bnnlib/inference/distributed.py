@@ -196,7 +196,7 @@ class Message:
         return [tf.concat(flat, 0), tf.stack(scalars)]
 
     def average(self, sent: Sequence[Tensor]) -> list[Tensor]:
-        """Their means over ranks."""
+        """Averages the tensors over ranks."""
         if self.size == 1:
             return [tf.identity(tensor) for tensor in sent]
         gradients, *scalars = sent
@@ -222,7 +222,7 @@ class Message:
         return gradients, tf.unstack(scalars, self.num_scalars)
 
     def bytes(self, like: Iterable[Tensor]) -> int:
-        """What a rank sends a step: float32, or float16 gradients."""
+        """The bytes that a rank sends in a step: float32, or float16 gradients."""
         entry = 2 if self.compression == "fp16" else 4
         return entry * sum(math.prod(tensor.shape) for tensor in like) + 4 * self.num_scalars
 
@@ -317,7 +317,7 @@ def stop_if_asked(ranks: Ranks, session: Session) -> None:
 
 
 def loss_of_others(error: BaseException) -> str:
-    """The words in which an error says that another rank is gone; empty if it says something else.
+    """Finds the words in an error that say that another rank is gone; empty if there are none.
 
     Those of a Horovod operation alone count: what other code wraps into its own error is an error
     of this rank.
@@ -345,7 +345,7 @@ def _thread_ids() -> set[int]:
 
 
 def _refuse_lost_launcher() -> None:
-    """Under Hydra a process joins MPI by an inherited descriptor, which kernels are denied."""
+    """Refuses a kernel under Hydra: MPI needs a descriptor that kernels do not inherit."""
     descriptor = os.environ.get("PMI_FD")
     if descriptor is None or hvd.is_initialized():
         return

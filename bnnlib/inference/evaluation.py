@@ -1,4 +1,4 @@
-"""Everything that a trained network is judged on, in one pass: what is asked, predicted and scored.
+"""Evaluates a trained network in one pass: makes each set, predicts it and scores it.
 
 The sets are, in this order, the test set, the images held out from training, the shifted test sets
 and the sets out of distribution. :func:`bnnlib.metrics.judge` scores what is predicted.

@@ -53,7 +53,7 @@ class Predictor:
         ranks: Ranks | None = None,
         session: Session | None = None,
     ) -> None:
-        """Args as :func:`predict`, and the session of this process, which may ask to stop."""
+        """Takes the arguments of :func:`predict`, and the session, which may ask to stop."""
         self.session = session or Session()
         self.network, self.dataset, self.ranks = network, dataset, ranks or Ranks()
         self.num_draws = num_draws if network.is_stochastic else 1
@@ -115,7 +115,7 @@ class Predictor:
         )
 
     def _kernels(self, draws: range) -> list[Tensor]:
-        """By layer: the kernels of several draws, or the one kernel that all draws have."""
+        """The kernels by layer: those of several draws, or the one kernel that all draws have."""
         sampled = [self._sample(tf.constant([self.key, draw], tf.int64)) for draw in draws]
         return [
             tf.stack([of_draw[index] for of_draw in sampled]) if layer.bayesian else layer.kernel
@@ -125,7 +125,7 @@ class Predictor:
     def _sum_draws(
         self, block: Tensor, kernels: list[Tensor], count: Tensor, first: Tensor, start: Tensor
     ) -> Tensor:
-        """Sums over `count` draws of probabilities and last their entropy.
+        """Sums probabilities, and as the last column their entropy, over `count` draws.
 
         Args:
             block: stored images, the first of them the `start`-th of its set.
@@ -166,7 +166,7 @@ class Predictor:
     def _softmax(
         self, images: Tensor | Windows, kernels: list[Tensor], mask_seed: Tensor
     ) -> Tensor:
-        """Of one draw, probabilities and last their entropy, ``(num_images, num_classes + 1)``."""
+        """One draw's probabilities, then their entropy, ``(num_images, num_classes + 1)``."""
         log_probs = tf.nn.log_softmax(self.network.predict(images, kernels, mask_seed))
         probs = tf.exp(log_probs)
         entropy = -tf.reduce_sum(probs * log_probs, axis=-1, keepdims=True)

@@ -15,7 +15,7 @@ from bnnlib.networks import Network, Tensor
 
 
 class Method(NamedTuple):
-    """How data become a posterior; each module of a method has a ``build`` that returns one.
+    """The verbs by which data become a posterior; each method's module has a ``build`` for them.
 
     The verbs are those of the library `posteriors`. The trainer averages what `gradient` returns
     over a rank's batches and over ranks, and hands the average to `update`.
@@ -73,7 +73,7 @@ class TrainState:
         return {name: variable.numpy() for name, variable in self.variables.items()}
 
     def restore(self, state: Mapping[str, np.ndarray]) -> None:
-        """Sets what :meth:`state` gave, on this rank alone.
+        """Sets the values that :meth:`state` returned, on this rank alone.
 
         What another number of ranks gave is set to the same part of the epochs, to a step.
 

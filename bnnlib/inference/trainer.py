@@ -125,7 +125,7 @@ class Trainer:
                     return
 
     def train(self, batches: np.ndarray) -> tuple[int, float]:
-        """Takes a step a batch, fewer if a rank is asked to stop.
+        """Takes one step for each batch, fewer if a rank is asked to stop.
 
         Args:
             batches: int32 ``(num_steps, images_a_step)``, places of images in the training set.
@@ -166,7 +166,7 @@ class Trainer:
     def updates(
         self, batches: Tensor, rates: Tensor, kl_weights: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Several updates inside one graph, up to a stop: the line's sums, the stop, and stamps."""
+        """Takes steps inside one graph, up to a stop; returns the line's sums, the stop, stamps."""
         state, profile = self.train_state, self.experiment.profile
         first, sums, stop = state.step.read_value(), state.sums.read_value(), tf.zeros([])
         count = tf.shape(batches)[0]
@@ -224,7 +224,7 @@ class Trainer:
     def gradient(
         self, images: Tensor, labels: Tensor, step: Tensor, kl_weight: Tensor
     ) -> tuple[Sequence[Tensor], Tensor, Tensor]:
-        """This rank's gradient of the loss, nll and kl: means over the batches it accumulates.
+        """This rank's gradient of the loss, nll and kl: means over its accumulated batches.
 
         Every batch draws weights of its own, as it would on another rank; its part of KL/N is the
         same each time, so that the mean over batches counts it once.
@@ -278,12 +278,12 @@ class Trainer:
         return self.experiment.kl_weight * self._ramp(steps, self.experiment.kl_annealing_epochs)
 
     def _ramp(self, steps: np.ndarray, epochs: float) -> np.ndarray:
-        """From nearly 0 at the run's first step to 1 after `epochs`; 1 throughout for 0 epochs."""
+        """A factor from nearly 0 at the first step to 1 after `epochs`; always 1 for 0 epochs."""
         length, done = epochs * self.steps_per_epoch, steps + self.position - self.step
         return np.minimum(1.0, (done + 1) / length) if length > 0 else np.ones(len(steps))
 
     def _line(self, rate: float, warmup: bool) -> StepLog:
-        """The line of the steps since the line before; begins the next."""
+        """Makes the log line of the steps since the line before, and begins the next."""
         state = self.train_state
         loss, nll, kl, count = (float(term) for term in state.sums.numpy())
         seconds = float(state.seconds.numpy())
@@ -320,7 +320,7 @@ class Trainer:
         return self.experiment.steps or epochs - int(self.train_state.offset.numpy())
 
     def state(self) -> dict[str, np.ndarray]:
-        """What a checkpoint keeps."""
+        """The arrays that a checkpoint keeps."""
         return self.train_state.state()
 
     def broadcast(self) -> None:
@@ -335,11 +335,11 @@ class Trainer:
 
     @property
     def bytes_a_step(self) -> int:
-        """What a rank gives to the average over ranks each step."""
+        """The bytes that a rank gives to the average over ranks each step."""
         return self.message.bytes(self.train_state.weights.values())
 
     def take_stamps(self) -> np.ndarray:
-        """With `profile`: the borders of the steps since the last call.
+        """Returns the stamps of the steps since the last call; empty without `profile`.
 
         Returns:
             float64 ``(steps, 5)``, the columns :data:`bnnlib.record.profile.STAMPS`.
@@ -348,7 +348,7 @@ class Trainer:
         return np.concatenate([np.zeros((0, len(STAMPS))), *taken])
 
     def ask_to_stop(self) -> None:
-        """Ends :meth:`run` on all ranks after the step that they are at; for any thread."""
+        """Ends :meth:`run` on all ranks after their present step; any thread may call it."""
         self.stop.assign(1.0)
 
     def layer_logs(self) -> list[LayerLog]:
