@@ -99,7 +99,7 @@ def fail(experiment: Experiment, session: Session, error: BaseException) -> NoRe
 
 
 def record_failure(experiment: Experiment, session: Session, error: dict[str, Any]) -> None:
-    """Records that the run failed; a record that cannot be written is told and no error.
+    """Records that the run failed; reports a record that cannot be written, and raises nothing.
 
     Args:
         experiment: of the run.

@@ -1,4 +1,4 @@
-r"""A run that outlives its workers, under Horovod's elastic driver: those left go on without them.
+r"""Elastic runs under Horovod's driver: when workers are lost, the remaining ones go on.
 
 One slot a host, hosts from a script that prints ``host:slots`` lines::
 
@@ -129,7 +129,7 @@ def train(
 def _events(
     gathered: list[tuple[str, Before | None]], directory: str | Path
 ) -> list[tuple[str, str]]:
-    """What the record's history says of lost and newly started workers; nothing at first.
+    """The entries of the record's history on lost and new workers; none at the first start.
 
     Args:
         gathered: each worker's name and what it knows of the ranks before, in order of rank.

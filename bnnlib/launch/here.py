@@ -129,7 +129,7 @@ def _failed_alike(session: Session, experiment: Experiment, error: Exception) ->
 
 
 def _is_finished(session: Session, experiment: Experiment) -> bool:
-    """Rank 0's answer on all ranks: other nodes may see a shared file system later."""
+    """Gives rank 0's answer to all ranks: other nodes may see a shared file system later."""
     from bnnlib.inference import distributed
 
     ranks = distributed.init(session, experiment.threads, experiment.inter_threads)

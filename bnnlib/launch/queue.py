@@ -81,7 +81,7 @@ def read(path: str | Path, site: str, runs: str | Path = "runs") -> list[Job]:
 
 
 def state(job: Job, site: str) -> tuple[str, str]:
-    """How a run stands, and its job's id (empty without one).
+    """The state of a run, and its job's id (empty without one).
 
     Returns:
         ``finished``, ``failed``, ``running`` or ``stopped`` as the record says; ``queued`` where
@@ -117,7 +117,7 @@ def table(jobs: Sequence[Job], site: str) -> pd.DataFrame:
 
 
 def summary(runs: pd.DataFrame, site: str) -> str:
-    """How many runs of :func:`table` stand how."""
+    """Counts the runs of :func:`table` by state."""
     counts = ", ".join(f"{n} {name}" for name, n in runs["state"].value_counts().items())
     return f"{len(runs)} runs at {site}: {counts}"
 
