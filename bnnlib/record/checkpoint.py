@@ -50,7 +50,7 @@ def save(directory: Path, state: dict[str, np.ndarray], keep: int = KEEP) -> Pat
 
 
 class Writer:
-    """Writes in a thread of its own, one file after another, while training goes on.
+    """Writes files one after another in a thread of its own while training goes on.
 
     An error of a write is raised by the next call, so that none is lost.
     """
@@ -64,7 +64,7 @@ class Writer:
         return ThreadPoolExecutor(1, thread_name_prefix="bnnlib-checkpoint")
 
     def start(self, write: Callable[[], object]) -> None:
-        """Begins `write` once the write before has ended.
+        """Waits for the write before, then begins `write`.
 
         Raises:
             RecordError: of the write before.
@@ -73,7 +73,7 @@ class Writer:
         self._last = self._thread.submit(write)
 
     def wait(self) -> None:
-        """Returns once all is written.
+        """Waits until everything is written.
 
         Raises:
             RecordError: of the last write.

@@ -25,7 +25,7 @@ def error_of(error: BaseException) -> dict[str, Any]:
 def record_failure(
     directory: str | Path, parameters: Mapping[str, Any], error: Mapping[str, Any]
 ) -> None:
-    """Records that a run failed which is not open in this process.
+    """Records the failure of a run that is not open in this process.
 
     Args:
         directory: where the record goes.

@@ -1,7 +1,7 @@
 """Files that are whole or not there: written beside their name, flushed to the disk, renamed.
 
-What every record, checkpoint and table is written by. Arrays are kept in ``.npz`` files, of which
-each array carries the zip format's checksum.
+Every record, checkpoint and table is written by this module. Arrays are kept in ``.npz`` files,
+in which each array carries the zip format's checksum.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Calls `write` with a file that takes the place of `path` once it is safely on the disk.
+    """Calls `write` with a new file, which replaces `path` once it is safely on the disk.
 
     Raises:
         RecordError: the disk is full, the folder is read-only or gone; `path` is as it was.
@@ -63,7 +63,7 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Has the names in a folder on the disk, too: a file's own fsync is of its content alone.
+    """Flushes a folder's list of names to the disk: a file's own fsync flushes its content alone.
 
     Raises:
         OSError: the disk has failed.
@@ -79,7 +79,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def sync(path: Path) -> None:
-    """Has what was appended to a file on the disk; nothing for a file that is not there.
+    """Flushes to the disk what was appended to a file; does nothing if the file is missing.
 
     Raises:
         RecordError: the disk has failed.
@@ -97,7 +97,7 @@ def sync(path: Path) -> None:
 
 
 def remove_leftovers(directory: Path) -> None:
-    """Removes the temporary files of writers that were killed; for the run's only writer."""
+    """Removes temporary files of killed writers; only the run's writer may call it."""
     written = ("run.json", "run.lock", "predictions.npz", "profile.csv")
     for name in (*written, *(f"{kind}.jsonl" for kind in ("steps", "posterior", "accuracy"))):
         _unlink_all(directory.glob(f".{name}.*.tmp"))

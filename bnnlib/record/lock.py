@@ -1,9 +1,9 @@
-"""One run, one writer: a lease in the run's directory, which its holder's heartbeat keeps.
+"""One run has one writer: the writer's heartbeat keeps a lease in the run's directory.
 
 ``run.lock`` is a lease of the package filelock: it names the process that writes there. A second
 one is refused while the first lives. A process that was killed cannot remove its lock: on the same
-host, and in the same container, it is known to be dead by its process id and the time of its start;
-elsewhere by its heart, which no longer beats. File locks of the system (`flock`) are not used:
+host, and in the same container, its process id and the time of its start show that it is dead;
+elsewhere its missing heartbeat does. File locks of the system (`flock`) are not used:
 parallel file systems often have them switched off.
 """
 
@@ -138,7 +138,7 @@ def refuse_if_held(directory: Path, wait: float = 0.0) -> None:
 
 
 def tidy(directory: Path) -> None:
-    """Removes what a writer left that ended before it could; what cannot be removed now stays."""
+    """Removes the temporary files of a writer that was killed, where that is possible now."""
     if (directory / NAME).exists() or (directory / JOB).exists():
         lease = _lease(directory)
         with contextlib.suppress(OSError, filelock.Timeout, filelock.LeaseSettingsMismatch):

@@ -169,7 +169,7 @@ def append(path: Path, lines: Iterable[Log]) -> None:
 
 
 def keep_until(directory: Path, step: int) -> list[StepLog]:
-    """Drops the lines that training from `step` on writes again, and returns the steps' others.
+    """Drops the lines that training from `step` on writes again; returns the remaining step lines.
 
     Raises:
         RecordError: a file is damaged, or cannot be written.

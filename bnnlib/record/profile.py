@@ -36,7 +36,7 @@ COLUMNS = ("step", "rank", "host", "warmup", *(f"{part}_ms" for part in PARTS), 
 
 @dataclasses.dataclass(frozen=True)
 class Stamps:
-    """What one rank stamped.
+    """The stamps of one rank.
 
     Attributes:
         host: the rank's node.
@@ -176,7 +176,7 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def stamps_of(stamped: Sequence[tuple[StepLog, np.ndarray]], bytes_a_step: int) -> Stamps:
-    """What this rank stamped.
+    """This rank's stamps.
 
     Args:
         stamped: lines of the log, one after another, each with the stamps of its steps, float64

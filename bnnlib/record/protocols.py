@@ -1,4 +1,4 @@
-"""What a run needs of the floors above it: its process' session, its ranks and its trainer.
+"""What a run needs from the floors above it: its process' session, its ranks and its trainer.
 
 The record lies below what trains and communicates, so that it can be read without TensorFlow.
 """
@@ -34,7 +34,7 @@ class Ranks(Protocol):
 
     @property
     def rank(self) -> int:
-        """0 to size - 1."""
+        """This process' number, 0 to size - 1."""
 
     @property
     def size(self) -> int:
@@ -46,7 +46,7 @@ class Ranks(Protocol):
 
     @property
     def hosts(self) -> tuple[str, ...]:
-        """One name a node."""
+        """The nodes' names, one a node."""
 
     @property
     def cores(self) -> int:
@@ -68,7 +68,7 @@ class Ranks(Protocol):
         """Ends what `start_timeline` began."""
 
     def build_info(self) -> dict[str, Any]:
-        """What the communication library was built with and uses."""
+        """The communication library's build and settings."""
 
 
 class Trainer(Protocol):
@@ -91,19 +91,19 @@ class Trainer(Protocol):
 
     @property
     def bytes_a_step(self) -> int:
-        """What a rank gives to the average each step."""
+        """The bytes that a rank gives to the average each step."""
 
     def run(self, until: Callable[[], bool]) -> Iterator[StepLog]:
         """Trains, a log line at a time."""
 
     def ask_to_stop(self) -> None:
-        """Ends `run` on all ranks after the step that they are at; for any thread."""
+        """Ends `run` on all ranks after their present step; any thread may call it."""
 
     def state(self) -> dict[str, np.ndarray]:
-        """Everything that a checkpoint needs."""
+        """The arrays that a checkpoint keeps, by name."""
 
     def restore(self, state: Mapping[str, np.ndarray]) -> None:
-        """Sets what `state` gave, on this rank."""
+        """Sets the values that `state` returned, on this rank."""
 
     def broadcast(self) -> None:
         """Gives rank 0's state to all."""

@@ -45,7 +45,7 @@ _REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 def collect() -> dict[str, Any]:
-    """What can be said of this process' origin without MPI.
+    """The origin of this process, as far as it is known without MPI.
 
     Returns:
         ``commit`` (None outside a git checkout), ``clean`` (whether the tree was, but for figures;

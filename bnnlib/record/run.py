@@ -83,7 +83,7 @@ class Run:
         Args:
             session: of this process, in which the run stays open until it ends.
             experiment: its `run_dir` is the place; if empty, the folder of the executed notebook
-                (the spmd engine's ``BNN_RUN_DIR``), else one named by parameters.
+                (papermill's `spmd` engine sets ``BNN_RUN_DIR``), else one named by parameters.
             ranks: this process' place.
             provenance: of :func:`bnnlib.record.provenance.collect`.
             events: what has happened, and how, for the record's ``history``.
@@ -117,7 +117,7 @@ class Run:
         return run
 
     def _was_finished(self) -> bool:
-        """Whether the record is one of this run, finished by an earlier start."""
+        """Whether an earlier start of this run has finished it."""
         if not (self.directory / "run.json").exists():
             return False
         record = read_record(self.directory)
@@ -294,7 +294,7 @@ class Run:
         self._saved_step, self._saved_at = trainer.step, time.monotonic()
 
     def evaluation(self) -> Evaluation | None:
-        """What the record of a finished run holds, on every rank; None for one to be evaluated.
+        """The evaluation in a finished run's record, on every rank; None if it is still to be made.
 
         Raises:
             RecordError: the record or its predictions are damaged; raised on every rank.
@@ -338,7 +338,7 @@ class Run:
         return values
 
     def stop(self, reason: str) -> None:
-        """Closes the record with status ``stopped``, in its history what asked for it."""
+        """Closes the record with status ``stopped``; its history names what asked for the stop."""
         if self.is_finished:
             return
         if self.ranks.rank == 0:
@@ -347,7 +347,7 @@ class Run:
         self._close()
 
     def fail(self, error: Mapping[str, Any]) -> None:
-        """Closes the record with status ``failed`` and what happened, on whichever rank it did.
+        """Closes the record with status ``failed`` and the error, on whichever rank it happened.
 
         The first error stays: what other ranks meet after it are its consequences.
         """
@@ -365,7 +365,7 @@ class Run:
         self._update(history=[*history, _event(event, what)])
 
     def abandon(self) -> None:
-        """Leaves the record as it is, for another start of this process.
+        """Closes the run but leaves its record as it is, for another start of this process.
 
         Raises:
             RecordError: the last checkpoint could not be written; the one before is there.

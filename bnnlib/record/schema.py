@@ -109,7 +109,7 @@ def read_file(directory: str | Path) -> dict[str, Any]:
 
 
 def _upgraded(old: dict[str, Any]) -> dict[str, Any]:
-    """A record of schema 1 or 2 in the present one."""
+    """Brings a record of schema 1 or 2 to the present schema."""
     record = {"evaluation": [], "history": []} | {k: v for k, v in old.items() if k in KEYS}
     if isinstance(old.get("metrics"), dict):
         names = {name: RENAMED.get(name, name) for name in old["metrics"]}
@@ -129,7 +129,7 @@ def _check_types(path: Path, values: Mapping[str, Any], keys: Types) -> None:
 
 
 def _check_row(path: Path, row: Any) -> None:
-    """Refuses what is no row of :class:`bnnlib.metrics.Evaluation`."""
+    """Refuses a value that is no row of :class:`bnnlib.metrics.Evaluation`."""
     texts = ("set", "kind")
     if not isinstance(row, dict) or not all(isinstance(row.get(key), str) for key in texts):
         raise RecordError(f"{path}: evaluation: expected rows with set and kind, found {row!r:.60}")
@@ -172,7 +172,7 @@ def to_json(record: Mapping[str, Any]) -> bytes:
 
 
 def plain(value: Any) -> Any:
-    """JSON's values: no NaN, for which null stands, and text for what JSON has no word for."""
+    """A value that JSON can hold: null in place of NaN, and text for types that JSON lacks."""
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -26,7 +26,7 @@ class Clock:
         self._ends: list[float] = []
 
     def reached(self, stage: str) -> None:
-        """A stage of :data:`STAGES` has ended; only its first end counts, and only in order."""
+        """Notes a stage's end; only its first end counts, in the order of :data:`STAGES`."""
         if len(self._ends) == STAGES.index(stage):
             self._ends.append(time.time())
 

@@ -6,8 +6,8 @@ gradients' allreduce, so that all ranks see it after the same step; they write a
 record (status ``stopped``) and the notebook, and leave with :data:`EXIT_CODE`. The same command
 started again goes on to the same bits as a run that was never stopped.
 
-Who owns the process listens: the engine ``spmd`` and the commands that train. In a Jupyter kernel
-signals stay the kernel's own.
+The owner of the process listens for signals: papermill's engine ``spmd`` or a command that trains.
+A Jupyter kernel keeps its own handling of signals.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 
 
 class Stopped(BaseException):
-    """The run was asked to stop, and has; no error, so that no `except Exception` takes it."""
+    """The run has stopped as asked; no error, so that `except Exception` does not catch it."""
 
 
 def stop_time(environ: Mapping[str, str] = os.environ) -> float:
@@ -99,7 +99,7 @@ class Requests:
             action()
 
     def close(self) -> None:
-        """Nothing asks any more."""
+        """Does nothing here; a :class:`Listener` gives the signals back."""
 
 
 class Listener(Requests):
@@ -153,4 +153,4 @@ class Listener(Requests):
 
 
 def _nothing(number: int, frame: object) -> None:
-    """The thread hears of it through the pipe."""
+    """Handles a signal: passes it to the thread through the pipe."""

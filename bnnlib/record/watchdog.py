@@ -41,11 +41,11 @@ class Watch:
             threading.Thread(target=self._watch, name="bnnlib-stall", daemon=True).start()
 
     def alive(self) -> None:
-        """The rank has got on."""
+        """Tells the watch that the rank has got on."""
         self._last = time.monotonic()
 
     def pause(self) -> None:
-        """The rank need not get on until :meth:`alive` is called."""
+        """Pauses the watch until :meth:`alive` is called."""
         self._last = math.inf
 
     def __enter__(self) -> Watch:
