@@ -259,7 +259,7 @@ class Ending:
         cell.outputs[at:at] = outputs
 
     def _record(self, cause: Failure) -> None:
-        """Mark the run's record as failed; what prevents that is told, and changes nothing else."""
+        """Mark the run's record as failed; if that fails, say why and go on."""
         parameters = dict(self.nb_man.nb.metadata.papermill.get("parameters") or {})
         directory = parameters.get("run_dir") or self.run_dir
         if self.rank != 0 or directory is None:

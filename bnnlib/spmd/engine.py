@@ -37,7 +37,7 @@ BETWEEN_CELLS = 0.01
 
 
 def unknown_parameters(nb: Any, kernel_name: str, input_path: str) -> str | None:
-    """What is wrong with the parameters' names; papermill itself only warns of unknown ones.
+    """Says what is wrong with the parameters' names; papermill itself only warns of unknown ones.
 
     Args:
         nb: The notebook that papermill has put the parameters into.

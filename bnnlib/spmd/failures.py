@@ -77,7 +77,7 @@ class Failure:
 
 
 def failure_file(run_dir: Path, rank: int) -> Path:
-    """Where a rank leaves its failure."""
+    """The file in which a rank leaves its failure."""
     return run_dir / "failures" / f"rank{rank}.json"
 
 

@@ -20,7 +20,7 @@ _ADD_OUTPUTS = {"display_data", "execute_result", "error"}
 
 
 def prefixed_writer(terminal: TextIO, rank: int) -> Callable[[str], None]:
-    """What writes a line to the ranks' common terminal, with the rank before it."""
+    """A function that writes a line to the ranks' common terminal, with the rank before it."""
 
     def write(line: str) -> None:
         terminal.write(f"[rank {rank}] {line}\n")  # one call a line, so that lines never mix
@@ -145,7 +145,7 @@ class Stream(io.TextIOBase):
         self._terminal.flush()
 
     def fileno(self) -> int:
-        """The terminal's, for faulthandler and child processes."""
+        """The terminal's file number, for faulthandler and child processes."""
         return self._terminal.fileno()
 
 
