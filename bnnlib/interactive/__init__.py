@@ -4,8 +4,8 @@
 :mod:`~bnnlib.interactive.watching` shows a run's curves while they train it. Nothing is imported
 here: the guard of :mod:`~bnnlib.interactive.reaper` is a small process and starts at once.
 
-The engines, the controller and the client are ipyparallel's. What is this library's own, and why
-ipyparallel's means do not do:
+The IPython engines, the controller and the client are ipyparallel's. These parts are this
+library's own, for these reasons:
 
 - `engine`: ipyparallel numbers MPI's engines by mpi4py, which starts MPI before Horovod does, and
   puts a nanny process beside each, which a Cray does not allow. A cell that fails on one rank must

@@ -40,11 +40,11 @@ class Work:
                 shell().display_pub.publish(output["data"], output.get("metadata"))
 
     def done(self) -> bool:
-        """Whether every rank is through, with success or without."""
+        """Whether every rank has ended the cell, with success or without."""
         return all(result.ready() for result in self.results)
 
     def errors(self) -> list[tuple[int, BaseException]]:
-        """Rank and error of those that have failed so far, causes before consequences."""
+        """Rank and error of the ranks that have failed so far, causes before consequences."""
         failures = []
         for rank, result in enumerate(self.results):
             if result.ready() and not result.successful():
@@ -68,10 +68,10 @@ class Runner(Protocol):
         """Sends a cell to all ranks."""
 
     def wait(self, work: Work | None = None) -> None:
-        """Waits until all ranks are through it."""
+        """Waits until all ranks have ended the cell."""
 
     def close(self) -> None:
-        """Ends the engines."""
+        """Ends the ranks."""
 
 
 class RanksMagic:

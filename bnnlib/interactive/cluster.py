@@ -2,13 +2,13 @@
 
     ranks = cluster.start("local", engines=2)
 
-starts ipyparallel engines by the site's launcher, with the words that the job scripts launch
+starts IPython engines by the site's launcher, with the words that the job scripts launch
 with (``LAUNCH`` in ``jobs/<site>/site.sh``). In a notebook the cell magic ``%%ranks`` then runs a
 cell on all of them, each in its own process, as papermill's engine ``spmd`` does in a batch job.
 
 Nothing is left behind: the engines end with :meth:`Cluster.close`, with a cell that fails or is
 interrupted, and with the kernel, even if it is killed. An engine that dies takes the others with
-it, as MPI's ranks do, and whoever waits for them gets an error at once.
+it, as an MPI rank does, and code that waits for them gets an error at once.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ MAX_LINES = 15
 
 
 class Cluster:
-    """Engines that run as MPI ranks, their controller, and what ends both.
+    """IPython engines that run as MPI ranks, their controller, and what ends both.
 
     Attributes:
         site: how they were launched.
@@ -118,7 +118,7 @@ class Cluster:
     def wait(
         self, work: Work | None = None, meanwhile: Callable[[], object] = lambda: None
     ) -> None:
-        """Waits until all ranks are through a cell; shows what rank 0 shows.
+        """Waits until all ranks have ended a cell; shows what rank 0 shows.
 
         Args:
             work: of :meth:`submit`; None for the last.
@@ -134,7 +134,7 @@ class Cluster:
                 time.sleep(LOOK_EVERY)
 
     def looks(self, work: Work | None = None) -> Generator[None, None, None]:
-        """:meth:`wait` in steps, for who has something else to do between two looks.
+        """Waits as :meth:`wait` does, in steps, for a caller that does something else in between.
 
         Yields:
             After each look at the engines; at the end all ranks are through the cell. Closed
@@ -157,11 +157,11 @@ class Cluster:
             raise
 
     def run(self, source: str) -> None:
-        """:meth:`submit` and :meth:`wait`."""
+        """Sends a cell to all ranks and waits: :meth:`submit`, then :meth:`wait`."""
         self.wait(self.submit(source))
 
     def get(self, expression: str, rank: int = 0) -> Any:
-        """The value that an expression has on one rank, after the cell that runs there.
+        """The value of an expression on one rank, after the cell that runs there.
 
         Raises:
             DistributedError: the cluster is closed, or an engine has died.
@@ -179,7 +179,7 @@ class Cluster:
         self.client[self._ids].push(values, block=True)
 
     def check(self) -> None:
-        """Raises if no cell can run here any more.
+        """Raises an error if no cell can run here any more.
 
         Raises:
             DistributedError: the cluster is closed, or an engine has died.
@@ -317,7 +317,7 @@ def start(
     timeout: float = START_TIMEOUT,
     on_error: OnError = "close",
 ) -> Cluster:
-    """Starts a cluster of engines; a context manager, too.
+    """Starts a cluster of ranks; the cluster is a context manager, too.
 
     Args:
         site_name: one of :func:`bnnlib.launch.sites.names`; any but ``local`` inside a job.

@@ -16,14 +16,14 @@ from bnnlib import launcher, process
 
 
 def prepare(fail_together: bool) -> dict[str, Any]:
-    """Called on each engine once, before anything else runs there.
+    """Prepares this rank; called once on each IPython engine, before anything else runs there.
 
     Args:
         fail_together: a cell that ends in an error shuts Horovod down, so that every operation in
             which other ranks wait for this one fails there, too.
 
     Returns:
-        This engine's ``rank`` and ``size`` (as the launcher has them), ``host`` and ``pid``.
+        This rank's ``rank`` and ``size`` (as the launcher has them), ``host`` and ``pid``.
     """
     if fail_together:
         _shell().events.register("post_run_cell", _fail_together)
@@ -36,7 +36,7 @@ def prepare(fail_together: bool) -> dict[str, Any]:
 
 
 def value(expression: str) -> Any:
-    """What an expression is worth among this engine's variables."""
+    """The value of an expression among the variables of this IPython engine."""
     return _shell().ev(expression)
 
 
@@ -52,7 +52,7 @@ def _fail_together(result: Any) -> None:
 
 
 def main() -> None:
-    """Starts the engine; its controller is the one of ``IPP_CONNECTION_INFO``."""
+    """Starts the IPython engine; its controller is the one of ``IPP_CONNECTION_INFO``."""
     from ipyparallel.engine.app import IPEngine
 
     IPEngine.launch_instance(

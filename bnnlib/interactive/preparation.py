@@ -1,4 +1,4 @@
-"""What must hold before engines start, and the words that start them.
+"""Checks what must hold before IPython engines start, and makes the command that starts them.
 
 The words are those of the job scripts (``LAUNCH`` in ``jobs/<site>/site.sh``), so that a notebook's
 ranks run as a batch job's do.
@@ -31,7 +31,7 @@ LOCAL = "local"
 
 
 def site(name: str, ranks: int | None = None) -> Site:
-    """The launch settings of a site for engines.
+    """The launch settings of a site for IPython engines.
 
     Args:
         name: one of :func:`bnnlib.launch.sites.names`.
@@ -54,15 +54,15 @@ def site(name: str, ranks: int | None = None) -> Site:
 
 
 class Engines(MPIEngineSetLauncher):
-    """ipyparallel's launcher, with the site's words as they are and the library's own engine."""
+    """ipyparallel's launcher, with the site's words as they are and this library's engine."""
 
     @property
     def program(self) -> list[str]:
-        """The engine's command."""
+        """The command of an IPython engine."""
         return list(self.engine_cmd)
 
     def find_args(self) -> list[str]:
-        """The launcher's words, then the engine's command."""
+        """The launcher's words, then the IPython engine's command."""
         return [*self.mpi_cmd, *self.program, *self.program_args]
 
     def _log_output(self, stop_data: Any = None) -> None:
@@ -122,7 +122,7 @@ def _path() -> str:
 
 
 def engine_config(settings: Site) -> Config:
-    """The settings of ipyparallel: the site's launcher and this library's engine."""
+    """The settings of ipyparallel: the site's launcher and this library's IPython engine."""
     program = shutil.which(settings.launch[0], path=_path()) or settings.launch[0]
     config = Config()
     config.MPILauncher.mpi_cmd = [program, *settings.launch[1:]]

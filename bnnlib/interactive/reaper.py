@@ -24,7 +24,7 @@ class Guard:
     """A guard process, as its owner sees it."""
 
     def __init__(self, folder: Path) -> None:
-        """Starts it.
+        """Starts the guard process.
 
         Args:
             folder: removed after the last process has ended.
@@ -44,13 +44,13 @@ class Guard:
         return self._process.pid
 
     def watch(self, pid: int) -> None:
-        """Has a process, and what it starts, ended together with the owner."""
+        """Watches a process: the guard ends it, and what it starts, together with the owner."""
         assert self._process.stdin is not None
         self._process.stdin.write(f"{pid}\n")
         self._process.stdin.flush()
 
     def release(self) -> None:
-        """Has everything watched that still runs ended now, and waits until it is."""
+        """Ends every watched process that still runs, and waits until it has ended."""
         if self._process.poll() is None:
             with contextlib.suppress(BrokenPipeError):
                 self._process.communicate(timeout=6 * PATIENCE)

@@ -1,4 +1,4 @@
-"""A run that is watched while it trains: curves that move, and a button that stops it.
+"""Watches a run while it trains: curves that move, and a button that stops the run.
 
 Watching reads the run's ``steps.jsonl``, so it costs the ranks nothing, and what is shown is what
 is recorded. Stopping leaves a file in the run's directory, which rank 0 looks for after each line;
@@ -33,7 +33,7 @@ def request_stop(directory: str | Path) -> None:
 
 
 def stop_requested(run: Run, ranks: Ranks) -> Callable[[], bool]:
-    """For `until` of :meth:`bnnlib.record.run.Run.follow`: whether the reader has asked to stop.
+    """Whether the reader has asked to stop, for `until` of :meth:`bnnlib.record.run.Run.follow`.
 
     Returns:
         A function that all ranks call together and that answers alike on all. What was asked
@@ -99,7 +99,7 @@ async def watch(cluster: Cluster, directory: str | Path, epochs: float | None = 
 
 
 def read(directory: str | Path) -> list[StepLog]:
-    """A run's lines so far; none where none is written yet."""
+    """A run's lines so far; empty if none is written yet."""
     path = Path(directory) / "steps.jsonl"
     return read_steps(directory) if path.exists() else []
 
