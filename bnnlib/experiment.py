@@ -283,7 +283,7 @@ _TYPES: dict[str, Any] = typing.get_type_hints(Experiment)
 
 
 def unknown_name(name: str, known: list[str], what: str = "parameter") -> str:
-    """One sentence for a name that nothing has, with the nearest one that something has."""
+    """One sentence that refuses an unknown name and offers the nearest known one."""
     near = difflib.get_close_matches(str(name), known, n=1)
     guess = f"did you mean {near[0]}? " if near else ""
     return f"{name}: no such {what}; {guess}Known: {', '.join(known)}"

@@ -226,7 +226,7 @@ def _slurm_tasks_on_node(environ: Mapping[str, str]) -> int | None:
 
 
 def launch_id(environ: Mapping[str, str] = os.environ) -> str | None:
-    """What all ranks of this launch share and no other launch has; None if the launcher says none.
+    """A text that all ranks of this launch share and no other launch has; None without one.
 
     MPICH's `mpiexec` says none, and a process alone needs none.
 

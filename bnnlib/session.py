@@ -1,8 +1,9 @@
 """What one process holds while it trains: made at the start, passed to what needs it, closed.
 
-A program that trains makes one by :meth:`Session.begin`: ``python -m bnnlib``, the engine ``spmd``
-(whose notebooks find it as ``session``), the seed study's command. A notebook takes the engine's
-by :meth:`Session.of`, or its kernel's own. Whoever only computes needs none, or an empty one.
+A program that trains makes one by :meth:`Session.begin`: ``python -m bnnlib``, papermill's engine
+``spmd`` (whose notebooks find the session as ``session``) and the seed study's command. A notebook
+gets the session by :meth:`Session.of`; in a kernel that makes a new one. Code that only computes
+needs no session, or an empty one.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ class Session:
 
     @classmethod
     def begin(cls) -> Session:
-        """For a program that was started to train: counts from its start, listens for signals.
+        """Makes the session of a program that trains: counts from its start, listens for signals.
 
         Raises:
             ExperimentError: the deadline of the environment is no time.
@@ -57,7 +58,7 @@ class Session:
         """The session in a notebook's namespace, else a new one.
 
         A new one does not take signals, which are the kernel's own. In a kernel an error of a cell
-        closes the open runs; the engine spmd does so itself.
+        closes the open runs; papermill's engine `spmd` does so itself.
         """
         existing = namespace.get("session")
         if isinstance(existing, Session):
