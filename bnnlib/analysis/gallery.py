@@ -17,7 +17,7 @@ from bnnlib.record.files import write_atomically
 
 @dataclasses.dataclass(frozen=True)
 class Gallery:
-    """Where a notebook's figures go, and where they come from.
+    """A folder for a notebook's figures, with their origin.
 
     Attributes:
         directory: of pictures, tables and origins.

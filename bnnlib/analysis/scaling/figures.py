@@ -65,7 +65,7 @@ def efficiency(table: pd.DataFrame) -> Figure:
 
 
 def _top(efficiency: pd.Series) -> float:
-    """Where an axis of efficiencies ends: above all points, whatever their intervals."""
+    """The end of an axis of efficiencies: above all points, whatever their intervals."""
     return 1.08 * max(1.0, float(efficiency.max()))
 
 
