@@ -160,8 +160,8 @@ def interval(
 ) -> Interval:
     """A metric's confidence interval over images, by the way that covers it.
 
-    That is `ece_interval` for the ECE, whose estimate is the debiased one, and the bootstrap for
-    the others.
+    The ECE takes `ece_interval`, whose estimate is the debiased one; the other metrics take the
+    bootstrap.
 
     Args:
         metric: `accuracy`, `nll`, `brier`, `ece`, `aurc` or any other function of the two arrays.

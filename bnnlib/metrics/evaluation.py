@@ -1,6 +1,6 @@
 """Predictions, and what they are judged on: every labelled set, shifts, and images from elsewhere.
 
-Whoever predicts, a network, an ensemble or a user's own model, is judged by the same :func:`judge`.
+One function, :func:`judge`, judges all predictions: of networks, ensembles and a user's own model.
 A temperature is fitted on the images held out, never on the test set, for deterministic and
 Bayesian networks alike, so that the comparison after it is fair.
 """

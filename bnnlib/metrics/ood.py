@@ -120,7 +120,7 @@ def aupr_out(in_scores: npt.ArrayLike, out_scores: npt.ArrayLike) -> float:
 def aupr_in(in_scores: npt.ArrayLike, out_scores: npt.ArrayLike) -> float:
     """The area under the precision-recall curve with in-distribution images as positives.
 
-    As `aupr_out`, with the scores' signs turned.
+    This is `aupr_out` with the scores' signs turned.
 
     Args:
         in_scores: Scores of in-distribution images, `(num_in,)`.
