@@ -42,7 +42,7 @@ class Windows(NamedTuple):
 def can_unfold(image_shape: tuple[int, int, int], size: int) -> bool:
     """Whether images can be taken apart for a convolution with a kernel of `size` x `size`.
 
-    Their sides are even, and their patches small enough for memory.
+    The images' sides must be even, and their patches small enough for memory.
     """
     height, width, channels = image_shape
     return height % 2 == 0 and width % 2 == 0 and size**2 * channels <= LARGEST_PATCH
