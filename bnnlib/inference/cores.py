@@ -34,10 +34,10 @@ def threads_of(of_this_rank: Iterable[int], of_ranks: Iterable[Iterable[int]]) -
 def of_local_ranks() -> list[set[int]]:
     """The cores that each rank of this host may use, in any order; needs no communication.
 
-    Horovod exchanges nothing before TensorFlow runs, whose threads must be set before it does. So
-    the other ranks are looked up among the system's processes: those that the same process of the
-    launcher has started. A rank that cannot be seen, in a container of its own, is taken to share
-    this rank's cores.
+    TensorFlow's threads must be set before it runs, and Horovod exchanges nothing before that. So
+    this function looks the other ranks up among the system's processes: those that the same process
+    of the launcher has started. A rank that cannot be seen, in a container of its own, is taken to
+    share this rank's cores.
 
     Returns:
         One set a rank of this host, as many as the launcher says.

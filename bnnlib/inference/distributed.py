@@ -319,7 +319,7 @@ def stop_if_asked(ranks: Ranks, session: Session) -> None:
 def loss_of_others(error: BaseException) -> str:
     """Finds the words in an error that say that another rank is gone; empty if there are none.
 
-    Those of a Horovod operation alone count: what other code wraps into its own error is an error
+    Only errors of a Horovod operation count: an error into which other code wraps one is an error
     of this rank.
     """
     if not isinstance(error, tf.errors.OpError | HorovodInternalError):

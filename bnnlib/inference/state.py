@@ -75,7 +75,7 @@ class TrainState:
     def restore(self, state: Mapping[str, np.ndarray]) -> None:
         """Sets the values that :meth:`state` returned, on this rank alone.
 
-        What another number of ranks gave is set to the same part of the epochs, to a step.
+        A state of another number of ranks is set to the same part of the epochs, to a step.
 
         Raises:
             RecordError: something of a training state is missing; nothing has been set then.
