@@ -181,7 +181,7 @@ def _start_anew(before: Before) -> NoReturn:
 def _ask_driver() -> list[int]:
     """This worker's next place; waits until all workers have asked or ended.
 
-    What Horovod itself does in a second ``hvd.init()`` (horovod/common/gloo/gloo_context.cc).
+    Horovod does the same in a second ``hvd.init()`` (horovod/common/gloo/gloo_context.cc).
 
     Raises:
         DistributedError: the driver does not answer: it has ended.

@@ -134,7 +134,7 @@ class _Loader(yaml.SafeLoader):
 
 
 def _parts(path: str | Path) -> list[tuple[str, dict[str, Any]]]:
-    """Where each part stands, and its keys with those of the file that hold for it."""
+    """Each part's place in the file, and its keys with the file's keys that hold for it."""
     try:
         content = _Loader(Path(path).read_text(encoding="utf-8")).get_single_data()
     except (OSError, ValueError, yaml.YAMLError) as error:
