@@ -72,7 +72,7 @@ class Lock:
 def acquire(directory: Path) -> Lock:
     """Takes the lock of a run's directory, for rank 0; makes the directory if it is missing.
 
-    Waits up to :data:`DEAD` seconds where only the heart of the owner can tell whether it lives.
+    Waits up to :data:`DEAD` seconds where only the owner's heartbeat can tell whether it lives.
 
     Raises:
         LockedError: another process holds it.
@@ -138,7 +138,7 @@ def refuse_if_held(directory: Path, wait: float = 0.0) -> None:
 
 
 def tidy(directory: Path) -> None:
-    """Removes the temporary files of a writer that was killed, where that is possible now."""
+    """Removes the lock and the job's file that a killed writer left, if that is possible."""
     if (directory / NAME).exists() or (directory / JOB).exists():
         lease = _lease(directory)
         with contextlib.suppress(OSError, filelock.Timeout, filelock.LeaseSettingsMismatch):
@@ -226,7 +226,7 @@ def _read_job(directory: Path) -> dict[str, Any]:
 def _process_started(pid: int) -> int | None:
     """Clock ticks from the host's start to the process's; None for one that has ended.
 
-    A process that waits only for its parent to notice its end has ended.
+    A zombie, whose parent has not yet noticed its end, counts as ended.
     """
     try:
         # The 3rd and 22nd fields; the 2nd, the command in parentheses, may hold spaces.

@@ -277,8 +277,8 @@ class Run:
     def save(self, trainer: Trainer) -> None:
         """Writes a checkpoint, from rank 0, while training goes on with the next steps.
 
-        What is copied is the state of now. The lines up to here are on the disk before it is, so
-        that no checkpoint is further than its log, even after a power cut.
+        The present state is copied first. The log lines up to here reach the disk before the
+        checkpoint does, so that no checkpoint is further than its log, even after a power cut.
         """
         if self.ranks.rank != 0:
             return
@@ -349,7 +349,7 @@ class Run:
     def fail(self, error: Mapping[str, Any]) -> None:
         """Closes the record with status ``failed`` and the error, on whichever rank it happened.
 
-        The first error stays: what other ranks meet after it are its consequences.
+        The first error stays: later errors of other ranks are its consequences.
         """
         if self.is_finished:
             return
@@ -450,7 +450,7 @@ class Run:
 
 
 def run_directory(experiment: Experiment, ranks: int) -> Path:
-    """Where the run's record goes: `run_dir`, else the executed notebook's folder, else a name."""
+    """The record's directory: `run_dir`, else the executed notebook's folder, else a name."""
     if experiment.run_dir:
         return Path(experiment.run_dir)
     notebook = os.environ.get("BNN_RUN_DIR")

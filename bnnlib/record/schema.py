@@ -75,7 +75,7 @@ def read_record(directory: str | Path) -> dict[str, Any]:
 def read_file(directory: str | Path) -> dict[str, Any]:
     """What one run's ``run.json`` holds, in the present schema: the keys in :data:`KEYS`.
 
-    The one start that a record of schema 1 or 2 tells of becomes its one attempt.
+    A record of schema 1 or 2 knows one start, which becomes its one attempt.
 
     Raises:
         RecordError: it is missing, no JSON, or a key is missing or of another type.

@@ -75,7 +75,7 @@ class Requests:
     def calling(self, action: Callable[[], object]) -> Iterator[None]:
         """Calls `action`, from another thread, if the stop is asked for inside; at once if it was.
 
-        After the ``with`` nothing holds `action`, and what it holds: a trainer with its data.
+        After the ``with`` nothing keeps `action` alive, nor the trainer and the data that it holds.
         """
         with self._lock:
             self._calls.append(action)
@@ -153,4 +153,4 @@ class Listener(Requests):
 
 
 def _nothing(number: int, frame: object) -> None:
-    """Handles a signal: passes it to the thread through the pipe."""
+    """Takes a signal and does nothing: the thread hears of it through the pipe."""
