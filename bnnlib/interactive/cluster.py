@@ -323,7 +323,7 @@ def start(
         site_name: one of :func:`bnnlib.launch.sites.names`; any but ``local`` inside a job.
         engines: how many ranks; None for all that the job's nodes hold.
         timeout: seconds until a start that does not come about is given up.
-        on_error: ``close`` ends the engines when a cell of the notebook fails or is interrupted;
+        on_error: ``close`` ends the ranks when a cell of the notebook fails or is interrupted;
             ``keep`` leaves them, also where other ranks may wait for the one that failed.
 
     Raises:
