@@ -244,7 +244,8 @@ class Experiment:
     def learning_rate_factor(self, ranks: int) -> float:
         """The factor on `learning_rate` once warmed up, of the batches that a step averages over.
 
-        Those are `ranks` times `accumulate`: two batches of one rank weigh as one of two ranks.
+        A step averages over `ranks` times `accumulate` batches: two of one rank weigh as one each
+        of two ranks.
 
         ``linear`` is Goyal et al. 2017 (arXiv 1706.02677) and the seed study's: it keeps the
         distance that weights and posterior can travel in an epoch, whatever the number of ranks.
@@ -259,8 +260,8 @@ class Experiment:
     def default_run_dir(self, ranks: int) -> Path:
         """``runs/<dataset>/<model>-r<ranks>-s<seed>[-<what differs>]``, for an empty `run_dir`.
 
-        What such a name cannot hold (a path, a very long list) is told apart by a checksum at its
-        end, so that other parameters always have another directory.
+        Values that a name cannot hold (a path, a very long list) add a checksum at its end, so that
+        other parameters always have another directory.
         """
         named = {"model", "dataset", "seed", "run_dir", *UPKEEP}
         default = type(self)()

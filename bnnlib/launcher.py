@@ -226,9 +226,9 @@ def _slurm_tasks_on_node(environ: Mapping[str, str]) -> int | None:
 
 
 def launch_id(environ: Mapping[str, str] = os.environ) -> str | None:
-    """A text that all ranks of this launch share and no other launch has; None without one.
+    """A text that only the ranks of this launch share; None if the launcher gives none.
 
-    MPICH's `mpiexec` says none, and a process alone needs none.
+    MPICH's `mpiexec` gives none, and a process alone needs none.
 
     Args:
         environ: The environment variables.

@@ -57,8 +57,8 @@ class Session:
     def of(cls, namespace: Mapping[str, Any]) -> Session:
         """The session in a notebook's namespace, else a new one.
 
-        A new one does not take signals, which are the kernel's own. In a kernel an error of a cell
-        closes the open runs; papermill's engine `spmd` does so itself.
+        A new session leaves signals to the kernel. In a kernel an error of a cell closes the open
+        runs; papermill's engine `spmd` does so itself.
         """
         existing = namespace.get("session")
         if isinstance(existing, Session):
