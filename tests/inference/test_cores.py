@@ -13,7 +13,7 @@ EIGHT = set(range(8, 16))  # of 64, say
 
 
 @pytest.mark.parametrize(
-    ("own", "of_ranks", "threads"),
+    ("of_this_rank", "of_ranks", "threads"),
     [
         (EIGHT, [EIGHT] * 4, 2),  # a cpuset that four ranks share
         (EIGHT, [EIGHT] * 3, 2),
@@ -24,8 +24,8 @@ EIGHT = set(range(8, 16))  # of 64, say
         (set(range(9)), [set(range(9))] * 3, 3),
     ],
 )
-def test_threads_by_hand(own, of_ranks, threads):
-    assert cores.threads_of(own, of_ranks) == threads
+def test_threads_by_hand(of_this_rank, of_ranks, threads):
+    assert cores.threads_of(of_this_rank, of_ranks) == threads
 
 
 def launched(folder, program, *bindings):

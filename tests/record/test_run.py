@@ -544,8 +544,8 @@ def test_a_finished_run_returns_its_results_and_is_not_touched(monkeypatch):
     trainer = trainer_of(experiment)
     run.resume(trainer)
     assert [line.step for line in run.follow(trainer)] == [2, 4]
-    found = judge({"test": predict(trainer)})
-    values = run.finish(found)
+    judged = judge({"test": predict(trainer)})
+    values = run.finish(judged)
 
     before = contents("runs/g/a")
     elsewhere = Ranks(hosts=("laptop",), threads=7, cores=8)
@@ -560,11 +560,11 @@ def test_a_finished_run_returns_its_results_and_is_not_touched(monkeypatch):
     assert again.lines == run.lines
     kept = again.evaluation()
     assert kept is not None
-    assert kept.rows == found.rows
+    assert kept.rows == judged.rows
     assert again.finish(kept) == kept.metrics == read("runs/g/a")["metrics"]
     assert kept.metrics == json.loads(json.dumps(values))
     assert np.array_equal(
-        kept.predictions["test"][0].mean_probs, found.predictions["test"][0].mean_probs
+        kept.predictions["test"][0].mean_probs, judged.predictions["test"][0].mean_probs
     )
     again.fail(ERROR)  # of a later cell
     SESSION.fail_runs(ERROR)
@@ -1099,11 +1099,11 @@ def judged_by_hand() -> Evaluation:
 
 def test_every_set_has_its_row_and_its_predictions():
     run = open_run()
-    found = judged_by_hand()
-    values = run.finish(found)
+    judged = judged_by_hand()
+    values = run.finish(judged)
     record = read(run.directory)
     assert record["schema"] == SCHEMA == 3
-    assert record["evaluation"] == found.rows
+    assert record["evaluation"] == judged.rows
     assert [row["set"] for row in record["evaluation"]] == ["test", "holdout", "rotate-30", "mine"]
     # Right three times of four at (0.8, 0.1, 0.1): softened to 0.75, 8^(1/T) = 6.
     assert values["temperature"] == pytest.approx(math.log(8) / math.log(6), rel=1e-5)
@@ -1114,7 +1114,7 @@ def test_every_set_has_its_row_and_its_predictions():
     assert {name for name in arrays.files if name.endswith("labels")} == labelled
     found_outside, labels = read_predictions(run.directory, "mine")
     assert labels is None
-    assert found_outside.mean_probs.tolist() == found.predictions["mine"][0].mean_probs.tolist()
+    assert found_outside.mean_probs.tolist() == judged.predictions["mine"][0].mean_probs.tolist()
 
 
 def test_a_draws_curve_is_kept_with_its_set():
