@@ -106,9 +106,9 @@ def measured(hosts, launch, tmp_path_factory):
     found = {}
     plan = tmp_path_factory.mktemp("plan") / "plan.yaml"
     plan.write_text(
-        "- group: g\n"
-        "  common: {dataset: tiny, batch_size: 16, steps: 24, log_every: 4, test_draws: 2,\n"
-        "           profile: true, threads: 1, model: CNN_FC}\n"
+        "group: g\n"
+        "common: {dataset: tiny, batch_size: 16, steps: 24, log_every: 4, test_draws: 2,\n"
+        "         profile: true, threads: 1, model: CNN_FC}\n"
     )
     for link in ("fast", "slow"):
         how = hosts.slow_down() if link == "slow" else ""
