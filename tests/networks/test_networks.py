@@ -13,21 +13,7 @@ from bnnlib.names import MODELS
 from bnnlib.networks import Deterministic, Flipout, Reparameterization
 from bnnlib.networks.layers import dropout
 from bnnlib.networks.seeds import DRAWS_PER_LAYER
-
-GREY, COLOUR = (28, 28, 1), (32, 32, 3)
-SEED = tf.constant([5, 6], tf.int64)
-
-
-def images_of(shape, batch=4):
-    return np.random.default_rng(2).uniform(size=(batch, *shape)).astype(np.float32)
-
-
-def set_biases(network):
-    """Biases of both signs, without which the order of pooling, bias and ReLU hardly shows."""
-    rng = np.random.default_rng(4)
-    for layer in network.layers:
-        layer.bias.assign(rng.normal(0.0, 0.5, size=layer.bias.shape))
-
+from tests.networks.inputs import COLOUR, GREY, SEED, images_of, set_biases
 
 # --- what is built --------------------------------------------------------------------------------
 

@@ -6,20 +6,7 @@ import tensorflow as tf
 
 from bnnlib import networks
 from bnnlib.networks import fast_ops
-
-GREY, COLOUR = (28, 28, 1), (32, 32, 3)
-SEED = tf.constant([5, 6], tf.int64)
-
-
-def images_of(shape, batch=4):
-    return np.random.default_rng(2).uniform(size=(batch, *shape)).astype(np.float32)
-
-
-def set_biases(network):
-    """Biases of both signs, without which the order of pooling, bias and ReLU hardly shows."""
-    rng = np.random.default_rng(4)
-    for layer in network.layers:
-        layer.bias.assign(rng.normal(0.0, 0.5, size=layer.bias.shape))
+from tests.networks.inputs import COLOUR, GREY, SEED, images_of, set_biases
 
 
 @pytest.mark.parametrize("image_shape", [GREY, COLOUR, (8, 6, 2), (7, 9, 2), (8, 8, 6)])
