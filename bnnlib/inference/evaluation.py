@@ -20,7 +20,7 @@ from bnnlib.inference import prediction
 from bnnlib.inference.distributed import Ranks
 from bnnlib.inference.prediction import Predictor
 from bnnlib.metrics import HOLDOUT, TEST, Evaluation, Labels, Prediction, judge
-from bnnlib.networks import Network, Reparameterization, to_inputs
+from bnnlib.networks import Network, to_inputs
 from bnnlib.session import Session
 
 
@@ -116,15 +116,12 @@ def accuracy_of_means(network: Network, dataset: Dataset) -> float:
     A look at how far training has come, for the price of one draw; the predictive distribution may
     be right more often.
     """
+    means = network.means()
     unused = tf.zeros([2], tf.int64)  # a seed
-    kernels = [
-        layer.mean if isinstance(layer, Reparameterization) else layer.sample(unused)
-        for layer in network.layers
-    ]
     right = 0
     for first in range(0, len(dataset.x_test), prediction.BLOCK):
         images = tf.constant(dataset.x_test[first : first + prediction.BLOCK])
-        logits = network.predict(to_inputs(images, dataset), kernels, unused)
+        logits = network.predict(to_inputs(images, dataset), means, unused)
         labels = dataset.y_test[first : first + prediction.BLOCK]
         right += int((logits.numpy().argmax(axis=1) == labels).sum())
     return right / len(dataset.x_test)

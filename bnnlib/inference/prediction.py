@@ -17,7 +17,7 @@ from bnnlib.data import Dataset
 from bnnlib.inference import distributed
 from bnnlib.inference.distributed import Ranks
 from bnnlib.metrics import DrawsCurve, Prediction
-from bnnlib.networks import PREDICTION, Network, Tensor, Windows, plain, stream_key, to_inputs
+from bnnlib.networks import PREDICTION, Draw, Network, Tensor, Windows, plain, stream_key, to_inputs
 from bnnlib.session import Session
 
 # Images of up to 32 x 32 pixels, fewer of larger ones: the memory of a block is bounded.
@@ -93,11 +93,11 @@ class Predictor:
             distributed.stop_if_asked(ranks, self.session)
             meanwhile()
             draws = range(first, end) if len(starts) > 0 else range(0)
-            kernels = self._kernels(draws)
+            weights = self._weights(draws)
             for start, total in zip(starts, sums, strict=True):
                 block = tf.constant(images[start : start + size])
                 places = (tf.constant(place, tf.int64) for place in (len(draws), first, start))
-                total += self._sums(block, kernels, *places).numpy()
+                total += self._sums(block, weights, *places).numpy()
             if end in kept:
                 means.append([(total / end).astype(np.float32) for total in sums])
 
@@ -114,22 +114,24 @@ class Predictor:
             DrawsCurve(np.array(kept, np.int64), mean_probs, entropy) if draws_curve else None,
         )
 
-    def _kernels(self, draws: range) -> list[Tensor]:
-        """The kernels by layer: those of several draws, or the one kernel that all draws have."""
+    def _weights(self, draws: range) -> list[Draw]:
+        """The weights by layer: those of several draws, or the ones that all draws have."""
         sampled = [self._sample(tf.constant([self.key, draw], tf.int64)) for draw in draws]
         return [
-            tf.stack([of_draw[index] for of_draw in sampled]) if layer.bayesian else layer.kernel
-            for index, layer in enumerate(self.network.layers)
+            {name: tf.stack([of_draw[index][name] for of_draw in sampled]) for name in fixed}
+            if self.network.is_drawn(index) and sampled
+            else fixed
+            for index, fixed in enumerate(self.network.means())
         ]
 
     def _sum_draws(
-        self, block: Tensor, kernels: list[Tensor], count: Tensor, first: Tensor, start: Tensor
+        self, block: Tensor, weights: list[Draw], count: Tensor, first: Tensor, start: Tensor
     ) -> Tensor:
         """Sums probabilities, and as the last column their entropy, over `count` draws.
 
         Args:
             block: stored images, the first of them the `start`-th of its set.
-            kernels: of :meth:`_kernels`.
+            weights: of :meth:`_weights`.
             count: number of draws, the first of them the `first`-th.
             first: see `count`.
             start: see `block`.
@@ -152,8 +154,10 @@ class Predictor:
                     self._softmax(
                         seen,
                         [
-                            kernel[draw] if layer.bayesian else kernel
-                            for layer, kernel in zip(self.network.layers, kernels, strict=True)
+                            {name: value[draw] for name, value in of_layer.items()}
+                            if self.network.is_drawn(index_of_layer)
+                            else of_layer
+                            for index_of_layer, of_layer in enumerate(weights)
                         ],
                         tf.stack([self.key, number]),
                     ),
@@ -163,11 +167,9 @@ class Predictor:
         return sums.concat()
 
     @plain
-    def _softmax(
-        self, images: Tensor | Windows, kernels: list[Tensor], mask_seed: Tensor
-    ) -> Tensor:
+    def _softmax(self, images: Tensor | Windows, draw: list[Draw], mask_seed: Tensor) -> Tensor:
         """One draw's probabilities, then their entropy, ``(num_images, num_classes + 1)``."""
-        log_probs = tf.nn.log_softmax(self.network.predict(images, kernels, mask_seed))
+        log_probs = tf.nn.log_softmax(self.network.predict(images, draw, mask_seed))
         probs = tf.exp(log_probs)
         entropy = -tf.reduce_sum(probs * log_probs, axis=-1, keepdims=True)
         return tf.concat([probs, entropy], axis=-1)

@@ -6,8 +6,8 @@ twin), `networks` (the study's networks by name), `posterior` (what a trained on
 """
 
 from bnnlib.networks.fast_ops import plain
-from bnnlib.networks.layers import Deterministic, Flipout, Layer, Reparameterization
-from bnnlib.networks.networks import Network, Stage, build, build_for, summary, to_inputs
+from bnnlib.networks.layers import Deterministic, Draw, Flipout, Layer, Reparameterization
+from bnnlib.networks.networks import Network, Posterior, Stage, build, build_for, summary, to_inputs
 from bnnlib.networks.patches import Windows
 from bnnlib.networks.posterior import draw_probs
 from bnnlib.networks.seeds import INITIAL, PREDICTION, TRAINING, Tensor, stream_key
@@ -17,9 +17,11 @@ __all__ = [
     "PREDICTION",
     "TRAINING",
     "Deterministic",
+    "Draw",
     "Flipout",
     "Layer",
     "Network",
+    "Posterior",
     "Reparameterization",
     "Stage",
     "Tensor",

@@ -29,6 +29,9 @@ tfd = tfp.distributions
 POSTERIOR_MEAN_STDDEV = 0.1
 POSTERIOR_RHO_MEAN = -3.0
 POSTERIOR_RHO_STDDEV = 0.1
+# What a layer computes with: its ``kernel`` of `kernel_shape`, and its ``bias``.
+Draw = dict[str, Tensor]
+
 # Added to softplus(rho), as TFP does, so that log(scale) stays finite.
 SCALE_FLOOR = float(np.finfo(np.float32).eps)
 
@@ -90,6 +93,14 @@ class Layer(tf.Module):
         """One draw of the kernel from the posterior, of `kernel_shape`."""
         raise NotImplementedError
 
+    def draw(self, seed: Tensor) -> Draw:
+        """One draw of the layer's weights; biases are deterministic."""
+        return {"kernel": self.sample(seed), "bias": self.bias}
+
+    def mean_draw(self) -> Draw:
+        """The posterior's mean of the layer's weights."""
+        raise NotImplementedError
+
     def batch_kernel(self, batch: Tensor, seed: Tensor, stddev: Tensor | None = None) -> Tensor:
         """The kernel that the examples of a training batch see.
 
@@ -122,6 +133,10 @@ class Deterministic(Layer):
     def sample(self, seed: Tensor, stddev: Tensor | None = None) -> Tensor:
         """The kernel itself."""
         return self.kernel
+
+    def mean_draw(self) -> Draw:
+        """The weights themselves."""
+        return {"kernel": self.kernel, "bias": self.bias}
 
 
 class Reparameterization(Layer):
@@ -160,6 +175,10 @@ class Reparameterization(Layer):
     def sample(self, seed: Tensor, stddev: Tensor | None = None) -> Tensor:
         """One draw of the kernel, of `kernel_shape`."""
         return self.mean + self._perturbation(seed, stddev)
+
+    def mean_draw(self) -> Draw:
+        """The posterior's mean of the kernel, and the bias."""
+        return {"kernel": self.mean, "bias": self.bias}
 
     def kl(self, stddev: Tensor | None = None) -> Tensor:
         """KL(q||p) in nats, closed form, summed over the kernel's entries."""

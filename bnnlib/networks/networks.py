@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 import tensorflow as tf
@@ -19,7 +19,14 @@ from bnnlib.errors import ExperimentError
 from bnnlib.experiment import Experiment, unknown_name
 from bnnlib.names import MODELS, twin_of
 from bnnlib.networks.fast_ops import max_pool, plain
-from bnnlib.networks.layers import Deterministic, Flipout, Layer, Reparameterization, dropout
+from bnnlib.networks.layers import (
+    Deterministic,
+    Draw,
+    Flipout,
+    Layer,
+    Reparameterization,
+    dropout,
+)
 from bnnlib.networks.patches import (
     Windows,
     can_unfold,
@@ -54,6 +61,13 @@ class Stage:
     pool: bool = False
 
 
+class Posterior(Protocol):
+    """A posterior over all of a network's weights, made by the method that trains it."""
+
+    def sample(self, seed: Tensor) -> list[Draw]:
+        """One draw of every layer's weights; the same seed, int64 ``(2,)``, gives the same."""
+
+
 class Network(tf.Module):
     """Layers in a row, ReLU between them: images to logits.
 
@@ -61,8 +75,8 @@ class Network(tf.Module):
         layers: the layers in order.
         dropout: rate of dropout before each dense layer after the first layer, at prediction as in
             training (MC dropout, Gal and Ghahramani 2016); 0: none.
-        is_bayesian: whether any layer has a posterior.
-        is_stochastic: whether draws differ, by weights or by dropout masks.
+        posterior: of all weights together, where the method of training makes one
+            (:class:`Posterior`); else each Bayesian layer has its own.
     """
 
     def __init__(
@@ -72,8 +86,17 @@ class Network(tf.Module):
         self.stages = stages
         self.layers = layers
         self.dropout = dropout
-        self.is_bayesian = any(layer.bayesian for layer in layers)
-        self.is_stochastic = self.is_bayesian or dropout > 0
+        self.posterior: Posterior | None = None
+
+    @property
+    def is_bayesian(self) -> bool:
+        """Whether any weight has a posterior."""
+        return self.posterior is not None or any(layer.bayesian for layer in self.layers)
+
+    @property
+    def is_stochastic(self) -> bool:
+        """Whether draws differ, by weights or by dropout masks."""
+        return self.is_bayesian or self.dropout > 0
 
     def __call__(
         self, images: Tensor, seed: Tensor, stddevs: list[Tensor | None] | None = None
@@ -93,22 +116,46 @@ class Network(tf.Module):
             functools.partial(layer, seed=s, stddev=stddev)
             for (layer, s), stddev in zip(self._seeded(seed), stddevs, strict=True)
         ]
+        biases = [layer.bias for layer in self.layers]
         if self.unfolds(images):
             layer, s = next(self._seeded(seed))
             kernel = layer.batch_kernel(tf.shape(images)[0], s, stddevs[0])
-            side = (images.shape[1] // 2, images.shape[2] // 2)
-            operations[0] = functools.partial(pooled_convolution, kernel=kernel, side=side)
-            patches = patches_of(images, self.stages[0].size)
-            return self._forward(patches, operations, seed, pooled=True)
-        return self._forward(images, operations, seed)
+            return self._forward_patches(images, kernel, operations, biases, seed)
+        return self._forward(images, operations, biases, seed)
+
+    def logits(self, images: Tensor, draw: Sequence[Draw], mask_seed: Tensor) -> Tensor:
+        """Logits of a training batch under one given draw of the weights, for its gradient.
+
+        Args:
+            images: float32 ``(batch, height, width, channels)``.
+            draw: as of :meth:`sample`.
+            mask_seed: as of :meth:`predict`.
+
+        Returns:
+            float32 ``(batch, num_classes)``, those of :meth:`predict` up to rounding.
+        """
+        operations, biases = self._operations(draw)
+        if self.unfolds(images):
+            return self._forward_patches(images, draw[0]["kernel"], operations, biases, mask_seed)
+        return self._forward(images, operations, biases, mask_seed)
 
     def stddevs(self) -> list[Tensor | None]:
         """Each layer's posterior standard deviations; None for a deterministic one."""
         return [layer.stddev() for layer in self.layers]
 
-    def sample(self, seed: Tensor) -> list[Tensor]:
-        """One draw of every layer's kernel from the posterior, for :meth:`predict`."""
-        return [layer.sample(s) for layer, s in self._seeded(seed)]
+    def sample(self, seed: Tensor) -> list[Draw]:
+        """One draw of every layer's weights from the posterior, for :meth:`predict`."""
+        if self.posterior is not None:
+            return self.posterior.sample(seed)
+        return [layer.draw(s) for layer, s in self._seeded(seed)]
+
+    def means(self) -> list[Draw]:
+        """The posterior's mean of every layer's weights, as a draw."""
+        return [layer.mean_draw() for layer in self.layers]
+
+    def is_drawn(self, index: int) -> bool:
+        """Whether the weights of layer `index` differ from draw to draw."""
+        return self.posterior is not None or self.layers[index].bayesian
 
     def unfolds(self, images: Tensor) -> bool:
         """Whether the first layer is a pooled convolution that works on the images' patches."""
@@ -127,7 +174,7 @@ class Network(tf.Module):
     def predict(
         self,
         images: Tensor | Windows,
-        kernels: list[Tensor],
+        draw: Sequence[Draw],
         mask_seed: Tensor | None = None,
     ) -> Tensor:
         """Logits ``(batch, num_classes)`` under one weight draw that all images share.
@@ -135,7 +182,7 @@ class Network(tf.Module):
         Args:
             images: float32 ``(batch, height, width, channels)``, or what :meth:`windows` makes of
                 them.
-            kernels: one draw, from :meth:`sample`.
+            draw: from :meth:`sample` or :meth:`means`.
             mask_seed: int64 ``(2,)``, for a network with dropout; an image's dropout masks follow
                 from it and the image's place in the batch.
 
@@ -143,14 +190,11 @@ class Network(tf.Module):
         distribution; without them a draw needs half the multiplications, and an image's
         prediction does not depend on the batch that it comes in.
         """
-        operations: list[Callable[[Tensor], Tensor]] = [
-            functools.partial(layer.apply, kernel=kernel)
-            for layer, kernel in zip(self.layers, kernels, strict=True)
-        ]
+        operations, biases = self._operations(draw)
         if isinstance(images, Windows):
-            operations[0] = functools.partial(convolution_of_windows, kernel=kernels[0])
-            return self._forward(images, operations, mask_seed, pooled=True)
-        return self._forward(images, operations, mask_seed)
+            operations[0] = functools.partial(convolution_of_windows, kernel=draw[0]["kernel"])
+            return self._forward(images, operations, biases, mask_seed, pooled=True)
+        return self._forward(images, operations, biases, mask_seed)
 
     def kl(self, stddevs: list[Tensor | None] | None = None) -> Tensor:
         """KL(q||p) in nats over all kernels; 0 for a deterministic network."""
@@ -196,15 +240,40 @@ class Network(tf.Module):
         for index, layer in enumerate(self.layers):
             yield layer, substream(seed, index * DRAWS_PER_LAYER)
 
+    def _operations(
+        self, draw: Sequence[Draw]
+    ) -> tuple[list[Callable[[Tensor], Tensor]], list[Tensor]]:
+        """Each layer's linear operation under one draw, and its bias."""
+        operations: list[Callable[[Tensor], Tensor]] = [
+            functools.partial(layer.apply, kernel=weights["kernel"])
+            for layer, weights in zip(self.layers, draw, strict=True)
+        ]
+        return operations, [weights["bias"] for weights in draw]
+
+    def _forward_patches(
+        self,
+        images: Tensor,
+        kernel: Tensor,
+        operations: list[Callable[[Tensor], Tensor]],
+        biases: list[Tensor],
+        mask_seed: Tensor,
+    ) -> Tensor:
+        """:meth:`_forward` of images whose first convolution works on their patches."""
+        side = (images.shape[1] // 2, images.shape[2] // 2)
+        operations[0] = functools.partial(pooled_convolution, kernel=kernel, side=side)
+        patches = patches_of(images, self.stages[0].size)
+        return self._forward(patches, operations, biases, mask_seed, pooled=True)
+
     def _forward(
         self,
         x: Tensor,
         operations: list[Callable[[Tensor], Tensor]],
+        biases: list[Tensor],
         mask_seed: Tensor | None,
         pooled: bool = False,
     ) -> Tensor:
         last = len(self.layers) - 1
-        for index, (stage, layer) in enumerate(zip(self.stages, self.layers, strict=True)):
+        for index, stage in enumerate(self.stages):
             if stage.kind == "dense" and len(x.shape) > 2:
                 x = tf.reshape(x, [-1, int(np.prod(x.shape[1:]))])
             if self.dropout > 0 and stage.kind == "dense" and index > 0:
@@ -214,7 +283,7 @@ class Network(tf.Module):
                 # Before bias and ReLU: both are monotone, so the function is exactly the usual
                 # one, on a quarter of the elements.
                 x = max_pool(x)
-            x = tf.nn.bias_add(x, layer.bias)
+            x = tf.nn.bias_add(x, biases[index])
             if index < last:
                 x = tf.nn.relu(x)
         return x

@@ -196,7 +196,7 @@ def test_layers_draw_different_noise_of_one_seed():
     # Two layers of one shape, 64 x 64: with the same noise their draws would be equal.
     network = networks.build("BNN_FC_flip", (8, 8, 1), 64, bayesian_layers="all")
     draws = [
-        ((draw - layer.mean) / layer.posterior.stddev()).numpy().ravel()
+        ((draw["kernel"] - layer.mean) / layer.posterior.stddev()).numpy().ravel()
         for layer, draw in zip(network.layers, network.sample(SEED), strict=True)
     ]
     assert abs(np.corrcoef(draws)[0, 1]) < 5 / 64

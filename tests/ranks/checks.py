@@ -149,7 +149,9 @@ def check_training(ranks, noise):
         networks.build("BNN_FC_flip", dataset.image_shape, 10, seed=0).weights()
     )
     key = trainer.noise_key
-    result["noise"] = digest(*built.sample(tf.constant([key, 0], tf.int64)))
+    result["noise"] = digest(
+        *(draw["kernel"] for draw in built.sample(tf.constant([key, 0], tf.int64)))
+    )
     lines = [dataclasses.asdict(line) for line in trainer.run(until=lambda: trainer.step == 6)]
     result["lines"] = [
         {name: line[name] for name in ("step", "epoch", "loss", "nll", "kl", "learning_rate")}
