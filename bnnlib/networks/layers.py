@@ -1,7 +1,9 @@
 """Bayesian layers: Flipout and reparameterization, and their deterministic twin.
 
-A layer is called as ``layer(inputs, seed)`` with a seed tensor of :mod:`bnnlib.networks.seeds`: two
-calls with one seed give the same output.
+A layer is called as ``layer(inputs, seeds)`` with a seed tensor of :mod:`bnnlib.networks.seeds`;
+two calls with one seed give the same output. With K seeds the batch is K equal parts, one a seed,
+and the output is that of K calls in a row: so a process computes several virtual ranks side by
+side.
 """
 
 from __future__ import annotations
@@ -18,9 +20,11 @@ from bnnlib.networks.seeds import (
     SIGN_IN,
     SIGN_OUT,
     Tensor,
+    how_many,
     random_signs,
     standard_normal,
     substream,
+    uniform,
 )
 
 tfd = tfp.distributions
@@ -36,7 +40,7 @@ Draw = dict[str, Tensor]
 SCALE_FLOOR = float(np.finfo(np.float32).eps)
 
 
-def dropout(x: Tensor, rate: float, seed: Tensor) -> Tensor:
+def dropout(x: Tensor, rate: float, seeds: Tensor) -> Tensor:
     """Zeros each entry with probability `rate` and divides the others by 1 - rate.
 
     The mean over masks is `x` itself (Srivastava et al. 2014, section 10, inverted as is usual).
@@ -44,12 +48,14 @@ def dropout(x: Tensor, rate: float, seed: Tensor) -> Tensor:
     Args:
         x: float32 ``(batch, features)``; each entry has a mask of its own.
         rate: 0 or more and less than 1.
-        seed: int64 ``(2,)``; the same seed gives the same mask.
+        seeds: int64 ``(2,)`` or ``(K, 2)``; the same seed gives the same mask.
 
     Returns:
         Of the shape of `x`.
     """
-    kept = tf.random.stateless_uniform(tf.shape(x), seed) >= rate
+    batch, features = tf.unstack(tf.shape(x))
+    draws = uniform([batch // how_many(seeds), features], seeds)
+    kept = tf.reshape(draws, tf.shape(x)) >= rate
     return tf.where(kept, x / (1.0 - rate), 0.0)
 
 
@@ -69,28 +75,44 @@ class Layer(tf.Module):
         self.kernel_shape = kernel_shape
         self.bias = tf.Variable(tf.zeros(kernel_shape[-1:]), name="bias")
 
-    def __call__(self, inputs: Tensor, seed: Tensor, stddev: Tensor | None = None) -> Tensor:
-        """The output before bias, ``(batch, …, outputs)``, of one weight draw a call.
+    def __call__(self, inputs: Tensor, seeds: Tensor, stddev: Tensor | None = None) -> Tensor:
+        """The output before bias, ``(batch, …, outputs)``, of one weight draw a seed.
 
         Args:
             inputs: ``(batch, …, channels in)``.
-            seed: int64 ``(2,)``; the same seed gives the same output.
+            seeds: int64 ``(2,)`` or ``(K, 2)``; the same seed gives the same output.
             stddev: what :meth:`stddev` returns, if the caller has it already (for the KL).
         """
-        return self.apply(inputs, self.sample(seed, stddev))
+        return self.apply(inputs, self.sample(seeds, stddev))
 
     def stddev(self) -> Tensor | None:
         """The posterior's standard deviations, of `kernel_shape`; None without a posterior."""
         return None
 
     def apply(self, inputs: Tensor, kernel: Tensor) -> Tensor:
-        """The linear operation: matrix product, or convolution with SAME padding and stride 1."""
-        if len(self.kernel_shape) == 2:
+        """The linear operation: matrix product, or convolution with SAME padding and stride 1.
+
+        Args:
+            inputs: ``(batch, …, channels in)``.
+            kernel: of `kernel_shape`, or ``(K, *kernel_shape)``, one for each Kth of the batch.
+        """
+        dense = len(self.kernel_shape) == 2
+        if len(kernel.shape) > len(self.kernel_shape):
+            if dense:
+                parts = tf.reshape(inputs, [kernel.shape[0], -1, self.kernel_shape[0]])
+                return tf.reshape(tf.matmul(parts, kernel), [-1, self.kernel_shape[1]])
+            parts = tf.split(inputs, kernel.shape[0])
+            pairs = zip(parts, tf.unstack(kernel), strict=True)
+            return tf.concat([self.apply(part, its_own) for part, its_own in pairs], 0)
+        if dense:
             return tf.matmul(inputs, kernel)
         return tf.nn.conv2d(inputs, kernel, strides=1, padding="SAME")
 
-    def sample(self, seed: Tensor, stddev: Tensor | None = None) -> Tensor:
-        """One draw of the kernel from the posterior, of `kernel_shape`."""
+    def sample(self, seeds: Tensor, stddev: Tensor | None = None) -> Tensor:
+        """One draw of the kernel from the posterior, of `kernel_shape`.
+
+        Draws of K > 1 seeds are ``(K, *kernel_shape)``.
+        """
         raise NotImplementedError
 
     def draw(self, seed: Tensor) -> Draw:
@@ -101,18 +123,24 @@ class Layer(tf.Module):
         """The posterior's mean of the layer's weights."""
         raise NotImplementedError
 
-    def batch_kernel(self, batch: Tensor, seed: Tensor, stddev: Tensor | None = None) -> Tensor:
+    def batch_kernel(self, batch: Tensor, seeds: Tensor, stddev: Tensor | None = None) -> Tensor:
         """The kernel that the examples of a training batch see.
 
         Args:
             batch: number of examples.
-            seed: the seed of the call; both make the same draw.
+            seeds: the seeds of the call; both make the same draws.
             stddev: what :meth:`stddev` returns, if the caller has it already.
 
         Returns:
             Of `kernel_shape` if all see one kernel, else ``(batch, *kernel_shape)``.
         """
-        return self.sample(seed, stddev)
+        return self._by_example(self.sample(seeds, stddev), batch)
+
+    def _by_example(self, draws: Tensor, batch: Tensor) -> Tensor:
+        """One draw a seed as one for each example; a single draw as it is."""
+        if len(draws.shape) == len(self.kernel_shape):
+            return draws
+        return tf.repeat(draws, batch // draws.shape[0], axis=0)
 
     def kl(self, stddev: Tensor | None = None) -> Tensor:
         """KL(q||p) of the kernel in nats, summed over its entries; 0 without a posterior."""
@@ -130,8 +158,8 @@ class Deterministic(Layer):
             tf.random.stateless_uniform(kernel_shape, seed, -limit, limit), name="kernel"
         )
 
-    def sample(self, seed: Tensor, stddev: Tensor | None = None) -> Tensor:
-        """The kernel itself."""
+    def sample(self, seeds: Tensor, stddev: Tensor | None = None) -> Tensor:
+        """The kernel itself, of `kernel_shape` whatever the seeds."""
         return self.kernel
 
     def mean_draw(self) -> Draw:
@@ -172,9 +200,9 @@ class Reparameterization(Layer):
         """The posterior's standard deviations, softplus(rho), of `kernel_shape`."""
         return SCALE_FLOOR + softplus(self.rho)
 
-    def sample(self, seed: Tensor, stddev: Tensor | None = None) -> Tensor:
-        """One draw of the kernel, of `kernel_shape`."""
-        return self.mean + self._perturbation(seed, stddev)
+    def sample(self, seeds: Tensor, stddev: Tensor | None = None) -> Tensor:
+        """One draw of the kernel, of `kernel_shape`; ``(K, *kernel_shape)`` for K > 1 seeds."""
+        return self.mean + self._perturbation(seeds, stddev)
 
     def mean_draw(self) -> Draw:
         """The posterior's mean of the kernel, and the bias."""
@@ -184,8 +212,8 @@ class Reparameterization(Layer):
         """KL(q||p) in nats, closed form, summed over the kernel's entries."""
         return normal_kl(self.mean, self.stddev() if stddev is None else stddev, self.prior_stddev)
 
-    def _perturbation(self, seed: Tensor, stddev: Tensor | None) -> Tensor:
-        noise = standard_normal(self.kernel_shape, substream(seed, KERNEL))
+    def _perturbation(self, seeds: Tensor, stddev: Tensor | None) -> Tensor:
+        noise = standard_normal(self.kernel_shape, substream(seeds, KERNEL))
         return (self.stddev() if stddev is None else stddev) * noise
 
 
@@ -197,26 +225,31 @@ class Flipout(Reparameterization):
     ((x_n r_n) * perturbation) s_n, the marginal distribution of every example unchanged.
     """
 
-    def __call__(self, inputs: Tensor, seed: Tensor, stddev: Tensor | None = None) -> Tensor:
+    def __call__(self, inputs: Tensor, seeds: Tensor, stddev: Tensor | None = None) -> Tensor:
         """The output before bias, ``(batch, …, outputs)``; each example has signs of its own."""
-        signs_in, signs_out = self._signs(tf.shape(inputs)[0], seed)
-        perturbed = self.apply(inputs * signs_in, self._perturbation(seed, stddev))
+        signs_in, signs_out = self._signs(tf.shape(inputs)[0], seeds)
+        perturbed = self.apply(inputs * signs_in, self._perturbation(seeds, stddev))
         return self.apply(inputs, self.mean) + perturbed * signs_out
 
-    def batch_kernel(self, batch: Tensor, seed: Tensor, stddev: Tensor | None = None) -> Tensor:
+    def batch_kernel(self, batch: Tensor, seeds: Tensor, stddev: Tensor | None = None) -> Tensor:
         """Each example's own kernel, ``(batch, *kernel_shape)``: mean + perturbation * (s r^T).
 
         These kernels give the call's outputs up to rounding, with half its multiplications. They
         pay where a kernel meets many places of an image, as a convolution's does.
         """
-        signs_in, signs_out = self._signs(batch, seed)
+        signs_in, signs_out = self._signs(batch, seeds)
         signs = signs_in[..., tf.newaxis] * signs_out[..., tf.newaxis, :]
-        return self.mean + self._perturbation(seed, stddev) * signs
+        return self.mean + self._by_example(self._perturbation(seeds, stddev), batch) * signs
 
-    def _signs(self, batch: Tensor, seed: Tensor) -> tuple[Tensor, Tensor]:
+    def _signs(self, batch: Tensor, seeds: Tensor) -> tuple[Tensor, Tensor]:
         """The signs r ``(batch, 1…, channels in)`` and s ``(batch, 1…, channels out)``."""
         inner = [1] * (len(self.kernel_shape) - 2)
-        return (
-            random_signs([batch, *inner, self.kernel_shape[-2]], substream(seed, SIGN_IN)),
-            random_signs([batch, *inner, self.kernel_shape[-1]], substream(seed, SIGN_OUT)),
+        part = batch // how_many(seeds)
+        r, s = (
+            tf.reshape(
+                random_signs([part, *inner, channels], substream(seeds, use)),
+                [batch, *inner, channels],
+            )
+            for use, channels in zip((SIGN_IN, SIGN_OUT), self.kernel_shape[-2:], strict=True)
         )
+        return r, s

@@ -99,13 +99,14 @@ class Network(tf.Module):
         return self.is_bayesian or self.dropout > 0
 
     def __call__(
-        self, images: Tensor, seed: Tensor, stddevs: list[Tensor | None] | None = None
+        self, images: Tensor, seeds: Tensor, stddevs: list[Tensor | None] | None = None
     ) -> Tensor:
         """Logits of one training draw: Flipout layers give every image a perturbation of its own.
 
         Args:
             images: float32 ``(batch, height, width, channels)``.
-            seed: int64 ``(2,)``; the same seed gives the same logits.
+            seeds: int64 ``(2,)``, or ``(K, 2)`` for K equal parts of the batch, computed as by K
+                calls; the same seed gives the same logits.
             stddevs: what :meth:`stddevs` returns, if the caller has it already (for the KL).
 
         Returns:
@@ -113,15 +114,15 @@ class Network(tf.Module):
         """
         stddevs = self.stddevs() if stddevs is None else stddevs
         operations: list[Callable[[Tensor], Tensor]] = [
-            functools.partial(layer, seed=s, stddev=stddev)
-            for (layer, s), stddev in zip(self._seeded(seed), stddevs, strict=True)
+            functools.partial(layer, seeds=s, stddev=stddev)
+            for (layer, s), stddev in zip(self._seeded(seeds), stddevs, strict=True)
         ]
         biases = [layer.bias for layer in self.layers]
         if self.unfolds(images):
-            layer, s = next(self._seeded(seed))
+            layer, s = next(self._seeded(seeds))
             kernel = layer.batch_kernel(tf.shape(images)[0], s, stddevs[0])
-            return self._forward_patches(images, kernel, operations, biases, seed)
-        return self._forward(images, operations, biases, seed)
+            return self._forward_patches(images, kernel, operations, biases, seeds)
+        return self._forward(images, operations, biases, seeds)
 
     def logits(self, images: Tensor, draw: Sequence[Draw], mask_seed: Tensor) -> Tensor:
         """Logits of a training batch under one given draw of the weights, for its gradient.

@@ -3,6 +3,9 @@
 A seed tensor is int64 ``(2,)``. Its first number says whose noise it is (:func:`stream_key`) and
 which use of it (:func:`substream`); the second counts draws. So a resumed run repeats an
 uninterrupted one bit by bit, and ranks draw different noise from one program.
+
+Seeds of several virtual ranks that are computed side by side are the rows of one tensor ``(K, 2)``,
+K known when the graph is made: each row's numbers are those of that seed alone.
 """
 
 from __future__ import annotations
@@ -44,32 +47,55 @@ def stream_key(seed: int, purpose: int, rank: int = 0) -> int:
 
 
 def substream(seed: Tensor, index: int) -> Tensor:
-    """The `index`-th seed derived from `seed` ``(2,)``, for one use of it."""
+    """The `index`-th seed derived from `seed`, ``(2,)`` or each row of ``(K, 2)``, for one use."""
     return seed + tf.constant([index, 0], dtype=seed.dtype)
 
 
-def random_signs(shape: Any, seed: Tensor) -> Tensor:
-    """Independent +1 and -1 with probability 1/2 each, float32 of `shape`.
+def how_many(seeds: Tensor) -> int:
+    """The number of seeds: K of ``(K, 2)``, and 1 of ``(2,)``."""
+    return 1 if len(seeds.shape) == 1 else int(seeds.shape[0])
+
+
+def uniform(shape: Any, seeds: Tensor, dtype: Any = tf.float32) -> Tensor:
+    """Independent numbers from [0, 1), or all integers of an integer type.
+
+    Args:
+        shape: of what one seed draws; its first number may be a tensor.
+        seeds: int64 ``(2,)`` or ``(K, 2)``.
+        dtype: of the numbers.
+
+    Returns:
+        Of `shape` for one seed; ``(K, *shape)`` for more.
+    """
+    ends = (0, 1) if dtype.is_floating else (None, None)
+    rows = [seeds] if len(seeds.shape) == 1 else tf.unstack(seeds)
+    draws = [tf.random.stateless_uniform(shape, seed, *ends, dtype) for seed in rows]
+    return draws[0] if len(draws) == 1 else tf.stack(draws)
+
+
+def random_signs(shape: Any, seeds: Tensor) -> Tensor:
+    """Independent +1 and -1 with probability 1/2 each, float32; shapes as of :func:`uniform`.
 
     A sign costs one random bit: random bytes look their eight signs up (drawing an integer a sign
     took a fifth of `BNN_FC_flip`'s step).
     """
     count = tf.reduce_prod(tf.stack(shape))
-    words = tf.random.stateless_uniform([(count + 31) // 32], seed, None, None, tf.int32)
-    octets = tf.cast(tf.reshape(tf.bitcast(words, tf.uint8), [-1]), tf.int32)
-    signs = tf.reshape(tf.gather(tf.constant(SIGNS_OF_BYTE), octets), [-1])
-    return tf.reshape(signs[:count], shape)
+    words = uniform([(count + 31) // 32], seeds, tf.int32)
+    octets = tf.cast(tf.bitcast(words, tf.uint8), tf.int32)
+    several = [how_many(seeds)] if how_many(seeds) > 1 else []
+    signs = tf.reshape(tf.gather(tf.constant(SIGNS_OF_BYTE), octets), [*several, -1])
+    return tf.reshape(signs[..., :count], [*several, *shape])
 
 
-def standard_normal(shape: tuple[int, ...], seed: Tensor) -> Tensor:
-    """Independent draws of N(0, 1), float32 of `shape`, by Box and Muller's transform (1958).
+def standard_normal(shape: tuple[int, ...], seeds: Tensor) -> Tensor:
+    """Independent draws of N(0, 1), float32, by Box and Muller's transform (1958).
 
-    TensorFlow's own draws use it too, one number at a time; here logarithm, sine and cosine are of
-    whole arrays, which takes half as long.
+    Shapes as of :func:`uniform`. TensorFlow's own draws use the transform too, one number at a
+    time; here logarithm, sine and cosine are of whole arrays, which takes half as long.
     """
     count = math.prod(shape)
-    uniform = tf.random.stateless_uniform([2, (count + 1) // 2], seed)
-    radius = tf.sqrt(-2.0 * tf.math.log(1.0 - uniform[0]))  # of (0, 1]: the logarithm is finite
-    angle = 2.0 * math.pi * uniform[1]
-    pairs = tf.concat([radius * tf.cos(angle), radius * tf.sin(angle)], 0)
-    return tf.reshape(pairs[:count], shape)
+    both = uniform([2, (count + 1) // 2], seeds)
+    radius = tf.sqrt(-2.0 * tf.math.log(1.0 - both[..., 0, :]))  # of (0, 1]: the log is finite
+    angle = 2.0 * math.pi * both[..., 1, :]
+    pairs = tf.concat([radius * tf.cos(angle), radius * tf.sin(angle)], -1)
+    return tf.reshape(pairs[..., :count], [*both.shape[:-2], *shape])

@@ -253,6 +253,41 @@ def test_one_seed_gives_one_output_bit_by_bit(kind, kernel_shape):
     assert (layer(inputs, seed(3, 5)).numpy() != first).all()
 
 
+@pytest.mark.parametrize("kernel_shape", [DENSE, CONVOLUTION])
+@pytest.mark.parametrize("kind", [Reparameterization, Flipout, Deterministic])
+def test_several_seeds_side_by_side_are_one_call_after_another(kind, kernel_shape):
+    options = () if kind is Deterministic else (1.0,)
+    layer = kind("a", kernel_shape, seed(1, 1), *options)
+    inputs, several = inputs_of(kernel_shape, batch=6), tf.stack([seed(3, n) for n in range(3)])
+    stddev = layer.stddev()
+    apart = [layer(inputs[2 * n : 2 * n + 2], several[n], stddev) for n in range(3)]
+    np.testing.assert_allclose(layer(inputs, several, stddev), tf.concat(apart, 0), atol=1e-6)
+    # The same holds where the batch's size is known only when the graph runs.
+    shape = (None, *inputs.shape[1:])
+    run = tf.function(lambda x: layer(x, several), input_signature=[tf.TensorSpec(shape)])
+    np.testing.assert_allclose(run(inputs), tf.concat(apart, 0), atol=1e-6)
+    kernels = layer.batch_kernel(6, several)
+    for n in range(3):
+        alone = layer.batch_kernel(2, several[n])
+        shared = len(kernels.shape) == len(kernel_shape)
+        part = kernels if shared else kernels[2 * n : 2 * n + 2]
+        np.testing.assert_allclose(part, np.broadcast_to(alone, part.shape), atol=1e-7)
+    if kind is not Deterministic:
+        draws = layer.sample(several)
+        assert draws.shape == (3, *kernel_shape)
+        np.testing.assert_allclose(draws[1], layer.sample(several[1]), atol=1e-7)
+        assert (draws.numpy()[1] != draws.numpy()[2]).all()
+
+
+@pytest.mark.parametrize("kernel_shape", [DENSE, CONVOLUTION])
+@pytest.mark.parametrize("kind", [Reparameterization, Flipout])
+def test_one_seed_as_a_row_is_that_seed_bit_by_bit(kind, kernel_shape):
+    layer, inputs = make(kind, kernel_shape), inputs_of(kernel_shape)
+    row = seed(3, 4)[tf.newaxis]
+    np.testing.assert_array_equal(layer(inputs, row), layer(inputs, seed(3, 4)))
+    np.testing.assert_array_equal(layer.batch_kernel(3, row), layer.batch_kernel(3, seed(3, 4)))
+
+
 # --- initial values -------------------------------------------------------------------------------
 
 
@@ -302,6 +337,13 @@ def test_dropout_masks_of_images_features_and_seeds_are_independent():
     agree = [mask == other, mask[1:] == mask[:-1], mask[:, 1:] == mask[:, :-1]]
     for same in agree:
         assert abs(same.mean() - 0.5) < 5 * 0.5 / same.size**0.5
+
+
+def test_dropout_masks_side_by_side_are_those_of_each_seed():
+    x = tf.constant(np.random.default_rng(0).uniform(1, 2, size=(6, 50)), tf.float32)
+    several = tf.stack([seed(3, n) for n in range(3)])
+    apart = [layers.dropout(x[2 * n : 2 * n + 2], 0.5, several[n]) for n in range(3)]
+    np.testing.assert_array_equal(layers.dropout(x, 0.5, several), tf.concat(apart, 0))
 
 
 def test_without_dropout_nothing_changes():

@@ -192,6 +192,21 @@ def test_logits_follow_from_the_seed_alone(name):
     np.testing.assert_array_equal(network(images, SEED), first)
 
 
+@pytest.mark.parametrize("bayesian_layers", ["first", "all"])
+@pytest.mark.parametrize("image_shape", [GREY, (7, 9, 2)])  # unfolded, and not
+@pytest.mark.parametrize("name", MODELS)
+def test_virtual_ranks_side_by_side_are_one_after_another(name, image_shape, bayesian_layers):
+    rate = 0.5 if name.startswith("CNN") else 0.0
+    network = networks.build(name, image_shape, 10, bayesian_layers=bayesian_layers, dropout=rate)
+    set_biases(network)
+    images = tf.constant(images_of(image_shape, batch=6))
+    several = tf.stack([SEED, SEED + 1, SEED + tf.constant([0, 7], tf.int64)])
+    apart = tf.concat([network(images[2 * n : 2 * n + 2], several[n]) for n in range(3)], 0)
+    scale = np.abs(apart).max()
+    np.testing.assert_allclose(network(images, several) / scale, apart / scale, atol=2e-6)
+    np.testing.assert_array_equal(network(images, several[:1]), network(images, several[0]))
+
+
 def test_layers_draw_different_noise_of_one_seed():
     # Two layers of one shape, 64 x 64: with the same noise their draws would be equal.
     network = networks.build("BNN_FC_flip", (8, 8, 1), 64, bayesian_layers="all")

@@ -40,6 +40,17 @@ def test_signs_are_fair_and_independent():
     assert np.abs(signs.T @ signs / 20000 - np.eye(3)).max() < error
 
 
+@pytest.mark.parametrize("draw", [seeds.standard_normal, seeds.random_signs])
+def test_the_noise_of_several_seeds_is_each_ones(draw):
+    several = tf.stack([seed(3, 0), seed(3, 1), seed(4, 0)])
+    together = draw((7, 5), several)
+    assert together.shape == (3, 7, 5)
+    for n in range(3):
+        np.testing.assert_allclose(together[n], draw((7, 5), several[n]), rtol=1e-6)
+    assert draw((7, 5), several[:1]).shape == (7, 5)
+    np.testing.assert_array_equal(draw((7, 5), several[:1]), draw((7, 5), several[0]))
+
+
 def test_noise_differs_by_run_purpose_rank_step_and_layer():
     layer = Flipout("a", (100, 100), seed(1, 1), prior_stddev=1.0)
 
