@@ -79,14 +79,14 @@ class Experiment:
     steps: int = _parameter(
         0, "train this many steps instead of epochs; 0: train epochs", _NOT_NEGATIVE
     )
-    batch_size: int = _parameter(64, "images a rank a step", _POSITIVE)
-    accumulate: int = _parameter(
-        1, "batches that a rank averages in one step, before one allreduce", _POSITIVE
+    batch_size: int = _parameter(64, "images a virtual rank a step", _POSITIVE)
+    virtual_ranks: int = _parameter(
+        1, "virtual ranks a process carries: a batch and a stream of noise each", _POSITIVE
     )
     learning_rate: float = _parameter(1e-3, "Adam's step size at one rank", _POSITIVE)
     learning_rate_scaling: str = _parameter(
         "linear",
-        "none | sqrt | linear: its growth with ranks * accumulate",
+        "none | sqrt | linear: its growth with all virtual ranks",
         _one_of("none", "sqrt", "linear"),
     )
     warmup_epochs: float = _parameter(
@@ -124,10 +124,10 @@ class Experiment:
         "epochs from one test accuracy of the mean weights to the next; 0: none",
         _NOT_NEGATIVE,
     )
-    noise: str = _parameter(
-        "independent",
-        "independent | shared: each rank's own weight noise, or one for all",
-        _one_of("independent", "shared"),
+    noise_streams: int = _parameter(
+        0,
+        "streams of weight noise; 0: one a virtual rank, 1: one for all, G: G groups",
+        _NOT_NEGATIVE,
     )
     seed: int = _parameter(
         0,
@@ -241,21 +241,34 @@ class Experiment:
         """All parameters as plain values, in order, for the record."""
         return dataclasses.asdict(self)
 
-    def learning_rate_factor(self, ranks: int) -> float:
-        """The factor on `learning_rate` once warmed up, of the batches that a step averages over.
+    def learning_rate_factor(self, virtual_ranks: int) -> float:
+        """The factor on `learning_rate` once warmed up.
 
-        A step averages over `ranks` times `accumulate` batches: two of one rank weigh as one each
-        of two ranks.
+        Args:
+            virtual_ranks: on all processes together: the batches that a step averages over.
 
         ``linear`` is Goyal et al. 2017 (arXiv 1706.02677) and the seed study's: it keeps the
         distance that weights and posterior can travel in an epoch, whatever the number of ranks.
         ``sqrt`` is what Malladi et al. 2022 (arXiv 2205.10287) derive for Adam's noise; it is the
         safer one at many ranks.
         """
-        batches = ranks * self.accumulate
-        return {"none": 1.0, "sqrt": math.sqrt(batches), "linear": float(batches)}[
-            self.learning_rate_scaling
-        ]
+        factors = {"none": 1.0, "sqrt": math.sqrt(virtual_ranks), "linear": float(virtual_ranks)}
+        return factors[self.learning_rate_scaling]
+
+    def virtual_ranks_of(self, processes: int, total_before: int | None = None) -> int:
+        """The virtual ranks that each of `processes` carries.
+
+        Args:
+            processes: that train now.
+            total_before: all virtual ranks of the run so far, if it was begun before.
+
+        Returns:
+            So many that all virtual ranks are as many as before, where `processes` divides them;
+            else `virtual_ranks`.
+        """
+        if total_before and total_before % processes == 0:
+            return total_before // processes
+        return self.virtual_ranks
 
     def default_run_dir(self, ranks: int) -> Path:
         """``runs/<dataset>/<model>-r<ranks>-s<seed>[-<what differs>]``, for an empty `run_dir`.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,25 +11,34 @@ import tensorflow as tf
 
 from bnnlib.errors import RecordError
 from bnnlib.inference import distributed
-from bnnlib.networks import Network, Tensor
+from bnnlib.inference.virtual_ranks import Batches
+from bnnlib.networks import Network, Posterior, Tensor
 
 
 class Method(NamedTuple):
     """The verbs by which data become a posterior; each method's module has a ``build`` for them.
 
     The verbs are those of the library `posteriors`. The trainer averages what `gradient` returns
-    over a rank's batches and over ranks, and hands the average to `update`.
+    over ranks, and hands the average to `update`.
 
     Attributes:
         init: of the weights by name, the method's own variables by name: its state.
-        gradient: of one batch, as :func:`bnnlib.inference.objective.gradient`.
-        update: of weights, own variables, averaged gradients, the step's number from 1, and the
+        gradient: of one step's batches on this process, as
+            :func:`bnnlib.inference.objective.gradient`: tensors to average, nll, kl.
+        update: of weights, own variables, averaged tensors, the step's number from 1, and the
             learning rate; changes the weights and returns the ops that do so.
+        sent: of the weights by name, tensors of the shapes that `gradient` returns.
+        posterior: of the network and the method's own variables, what the network's draws come
+            from; None where each Bayesian layer has its posterior.
     """
 
     init: Callable[[Mapping[str, tf.Variable]], dict[str, tf.Variable]]
-    gradient: Callable[..., tuple[Sequence[Tensor], Tensor, Tensor]]
+    gradient: Callable[[Network, Batches, Tensor, int], tuple[list[Tensor], Tensor, Tensor]]
     update: Callable[..., list[Any]]
+    sent: Callable[[Mapping[str, tf.Variable]], list[Any]] = lambda weights: list(weights.values())
+    posterior: Callable[[Network, Mapping[str, tf.Variable]], Posterior | None] = (
+        lambda network, own: None
+    )
 
 
 class TrainState:
@@ -39,9 +48,10 @@ class TrainState:
         weights: the network's variables, by name.
         optimizer: the method's own variables, by name.
         step: int64, steps done.
-        offset: int64; `step` + `offset` is how many steps the present number of ranks takes from
-            the first epoch's start to this place. 0 unless the number of ranks has changed.
-        steps_per_epoch: int64, of the present number of ranks.
+        offset: int64; `step` + `offset` is how many steps the present number of virtual ranks takes
+            from the first epoch's start to this place. 0 unless that number has changed.
+        steps_per_epoch: int64, of the present number of virtual ranks.
+        virtual_ranks: int64, on all processes.
         sums: float32 ``(4,)``, of the unfinished log line: the sums of loss, nll and kl, and its
             number of steps. They grow one step after another wherever a run is cut, so that a
             resumed run logs the same bits.
@@ -49,12 +59,12 @@ class TrainState:
         variables: all of these, by the names that a checkpoint gives them.
     """
 
-    def __init__(self, network: Network, method: Method, steps_per_epoch: int) -> None:
+    def __init__(self, network: Network, method: Method) -> None:
         self.network, self.weights = network, network.named_variables()
         self.optimizer = method.init(self.weights)
-        self.step, self.offset, self.steps_per_epoch = (
-            tf.Variable(number, trainable=False, dtype=tf.int64)
-            for number in (0, 0, steps_per_epoch)
+        network.posterior = method.posterior(network, self.optimizer)
+        self.step, self.offset, self.steps_per_epoch, self.virtual_ranks = (
+            tf.Variable(0, trainable=False, dtype=tf.int64) for _ in range(4)
         )
         self.sums = tf.Variable(tf.zeros(4), trainable=False)
         self.seconds = tf.Variable(0.0, trainable=False, dtype=tf.float64)
@@ -66,16 +76,24 @@ class TrainState:
             "offset": self.offset,
             "steps_per_epoch": self.steps_per_epoch,
             "step": self.step,
+            "virtual_ranks": self.virtual_ranks,
         }
 
     def state(self) -> dict[str, np.ndarray]:
         """Every variable's value by its name: what a checkpoint keeps."""
         return {name: variable.numpy() for name, variable in self.variables.items()}
 
+    def carry(self, virtual_ranks: int, steps_per_epoch: int) -> None:
+        """Goes on with so many virtual ranks on all processes, at the same part of the epochs."""
+        before = int(self.steps_per_epoch.numpy())
+        if before not in (0, steps_per_epoch):
+            step, position = (int(v.numpy()) for v in (self.step, self.step + self.offset))
+            self.offset.assign(position * steps_per_epoch // before - step)
+        self.steps_per_epoch.assign(steps_per_epoch)
+        self.virtual_ranks.assign(virtual_ranks)
+
     def restore(self, state: Mapping[str, np.ndarray]) -> None:
         """Sets the values that :meth:`state` returned, on this rank alone.
-
-        A state of another number of ranks is set to the same part of the epochs, to a step.
 
         Raises:
             RecordError: something of a training state is missing; nothing has been set then.
@@ -87,6 +105,7 @@ class TrainState:
             "line/seconds": np.zeros(()),
             "offset": np.zeros((), np.int64),
             "steps_per_epoch": self.steps_per_epoch.numpy(),
+            "virtual_ranks": self.virtual_ranks.numpy(),
             **state,
         }
         needed = self.variables.keys() - self.weights.keys()
@@ -98,9 +117,6 @@ class TrainState:
             )
         weights = {name: value for name, value in values.items() if name.startswith("layer")}
         self.network.load_weights(weights)
-        step, offset, before = (int(values[name]) for name in ("step", "offset", "steps_per_epoch"))
-        values["steps_per_epoch"] = self.steps_per_epoch.numpy()
-        values["offset"] = (step + offset) * values["steps_per_epoch"] // before - step
         for name, variable in self.variables.items():
             variable.assign(values[name])
 

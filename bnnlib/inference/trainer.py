@@ -1,14 +1,14 @@
 """The training page: what training changes, a step from its images to its update, and the loop.
 
 :mod:`bnnlib.inference.objective` has the loss and its gradient. A step averages the gradients of
-all batches of all ranks, and a method (:mod:`bnnlib.inference.adam`) changes the weights by that
-average, alike on all ranks.
+all virtual ranks (:mod:`bnnlib.inference.virtual_ranks`) on all ranks, and a method
+(:mod:`bnnlib.inference.adam`) changes the weights by that average, alike on all ranks.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 import tensorflow as tf
@@ -20,7 +20,8 @@ from bnnlib.inference import adam, evaluation
 from bnnlib.inference.distributed import Message, Ranks
 from bnnlib.inference.state import TrainState
 from bnnlib.inference.step_clock import StepClock
-from bnnlib.networks import TRAINING, Network, Tensor, posterior, stream_key, to_inputs
+from bnnlib.inference.virtual_ranks import VirtualRanks
+from bnnlib.networks import Network, Tensor, posterior
 from bnnlib.record.logs import LayerLog, StepLog
 from bnnlib.record.profile import STAMPS
 from bnnlib.session import Session
@@ -36,9 +37,8 @@ class Trainer:
     Attributes:
         train_state: all that training changes.
         stopped: whether a rank was asked to stop (:mod:`bnnlib.record.stopping`), and so all have.
-        images_a_step: of this rank; `batch_size` times `accumulate`.
+        virtual_ranks: that this rank carries.
         steps_per_epoch: steps a pass over the training set, the same on all ranks.
-        noise_key: of this rank's stream of weight noise.
     """
 
     def __init__(
@@ -53,32 +53,35 @@ class Trainer:
         self.session.clock.reached("data")
         self.experiment, self.dataset, self.ranks = experiment, dataset, ranks
         self.network, self.method = network, adam.build()
-        # A rank's batches of one step lie together in the epoch's order.
-        self.images_a_step = experiment.batch_size * experiment.accumulate
-        self.steps_per_epoch = steps_per_epoch(
-            dataset.num_train_examples, self.images_a_step, ranks.size
-        )
-        self.train_state = TrainState(network, self.method, self.steps_per_epoch)
+        self.train_state = TrainState(network, self.method)
         self.message = Message(ranks.size, experiment.compression, num_scalars=2)
         self.stopped, self.stamps = False, list[np.ndarray]()
         self.stop = tf.Variable(0.0, trainable=False)  # 1 once this rank is asked to
-        # `noise: shared` gives all ranks rank 0's stream: same perturbation, other images.
-        noise_rank = ranks.rank if experiment.noise == "independent" else 0
-        self.noise_key = stream_key(experiment.seed, TRAINING, noise_rank)
         # The data set stays where the steps run, in its own type: uint8 is a quarter of float32.
         self.images = tf.constant(dataset.x_train)
         self.labels = tf.constant(dataset.y_train.astype(np.int32))
+        self._carry(experiment.virtual_ranks_of(ranks.size))
+        # Ranks build equal weights from one seed, but builds of TensorFlow may differ between the
+        # nodes of a cluster.
+        self.broadcast()
+
+    def _carry(self, count: int) -> None:
+        """Goes on with `count` virtual ranks on this process, as on every other."""
+        self.virtual_ranks = VirtualRanks(
+            self.experiment, self.dataset, self.network, self.ranks, count
+        )
+        self.steps_per_epoch = steps_per_epoch(
+            self.dataset.num_train_examples, self.experiment.batch_size, self.virtual_ranks.total
+        )
+        self.train_state.carry(self.virtual_ranks.total, self.steps_per_epoch)
         self._updates = tf.function(
             self.updates,
             input_signature=[
-                tf.TensorSpec([None, self.images_a_step], tf.int32),
+                tf.TensorSpec([None, self.virtual_ranks.images_a_step], tf.int32),
                 tf.TensorSpec([None], tf.float32),
                 tf.TensorSpec([None], tf.float32),
             ],
         )
-        # Ranks build equal weights from one seed, but builds of TensorFlow may differ between the
-        # nodes of a cluster.
-        self.broadcast()
 
     # ----- the loop: from epochs to lines, from lines to steps
 
@@ -103,7 +106,7 @@ class Trainer:
             epoch, first = divmod(self.position, self.steps_per_epoch)
             batches = epoch_batches(
                 self.dataset.num_train_examples,
-                self.images_a_step,
+                self.virtual_ranks.images_a_step,  # a process' batches lie together in the order
                 self.ranks.size,
                 self.ranks.rank,
                 self.experiment.seed,
@@ -128,7 +131,7 @@ class Trainer:
         """Takes one step for each batch, fewer if a rank is asked to stop.
 
         Args:
-            batches: int32 ``(num_steps, images_a_step)``, places of images in the training set.
+            batches: int32 ``(num_steps, images a step)``, places of images in the training set.
 
         Returns:
             How many steps it took, and the last one's learning rate.
@@ -196,7 +199,7 @@ class Trainer:
         """One step: gather the images, differentiate, average over ranks, change the weights.
 
         Args:
-            batch: int32 ``(images_a_step,)``, this rank's places in the training set.
+            batch: int32 ``(images a step,)``, this rank's places in the training set.
             step: int64, steps done before.
             rate: float32, the learning rate.
             kl_weight: float32.
@@ -209,7 +212,9 @@ class Trainer:
         state = self.train_state
         images, labels = tf.gather(self.images, batch), tf.gather(self.labels, batch)
         with clock.after(images, labels):
-            gradients, nll, kl = self.gradient(images, labels, step, kl_weight)
+            batches = self.virtual_ranks.batches(images, labels, step)
+            num_images = self.dataset.num_train_examples
+            gradients, nll, kl = self.method.gradient(self.network, batches, kl_weight, num_images)
             sent = self.message.pack(gradients, [nll, self.stop.read_value()])
         with clock.after(*sent):
             received = self.message.average(sent)
@@ -221,55 +226,11 @@ class Trainer:
             loss = nll + kl_weight * kl / self.dataset.num_train_examples
             return tf.stack([loss, nll, kl, 1.0]), stop
 
-    def gradient(
-        self, images: Tensor, labels: Tensor, step: Tensor, kl_weight: Tensor
-    ) -> tuple[Sequence[Tensor], Tensor, Tensor]:
-        """This rank's gradient of the loss, nll and kl: means over its accumulated batches.
-
-        Every batch draws weights of its own, as it would on another rank; its part of KL/N is the
-        same each time, so that the mean over batches counts it once.
-        """
-        count = self.experiment.accumulate
-        gradients, nll, kl = self.batch_gradient(images, labels, step * count, 0, kl_weight)
-        if count > 1:
-            # One after another in a loop: the memory of activations is that of one batch.
-            for index in tf.range(1, count):
-                number = step * count + tf.cast(index, tf.int64)
-                more, its_nll, kl = self.batch_gradient(images, labels, number, index, kl_weight)
-                gradients = tuple([a + b for a, b in zip(gradients, more, strict=True)])
-                nll += its_nll
-            gradients = tuple([gradient / count for gradient in gradients])
-            nll /= count
-        return gradients, nll, kl
-
-    def batch_gradient(
-        self, images: Tensor, labels: Tensor, number: Tensor, place: Tensor, kl_weight: Tensor
-    ) -> tuple[Sequence[Tensor], Tensor, Tensor]:
-        """The gradient of one batch of a step, nll and kl.
-
-        Args:
-            images: of the step on this rank, ``(images_a_step, height, width, channels)``.
-            labels: likewise, ``(images_a_step,)``.
-            number: int64, batches of this rank before this one in the whole run; noise follows it.
-            place: of the batch in its step, from 0.
-            kl_weight: float32.
-        """
-        first, size = place * self.experiment.batch_size, self.experiment.batch_size
-        draws = self.experiment.train_draws if self.network.is_stochastic else 1
-        return self.method.gradient(
-            self.network,
-            to_inputs(images[first : first + size], self.dataset),
-            labels[first : first + size],
-            [tf.stack([self.noise_key, number * draws + draw]) for draw in range(draws)],
-            kl_weight,
-            self.dataset.num_train_examples,
-        )
-
     # ----- schedules and lines
 
     def learning_rate(self, steps: np.ndarray) -> np.ndarray:
         """The rate at each of `steps` (numbers of steps done before): warm-up, then constant."""
-        factor = self.experiment.learning_rate_factor(self.ranks.size)
+        factor = self.experiment.learning_rate_factor(self.virtual_ranks.total)
         share = self._ramp(steps, self.experiment.warmup_epochs)
         return self.experiment.learning_rate * (1 + (factor - 1) * share)
 
@@ -296,7 +257,7 @@ class Trainer:
             nll=nll / count,
             kl=kl / count,
             learning_rate=rate,
-            images_per_second=count * self.images_a_step * self.ranks.size / seconds,
+            images_per_second=count * self.virtual_ranks.images_a_step * self.ranks.size / seconds,
             seconds=seconds,
             warmup=warmup,
         )
@@ -310,12 +271,12 @@ class Trainer:
 
     @property
     def position(self) -> int:
-        """Steps that this number of ranks takes from the first epoch's start to this place."""
+        """Steps that these virtual ranks take from the first epoch's start to this place."""
         return self.step + int(self.train_state.offset.numpy())
 
     @property
     def num_steps(self) -> int:
-        """Steps of the whole run, those of an earlier number of ranks included."""
+        """Steps of the whole run, those of other virtual ranks before included."""
         epochs = self.experiment.epochs * self.steps_per_epoch
         return self.experiment.steps or epochs - int(self.train_state.offset.numpy())
 
@@ -326,17 +287,28 @@ class Trainer:
     def broadcast(self) -> None:
         """Gives rank 0's state to every rank: rank 0 alone reads a checkpoint."""
         self.train_state.broadcast()
+        self._keep_virtual_ranks()
 
     def restore(self, state: Mapping[str, np.ndarray]) -> None:
         """Sets what :meth:`state` gave, on this rank alone; see :meth:`TrainState.restore`."""
         self.train_state.restore(state)
+        self._keep_virtual_ranks()
+
+    def _keep_virtual_ranks(self) -> None:
+        """Carries as many virtual ranks as the run that was restored, where the ranks allow it."""
+        total = int(self.train_state.virtual_ranks.numpy())
+        count = self.experiment.virtual_ranks_of(self.ranks.size, total)
+        steps = int(self.train_state.steps_per_epoch.numpy())
+        present = (self.virtual_ranks.total, self.virtual_ranks.count, self.steps_per_epoch)
+        if (total, count, steps) != present:
+            self._carry(count)
 
     # ----- what others ask of a trainer
 
     @property
     def bytes_a_step(self) -> int:
         """The bytes that a rank gives to the average over ranks each step."""
-        return self.message.bytes(self.train_state.weights.values())
+        return self.message.bytes(self.method.sent(self.train_state.weights))
 
     def take_stamps(self) -> np.ndarray:
         """Returns the stamps of the steps since the last call; empty without `profile`.

@@ -6,7 +6,7 @@ A file says only what differs from the defaults of :class:`bnnlib.experiment.Exp
     parts:
       - group: weak                            # records in runs/weak/
         ranks: [1, 2]                          # one run each; or nodes: [1, 2]
-        grid: {model: [CNN_FC, BNN_FC_flip], noise: [independent, shared]}   # every combination
+        grid: {model: [CNN_FC, BNN_FC_flip], noise_streams: [0, 1]}   # every combination
         repeats: 3                             # of each run
         walltime: "00:30:00"                   # of each job, where a queue runs them
       - group: strong
@@ -17,7 +17,7 @@ A file says only what differs from the defaults of :class:`bnnlib.experiment.Exp
 A file with one part has its keys at the top, without ``parts``. What stands beside ``parts`` holds
 for each part that says nothing else. ``global_batch``, in place of ``batch_size``, is the images a
 step of all ranks together. A run is named by its model, its ranks and its values of the grid:
-``runs/weak/CNN_FC-r2-noise=shared-repeat1``; the first of several repeats has no number.
+``runs/weak/CNN_FC-r2-noise_streams=1-repeat1``; the first of several repeats has no number.
 
 :func:`read` checks the whole file before anything starts. :mod:`bnnlib.launch.here` runs it in one
 launch, :mod:`bnnlib.launch.queue` submits it.
@@ -225,11 +225,12 @@ def _experiment(values: dict[str, Any], ranks: int) -> Experiment:
     """The experiment of one run at a number of ranks, its names of networks and data checked."""
     images = values.pop("global_batch", None)
     if images is not None:
-        if _whole("global_batch", images) % ranks:
+        total = ranks * _whole("virtual_ranks", values.get("virtual_ranks", 1))
+        if _whole("global_batch", images) % total:
             raise ExperimentError(
-                f"global_batch = {images}: expected a multiple of the ranks, {ranks}"
+                f"global_batch = {images}: expected a multiple of all virtual ranks, {total}"
             )
-        values["batch_size"] = images // ranks
+        values["batch_size"] = images // total
     for name in LIST_PARAMETERS:
         if isinstance(values.get(name), str):
             values[name] = [values[name]]

@@ -399,6 +399,7 @@ class Run:
     ) -> None:
         attempt = {
             "ranks": self.ranks.size,
+            "virtual_ranks": self.experiment.virtual_ranks,
             "hosts": list(self.ranks.hosts),
             "threads": self.ranks.threads,
             "cores": self.ranks.cores,
@@ -426,20 +427,44 @@ class Run:
             trained = (self.directory / "checkpoints").exists()
             if trained or old["status"] != "failed":
                 refuse_other(self.directory, old, self.experiment, self.ranks.size)
-                if trained and old["ranks"] != self.ranks.size:
-                    record["history"].append(self._change_of_ranks(old["ranks"]))
+                if trained:
+                    total = old["ranks"] * old["virtual_ranks"]
+                    count = self.experiment.virtual_ranks_of(self.ranks.size, total)
+                    attempt["virtual_ranks"] = count
+                    if old["ranks"] != self.ranks.size:
+                        text = self._change_of_ranks(old["ranks"], old["virtual_ranks"], count)
+                        record["history"].append(_event("ranks changed", text))
                 record["metrics"] = old["metrics"]
                 record["evaluation"] = old["evaluation"]
         write_record(self.directory, record)
 
-    def _change_of_ranks(self, before: int) -> dict[str, Any]:
-        text = (
-            f"{self.ranks.size} rank(s) instead of {before}: from here on data order, weight noise "
-            "and global batch are other ones, so that the run ends with other weights than an "
-            "uninterrupted one; an epoch's part that was begun goes on at the nearest earlier step"
-        )
+    def _change_of_ranks(self, ranks: int, carried: int, carries: int) -> str:
+        """Says, in the log too, what other ranks change of the run, for the record's history.
+
+        Args:
+            ranks: that trained before.
+            carried: virtual ranks of each before.
+            carries: virtual ranks of each now.
+        """
+        before, now = ranks * carried, self.ranks.size * carries
+        text = f"{self.ranks.size} rank(s) x {carries} virtual instead of {ranks} x {carried}: "
+        if now == before:
+            text += (
+                f"still {now} virtual ranks, so that data order, weight noise, learning rate and "
+                "global batch stay; the average's rounding changes"
+            )
+        else:
+            size, factor = self.experiment.batch_size, self.experiment.learning_rate_factor
+            text += (
+                f"{self.ranks.size} does not divide {before}, so that from here on the global "
+                f"batch is {now * size} images instead of {before * size}, the learning rate's "
+                f"factor {factor(now):.4g} instead of {factor(before):.4g}, and data order and "
+                "weight noise are other ones: the run ends with other weights than an "
+                "uninterrupted one. An epoch's part that was begun goes on at the nearest earlier "
+                "step"
+            )
         logger.warning("%s: %s", self.directory, text)
-        return _event("ranks changed", text)
+        return text
 
     def _update(self, attempt: Mapping[str, Any] | None = None, **changes: Any) -> None:
         """Changes keys of the record, and of this attempt in it."""
@@ -474,6 +499,9 @@ def refuse_other(
     # A run older than a parameter was made with what is its default now.
     before, after = Experiment().to_dict() | old["parameters"], experiment.to_dict()
     may_differ = {"run_dir", *UPKEEP}
+    if experiment.on_rank_change == "continue":
+        total = ranks * experiment.virtual_ranks
+        may_differ |= {"virtual_ranks"} if total == old["ranks"] * old["virtual_ranks"] else set()
     different = [
         f"{name} ({before.get(name)!r} there, {after.get(name)!r} now)"
         for name in dict.fromkeys([*before, *after])
@@ -484,8 +512,9 @@ def refuse_other(
             raise RecordError(
                 f"{directory}: holds a run with other parameters: ranks ({old['ranks']!r} there, "
                 f"{ranks!r} now). Start it with as many as it was begun with; or set "
-                "on_rank_change to continue, for a run that ends with other weights than an "
-                "uninterrupted one"
+                "on_rank_change to continue: where the ranks divide its "
+                f"{old['ranks'] * old['virtual_ranks']} virtual ranks it goes on as the same run "
+                "up to rounding, else it ends with other weights than an uninterrupted one"
             )
         different.append(f"ranks ({old['ranks']!r} there, {ranks!r} now)")
     if different:

@@ -31,6 +31,7 @@ KEYS: Types = {
 # Every key of an attempt: one start of the run, on which machine and by what it was made.
 ATTEMPT_KEYS: Types = {
     "ranks": (int,),
+    "virtual_ranks": (int,),  # that each rank carried
     "hosts": (list,),
     "threads": (int,),
     "cores": (int, type(None)),  # that the ranks of a node may use
@@ -47,9 +48,10 @@ ATTEMPT_KEYS: Types = {
     "startup_seconds": (dict, type(None)),
     "first_step": (int, type(None)),  # from which the attempt trained; None: it trained nothing
 }
+# 4: `virtual_ranks` and `noise_streams`; 3 had `accumulate` and `noise`.
 # 3: `attempts`; 2 had one start's keys beside the others, and a later start overwrote them.
 # 2: `evaluation`, a row a set of :class:`bnnlib.metrics.Evaluation`; 1 had the test set alone.
-SCHEMA = 3
+SCHEMA = 4
 # Metrics of schemas 1 and 2 by their present name: `steps` is a parameter.
 RENAMED = {"steps": "steps_done"}
 
@@ -89,6 +91,8 @@ def read_file(directory: str | Path) -> dict[str, Any]:
         raise RecordError(f"{path}: no run record, expected an object with the key `parameters`")
     if "attempts" not in record:
         record = _upgraded(record)
+    if record.get("schema") in (1, 2, 3):
+        record = _with_virtual_ranks(record)
     _check_types(path, record, KEYS)
     if not record["attempts"]:
         raise RecordError(f"{path}: key 'attempts': expected at least one, found []")
@@ -116,7 +120,24 @@ def _upgraded(old: dict[str, Any]) -> dict[str, Any]:
         record["metrics"] = {names[name]: value for name, value in old["metrics"].items()}
     attempt = {"cores": None, "startup_seconds": None, "first_step": 0}
     attempt |= {key: value for key, value in old.items() if key not in (*KEYS, "seed")}
-    return record | {"schema": SCHEMA, "attempts": [attempt]}
+    return record | {"schema": 3, "attempts": [attempt]}
+
+
+def _with_virtual_ranks(old: dict[str, Any]) -> dict[str, Any]:
+    """Brings a record of schema 3 to schema 4: parameters that were renamed, and attempts."""
+    parameters = old["parameters"] if isinstance(old.get("parameters"), dict) else {}
+    count = parameters.get("accumulate", 1)
+    noise = {"independent": 0, "shared": 1}.get(parameters.get("noise", "independent"), 0)
+    kept = {k: v for k, v in parameters.items() if k not in ("accumulate", "noise")}
+    attempts = [
+        {"virtual_ranks": count} | attempt if isinstance(attempt, dict) else attempt
+        for attempt in old.get("attempts") or []
+    ]
+    return old | {
+        "schema": SCHEMA,
+        "parameters": kept | {"virtual_ranks": count, "noise_streams": noise},
+        "attempts": attempts,
+    }
 
 
 def _check_types(path: Path, values: Mapping[str, Any], keys: Types) -> None:

@@ -21,7 +21,7 @@ def runs(*rows, **same):
         "model": "CNN_FC",
         "dataset": "digits",
         "threads_used": 1,
-        "accumulate": 1,
+        "virtual_ranks": 1,
         "compression": "none",
         "num_hosts": 1,
     } | same

@@ -17,7 +17,7 @@ from bnnlib import data, networks
 from bnnlib.data import Dataset, epoch_batches
 from bnnlib.errors import RecordError
 from bnnlib.experiment import Experiment
-from bnnlib.inference import adam
+from bnnlib.inference import adam, virtual_ranks
 from bnnlib.inference.distributed import Ranks
 from bnnlib.inference.objective import objective
 from bnnlib.inference.trainer import DivergedError, Trainer
@@ -143,7 +143,7 @@ def test_a_trainers_steps_are_the_objective_with_the_documented_seeds(
     steps = trainer.run()
     for step, batch in enumerate(batches):
         seeds = [
-            tf.constant([trainer.noise_key, step * train_draws + draw], tf.int64)
+            tf.constant([trainer.virtual_ranks.keys[0], step * train_draws + draw], tf.int64)
             for draw in range(train_draws)
         ]
         images, labels = inputs_of(dataset, batch)
@@ -207,18 +207,19 @@ def test_without_noise_the_ranks_averaged_gradient_is_the_global_batchs(dataset,
 
 
 @pytest.mark.parametrize("model", ["CNN_FC", "BNN_FC_nonflip"])
-def test_accumulated_batches_give_the_gradient_of_one_larger_batch(dataset, model):
+def test_virtual_ranks_give_the_gradient_of_one_larger_batch(dataset, monkeypatch, model):
     network = networks.build(model, SHAPE, CLASSES, prior_stddev=0.1)
     for layer in network.layers:
         if layer.bayesian:
             layer.rho.assign(tf.fill(layer.rho.shape, NO_WIDTH))
-    images, labels = tf.constant(dataset.x_train[:8]), tf.constant(dataset.y_train[:8], tf.int32)
     found = []
-    for batch_size, accumulate in ((8, 1), (4, 2), (2, 4)):
+    for batch_size, count, at_once in ((8, 1, 8), (4, 2, 8), (2, 4, 8), (2, 4, 4), (1, 8, 1)):
+        monkeypatch.setattr(virtual_ranks, "IMAGES_AT_ONCE", at_once)
         trainer = trainer_of(
-            dataset, network=network, model=model, batch_size=batch_size, accumulate=accumulate
+            dataset, network=network, model=model, batch_size=batch_size, virtual_ranks=count
         )
-        found.append(trainer.gradient(images, labels, tf.constant(0, tf.int64), tf.constant(1.0)))
+        assert trainer.virtual_ranks.side_by_side == min(count, at_once // batch_size)
+        found.append(gradient_of_virtual_ranks(trainer, 0))
     for gradients, nll, kl in found[1:]:
         assert float(nll) == pytest.approx(float(found[0][1]), rel=1e-5)
         assert float(kl) == float(found[0][2])
@@ -226,35 +227,76 @@ def test_accumulated_batches_give_the_gradient_of_one_larger_batch(dataset, mode
             np.testing.assert_allclose(gradient, whole, atol=1e-6)
 
 
-def test_an_epoch_of_accumulated_batches_sees_each_image_once(dataset):
-    trainer = trainer_of(dataset, batch_size=4, accumulate=2, epochs=1)
+def gradient_of_virtual_ranks(trainer, step):
+    """Of the first images of the data set, at `step`."""
+    count = trainer.virtual_ranks.images_a_step
+    images = tf.constant(trainer.dataset.x_train[:count])
+    labels = tf.constant(trainer.dataset.y_train[:count], tf.int32)
+    batches = trainer.virtual_ranks.batches(images, labels, tf.constant(step, tf.int64))
+    return trainer.method.gradient(trainer.network, batches, tf.constant(0.7), NUM_TRAIN)
+
+
+def test_an_epoch_of_virtual_ranks_sees_each_image_once(dataset):
+    trainer = trainer_of(dataset, batch_size=4, virtual_ranks=2, epochs=1)
     (line,) = trainer.run()
     assert (trainer.steps_per_epoch, line.step) == (3, 3)
     assert line.images_per_second * line.seconds == pytest.approx(24)
 
 
-def test_each_accumulated_batch_draws_weights_of_its_own(dataset):
-    trainer = trainer_of(dataset, model="BNN_FC_flip", batch_size=4, accumulate=2, seed=5)
-    images, labels = tf.constant(dataset.x_train[:8]), tf.constant(dataset.y_train[:8], tf.int32)
-    step, weight = tf.constant(3, tf.int64), tf.constant(1.0)
-    both, nll, _ = trainer.gradient(images, labels, step, weight)
-    halves = [
-        trainer.batch_gradient(images, labels, tf.constant(6 + place, tf.int64), place, weight)
-        for place in (0, 1)
-    ]
-    assert float(nll) == pytest.approx(np.mean([float(half[1]) for half in halves]), rel=1e-6)
-    for index, gradient in enumerate(both):
-        mean = np.mean([half[0][index] for half in halves], axis=0)
-        np.testing.assert_allclose(gradient, mean, atol=1e-6)
+@pytest.mark.parametrize("noise_streams", [0, 1, 2])
+@pytest.mark.parametrize("at_once", [1, 8, 16])
+@pytest.mark.parametrize("model", ["BNN_FC_flip", "BNN_FC_nonflip", "BNN_conv_flip"])
+def test_virtual_ranks_are_the_ranks_of_other_processes(
+    dataset, monkeypatch, model, at_once, noise_streams
+):
+    monkeypatch.setattr(virtual_ranks, "IMAGES_AT_ONCE", at_once)
+    chosen = {"model": model, "batch_size": 4, "seed": 5, "train_draws": 2}
+    chosen |= {"noise_streams": noise_streams}
+    carrier = trainer_of(dataset, virtual_ranks=4, **chosen)
+    several, nll, kl = gradient_of_virtual_ranks(carrier, 3)
+    # A process each: rank r's trainer holds the images that the carrier gives its r-th.
+    singles = []
+    for rank in range(4):
+        alone = trainer_of(dataset, rank, 4, network=carrier.network, **chosen)
+        images, labels = (
+            tf.constant(array[rank * 4 : rank * 4 + 4])
+            for array in (dataset.x_train, dataset.y_train.astype(np.int32))
+        )
+        batches = alone.virtual_ranks.batches(images, labels, tf.constant(3, tf.int64))
+        singles.append(alone.method.gradient(carrier.network, batches, tf.constant(0.7), NUM_TRAIN))
+    assert float(nll) == pytest.approx(np.mean([float(one[1]) for one in singles]), rel=1e-5)
+    assert float(kl) == float(singles[0][2])
+    for index, gradient in enumerate(several):
+        mean = np.mean([one[0][index] for one in singles], axis=0)
+        np.testing.assert_allclose(gradient, mean, rtol=1e-5, atol=1e-6)
 
 
-def test_the_learning_rate_counts_accumulated_batches_as_ranks(dataset):
+def test_the_learning_rate_counts_all_virtual_ranks(dataset):
     scaled = {"learning_rate_scaling": "linear", "warmup_epochs": 0.0, "batch_size": 2}
     rates = [
-        trainer_of(dataset, size=size, accumulate=accumulate, **scaled).learning_rate(np.array([0]))
-        for size, accumulate in ((4, 1), (2, 2), (1, 4))
+        trainer_of(dataset, size=size, virtual_ranks=count, **scaled).learning_rate(np.array([0]))
+        for size, count in ((4, 1), (2, 2), (1, 4))
     ]
     assert [rate.tolist() for rate in rates] == [[pytest.approx(4e-3)]] * 3
+
+
+def test_a_run_keeps_its_virtual_ranks_on_other_processes(dataset, monkeypatch):
+    monkeypatch.setattr(
+        "bnnlib.inference.distributed.average", lambda tensor, name, compression: tensor
+    )
+    monkeypatch.setattr("bnnlib.inference.distributed.broadcast", lambda variables, name: None)
+    chosen = {"model": "BNN_FC_flip", "batch_size": 1, "epochs": 4}
+    before = trainer_of(dataset, size=4, virtual_ranks=2, **chosen)  # 8 in all
+    list(before.run(until=lambda: before.step == 3))
+    for size, carried in ((1, 8), (2, 4), (8, 1)):
+        after = trainer_of(dataset, size=size, virtual_ranks=2, **chosen)
+        after.restore(before.state())
+        assert (after.virtual_ranks.count, after.virtual_ranks.total) == (carried, 8)
+        assert (after.step, after.position, after.steps_per_epoch) == (3, 3, 3)
+    third = trainer_of(dataset, size=3, virtual_ranks=2, **chosen)
+    third.restore(before.state())  # 3 do not divide 8: as many as the parameter says
+    assert (third.virtual_ranks.count, third.virtual_ranks.total) == (2, 6)
+    assert (third.steps_per_epoch, third.position) == (4, 4)
 
 
 NOISE_SEEDS = 1000
@@ -269,7 +311,7 @@ def averaged_gradients(network, dataset, ranks, num_train=NUM_TRAIN):
     keys = [
         trainer_of(
             dataset, rank, ranks, network, model=network.name, batch_size=8 // ranks
-        ).noise_key
+        ).virtual_ranks.keys[0]
         for rank in range(ranks)
     ]
 
@@ -655,13 +697,16 @@ def test_steps_that_were_asked_for_are_as_many_with_another_number_of_ranks(data
 
 
 def test_noise_streams_of_ranks(dataset):
-    independent = {trainer_of(dataset, rank, 4, batch_size=1).noise_key for rank in range(4)}
+    independent = {
+        trainer_of(dataset, rank, 4, batch_size=1).virtual_ranks.keys[0] for rank in range(4)
+    }
     shared = {
-        trainer_of(dataset, rank, 4, batch_size=1, noise="shared").noise_key for rank in range(4)
+        trainer_of(dataset, rank, 4, batch_size=1, noise_streams=1).virtual_ranks.keys[0]
+        for rank in range(4)
     }
     assert len(independent) == 4
-    assert shared == {trainer_of(dataset).noise_key}
-    assert trainer_of(dataset, seed=1).noise_key not in independent
+    assert shared == {trainer_of(dataset).virtual_ranks.keys[0]}
+    assert trainer_of(dataset, seed=1).virtual_ranks.keys[0] not in independent
 
 
 # --- divergence -----------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ parts:
 - group: weak
   ranks: [1, 2]
   common: {epochs: 3}
-  grid: {model: [CNN_FC, BNN_FC_flip], noise: [independent, shared]}
+  grid: {model: [CNN_FC, BNN_FC_flip], noise_streams: [0, 1]}
 - group: strong
   ranks: 2
   common: {learning_rate_scaling: none}
@@ -42,10 +42,10 @@ def test_every_combination_of_every_part(read):
     runs = read(TWO_PARTS)
     assert [str(run.directory) for run in runs] == [
         *(
-            f"runs/weak/{model}-r{ranks}-noise={noise}"
+            f"runs/weak/{model}-r{ranks}-noise_streams={noise}"
             for ranks in (1, 2)
             for model in ("CNN_FC", "BNN_FC_flip")
-            for noise in ("independent", "shared")
+            for noise in (0, 1)
         ),
         "runs/strong/CNN_FC-r2-global_batch=32",
         "runs/strong/CNN_FC-r2-global_batch=32-repeat1",

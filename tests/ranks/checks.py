@@ -138,17 +138,17 @@ def trainer_of(dataset, ranks, network_seed=0, network=None, **parameters):
     return Trainer(experiment, dataset, network, ranks)
 
 
-def check_training(ranks, noise):
+def check_training(ranks, noise_streams):
     dataset = data.load("tiny")
     # Every rank builds another network; the trainer makes them rank 0's.
     built = networks.build("BNN_FC_flip", dataset.image_shape, 10, seed=ranks.rank)
     result = {"built": digest_of(built.weights())}
-    trainer = trainer_of(dataset, ranks, network=built, noise=noise)
+    trainer = trainer_of(dataset, ranks, network=built, noise_streams=noise_streams)
     result["initial"] = digest_of(built.weights())
     result["is_rank_0s"] = result["initial"] == digest_of(
         networks.build("BNN_FC_flip", dataset.image_shape, 10, seed=0).weights()
     )
-    key = trainer.noise_key
+    key = trainer.virtual_ranks.keys[0]
     result["noise"] = digest(
         *(draw["kernel"] for draw in built.sample(tf.constant([key, 0], tf.int64)))
     )
@@ -246,8 +246,8 @@ def check_prediction(ranks):
 
 def main(folder):
     ranks = distributed.init(Session(), threads=1)
-    independent, state = check_training(ranks, "independent")
-    shared, _ = check_training(ranks, "shared")
+    independent, state = check_training(ranks, 0)
+    shared, _ = check_training(ranks, 1)
     train_without_noise(ranks, folder)
     results = {
         "start": check_start(ranks),

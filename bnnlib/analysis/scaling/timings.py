@@ -17,7 +17,7 @@ from bnnlib.record import profile as step_profile
 from bnnlib.record.logs import read_accuracy, read_steps
 
 # What makes two runs the same measurement; and what one of several ranks is held against.
-_SAME = ("model", "dataset", "threads_used", "accumulate", "compression")
+_SAME = ("model", "dataset", "threads_used", "virtual_ranks", "compression")
 
 
 def timings(path: str | Path) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -34,11 +34,11 @@ def timings(path: str | Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     """
     table = run_tables.load(path)
     table = table[table.status == "finished"].copy()
-    for name, value in (("accumulate", 1), ("compression", "none"), ("profile", False)):
+    for name, value in (("virtual_ranks", 1), ("compression", "none"), ("profile", False)):
         # Runs older than the parameter were made with what is its default now.
         table[name] = table[name].fillna(value) if name in table else value
     table["ranks_a_host"] = np.ceil(table.ranks / table.num_hosts.clip(lower=1)).astype(int)
-    table["global_batch"] = (table.batch_size * table.accumulate * table.ranks).astype(int)
+    table["global_batch"] = (table.batch_size * table.virtual_ranks * table.ranks).astype(int)
     shared = table.ranks_a_host * table.threads_used > table.cores.astype(float)
     reasons = np.select(
         [table.cores.isna(), shared, table.profile.astype(bool)],
@@ -250,12 +250,14 @@ def calibration(path: str | Path) -> pd.DataFrame:
     """Scores of the test set and OOD AUROC of all finished runs below a folder, by ranks.
 
     Returns:
-        A row a run and score, tidy: model, ranks, ``batch`` (``per rank`` where a rank's batch is
-        that of the run of one rank, ``global`` where the batch of all ranks is), noise, seed,
-        score, value. A run of one rank stands in both batches and both noises.
+        A row a run and score, tidy: model, ranks (virtual ones, on all processes), ``batch`` (``per
+        rank`` where a rank's batch is that of the run of one rank, ``global`` where the batch of
+        all ranks is), noise (``independent``, ``shared`` or ``G streams``), seed, score, value. A
+        run of one rank stands in both batches and both noises.
     """
     runs = run_tables.load(path)
     runs = runs[runs.status == "finished"]
+    runs = runs.assign(ranks=(runs.ranks * runs.virtual_ranks).astype(int))
     sets = run_tables.load_evaluation(path).set_index(["run_id", "set"])
     rows = []
     for run in runs.to_dict("records"):
@@ -271,7 +273,9 @@ def calibration(path: str | Path) -> pd.DataFrame:
             )
             if holds
         ]
-        noises = [run["noise"]] if run["ranks"] > 1 else ["independent", "shared"]
+        streams = int(run["noise_streams"])
+        noise = {0: "independent", 1: "shared"}.get(streams, f"{streams} streams")
+        noises = [noise] if run["ranks"] > 1 else ["independent", "shared"]
         scores = {name: run[name] for name in ("accuracy", "nll", "ece")}
         for name in sets.loc[run["run_id"]].query("kind == 'ood'").index:
             scores[f"AUROC {name}"] = sets.loc[(run["run_id"], name)].auroc_entropy
