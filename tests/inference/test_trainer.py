@@ -652,7 +652,7 @@ def test_a_state_holds_weights_moments_step_and_the_unfinished_line(dataset):
     assert int(state["step"]) == 6
     weights = {name: value for name, value in state.items() if name.startswith("layer")}
     assert all_equal(weights, trainer.network.weights())
-    assert len(state) == 3 * len(weights) + 5
+    assert len(state) == 3 * len(weights) + 6
     assert (int(state["offset"]), int(state["steps_per_epoch"])) == (0, 6)
     assert not state["line/sums"].any()  # this line is finished
     kept = state["layer0/mean"].copy()
