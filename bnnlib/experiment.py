@@ -89,6 +89,14 @@ class Experiment:
         "none | sqrt | linear: its growth with all virtual ranks",
         _one_of("none", "sqrt", "linear"),
     )
+    learning_rate_schedule: str = _parameter(
+        "constant",
+        "constant | cosine: after the warm-up; cosine ends at 0",
+        _one_of("constant", "cosine"),
+    )
+    rho_rate: float = _parameter(
+        1.0, "factor on the learning rate of the posterior's deviations", _POSITIVE
+    )
     warmup_epochs: float = _parameter(
         1.0, "epochs in which the rate grows linearly to its scaled value", _NOT_NEGATIVE
     )
@@ -101,8 +109,21 @@ class Experiment:
     prior_stddev: float = _parameter(
         1.0, "standard deviation of the normal prior on each kernel entry", _POSITIVE
     )
+    posterior_stddev: float = _parameter(
+        0.0, "the posterior's initial standard deviation; 0: TFP's, about 0.05", _NOT_NEGATIVE
+    )
+    weight_decay: str = _parameter(
+        "none",
+        "none | prior: a twin's kernels under the prior too (MAP), CNN_… only",
+        _one_of("none", "prior"),
+    )
     train_draws: int = _parameter(1, "weight draws a training step", _POSITIVE)
     test_draws: int = _parameter(30, "weight draws of the predictive distribution", _POSITIVE)
+    predict_with: str = _parameter(
+        "draws",
+        "draws | mean: the posterior's draws, or its mean alone",
+        _one_of("draws", "mean"),
+    )
     holdout: float = _parameter(
         0.0,
         "share of the training images held out to fit the temperature on",

@@ -5,6 +5,7 @@ Kingma and Ba 2015, algorithm 1. A Bayesian layer's means and scales are ordinar
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,9 +19,14 @@ from bnnlib.networks import Tensor, plain
 BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-7
 
 
-def build() -> Method:
-    """Adam's three verbs, for a trainer."""
-    return Method(init=init, gradient=gradient, update=update)
+def build(rho_rate: float = 1.0) -> Method:
+    """Adam's three verbs, for a trainer.
+
+    Args:
+        rho_rate: factor on the learning rate of the posterior's rho. Adam moves an entry by at most
+            about the rate a step, and a deviation of the prior's size is far from the initial one.
+    """
+    return Method(init, gradient, functools.partial(update, rho_rate=rho_rate))
 
 
 def init(weights: Mapping[str, tf.Variable]) -> dict[str, tf.Variable]:
@@ -39,6 +45,7 @@ def update(
     gradients: Sequence[Tensor],
     count: Tensor,
     rate: Tensor,
+    rho_rate: float = 1.0,
 ) -> list[Any]:
     """One step of Adam by TensorFlow's fused kernel; the same on all ranks.
 
@@ -48,6 +55,7 @@ def update(
         gradients: one a weight, in their order.
         count: float32, 1 at the first step.
         rate: float32, the learning rate.
+        rho_rate: factor on it for the weights called ``…/rho``.
 
     Returns:
         The ops that change the weights.
@@ -60,13 +68,13 @@ def update(
             v=moments[f"adam2/{index}"].handle,
             beta1_power=powers[0],
             beta2_power=powers[1],
-            lr=rate,
+            lr=rate * rho_rate if name.endswith("/rho") else rate,
             beta1=BETA_1,
             beta2=BETA_2,
             epsilon=EPSILON,
             grad=its_gradient,
         )
-        for index, (variable, its_gradient) in enumerate(
-            zip(weights.values(), gradients, strict=True)
+        for index, ((name, variable), its_gradient) in enumerate(
+            zip(weights.items(), gradients, strict=True)
         )
     ]

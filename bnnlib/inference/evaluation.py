@@ -81,7 +81,7 @@ def evaluate(
     """Predicts every set with all ranks together, and scores it; the same result on every rank.
 
     Args:
-        experiment: its `test_draws`, `seed` and `stall_minutes`.
+        experiment: its `test_draws`, `predict_with`, `seed` and `stall_minutes`.
         network: trained.
         dataset: what it was trained on.
         sets: of :func:`sets`.
@@ -97,7 +97,10 @@ def evaluate(
     """
     started = time.perf_counter()
     session = session or Session()
-    predictor = Predictor(network, dataset, experiment.test_draws, experiment.seed, ranks, session)
+    at_mean = experiment.predict_with == "mean"
+    predictor = Predictor(
+        network, dataset, experiment.test_draws, experiment.seed, ranks, session, at_mean
+    )
     predictions: dict[str, tuple[Prediction, Labels]] = {}
     with session.watch(experiment.stall_minutes, "draw of the evaluation") as watch:
         for one in sets:
@@ -116,12 +119,10 @@ def accuracy_of_means(network: Network, dataset: Dataset) -> float:
     A look at how far training has come, for the price of one draw; the predictive distribution may
     be right more often.
     """
-    means = network.means()
-    unused = tf.zeros([2], tf.int64)  # a seed
-    right = 0
+    means, right = network.means(), 0
     for first in range(0, len(dataset.x_test), prediction.BLOCK):
         images = tf.constant(dataset.x_test[first : first + prediction.BLOCK])
-        logits = network.predict(to_inputs(images, dataset), means, unused)
+        logits = network.predict(to_inputs(images, dataset), means)
         labels = dataset.y_test[first : first + prediction.BLOCK]
         right += int((logits.numpy().argmax(axis=1) == labels).sum())
     return right / len(dataset.x_test)

@@ -42,6 +42,7 @@ class Predictor:
 
     Attributes:
         num_draws: draws of each prediction; 1 for a network whose draws are all the same.
+        at_mean: whether the posterior's mean, without dropout masks, takes the draws' place.
     """
 
     def __init__(
@@ -52,11 +53,13 @@ class Predictor:
         seed: int,
         ranks: Ranks | None = None,
         session: Session | None = None,
+        at_mean: bool = False,
     ) -> None:
         """Takes the arguments of :func:`predict`, and the session, which may ask to stop."""
         self.session = session or Session()
         self.network, self.dataset, self.ranks = network, dataset, ranks or Ranks()
-        self.num_draws = num_draws if network.is_stochastic else 1
+        self.at_mean = at_mean
+        self.num_draws = num_draws if network.is_stochastic and not at_mean else 1
         self.key = stream_key(seed, PREDICTION)
         self.num_classes = network.layers[-1].kernel_shape[-1]
         height, width, _ = dataset.image_shape
@@ -114,12 +117,16 @@ class Predictor:
             DrawsCurve(np.array(kept, np.int64), mean_probs, entropy) if draws_curve else None,
         )
 
+    def _varies(self, index: int) -> bool:
+        """Whether the weights of layer `index` differ from draw to draw."""
+        return not self.at_mean and self.network.is_drawn(index)
+
     def _weights(self, draws: range) -> list[Draw]:
         """The weights by layer: those of several draws, or the ones that all draws have."""
         sampled = [self._sample(tf.constant([self.key, draw], tf.int64)) for draw in draws]
         return [
             {name: tf.stack([of_draw[index][name] for of_draw in sampled]) for name in fixed}
-            if self.network.is_drawn(index) and sampled
+            if self._varies(index) and sampled
             else fixed
             for index, fixed in enumerate(self.network.means())
         ]
@@ -155,11 +162,11 @@ class Predictor:
                         seen,
                         [
                             {name: value[draw] for name, value in of_layer.items()}
-                            if self.network.is_drawn(index_of_layer)
+                            if self._varies(index_of_layer)
                             else of_layer
                             for index_of_layer, of_layer in enumerate(weights)
                         ],
-                        tf.stack([self.key, number]),
+                        None if self.at_mean else tf.stack([self.key, number]),
                     ),
                     tf.float64,
                 )
@@ -167,7 +174,9 @@ class Predictor:
         return sums.concat()
 
     @plain
-    def _softmax(self, images: Tensor | Windows, draw: list[Draw], mask_seed: Tensor) -> Tensor:
+    def _softmax(
+        self, images: Tensor | Windows, draw: list[Draw], mask_seed: Tensor | None
+    ) -> Tensor:
         """One draw's probabilities, then their entropy, ``(num_images, num_classes + 1)``."""
         log_probs = tf.nn.log_softmax(self.network.predict(images, draw, mask_seed))
         probs = tf.exp(log_probs)

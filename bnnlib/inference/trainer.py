@@ -16,7 +16,7 @@ import tensorflow as tf
 from bnnlib.data import Dataset, epoch_batches, steps_per_epoch
 from bnnlib.errors import BnnlibError
 from bnnlib.experiment import Experiment
-from bnnlib.inference import adam, evaluation
+from bnnlib.inference import adam, evaluation, schedules
 from bnnlib.inference.distributed import Message, Ranks
 from bnnlib.inference.state import TrainState
 from bnnlib.inference.step_clock import StepClock
@@ -52,7 +52,7 @@ class Trainer:
         self.session = session or Session()
         self.session.clock.reached("data")
         self.experiment, self.dataset, self.ranks = experiment, dataset, ranks
-        self.network, self.method = network, adam.build()
+        self.network, self.method = network, adam.build(experiment.rho_rate)
         self.train_state = TrainState(network, self.method)
         self.message = Message(ranks.size, experiment.compression, num_scalars=2)
         self.stopped, self.stamps = False, list[np.ndarray]()
@@ -229,19 +229,20 @@ class Trainer:
     # ----- schedules and lines
 
     def learning_rate(self, steps: np.ndarray) -> np.ndarray:
-        """The rate at each of `steps` (numbers of steps done before): warm-up, then constant."""
-        factor = self.experiment.learning_rate_factor(self.virtual_ranks.total)
-        share = self._ramp(steps, self.experiment.warmup_epochs)
-        return self.experiment.learning_rate * (1 + (factor - 1) * share)
+        """The rate at each of `steps` (numbers of steps done before)."""
+        moved = self.position - self.step
+        return schedules.learning_rates(
+            self.experiment,
+            steps + moved,
+            self.experiment.learning_rate_factor(self.virtual_ranks.total),
+            self.steps_per_epoch,
+            self.num_steps + moved,
+        )
 
     def kl_weight(self, steps: np.ndarray) -> np.ndarray:
-        """The weight of KL/N at each of `steps`: annealed linearly from 0, then constant."""
-        return self.experiment.kl_weight * self._ramp(steps, self.experiment.kl_annealing_epochs)
-
-    def _ramp(self, steps: np.ndarray, epochs: float) -> np.ndarray:
-        """A factor from nearly 0 at the first step to 1 after `epochs`; always 1 for 0 epochs."""
-        length, done = epochs * self.steps_per_epoch, steps + self.position - self.step
-        return np.minimum(1.0, (done + 1) / length) if length > 0 else np.ones(len(steps))
+        """The weight of KL/N at each of `steps`."""
+        places = steps + self.position - self.step
+        return schedules.kl_weights(self.experiment, places, self.steps_per_epoch)
 
     def _line(self, rate: float, warmup: bool) -> StepLog:
         """Makes the log line of the steps since the line before, and begins the next."""

@@ -8,6 +8,7 @@ side.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,11 @@ Draw = dict[str, Tensor]
 
 # Added to softplus(rho), as TFP does, so that log(scale) stays finite.
 SCALE_FLOOR = float(np.finfo(np.float32).eps)
+
+
+def _inverse_softplus(y: float) -> float:
+    """The x with log(1 + exp(x)) = y, which is log(exp(y) - 1), without overflow."""
+    return y + math.log(-math.expm1(-y))
 
 
 def dropout(x: Tensor, rate: float, seeds: Tensor) -> Tensor:
@@ -143,15 +149,26 @@ class Layer(tf.Module):
         return tf.repeat(draws, batch // draws.shape[0], axis=0)
 
     def kl(self, stddev: Tensor | None = None) -> Tensor:
-        """KL(q||p) of the kernel in nats, summed over its entries; 0 without a posterior."""
+        """KL(q||p) of the kernel in nats, summed over its entries; 0 without a prior."""
         return tf.zeros(())
 
 
 class Deterministic(Layer):
-    """The twin of the Bayesian layers: a point estimate, Glorot-uniform as Keras' default."""
+    """The twin of the Bayesian layers: a point estimate, Glorot-uniform as Keras' default.
 
-    def __init__(self, name: str, kernel_shape: tuple[int, ...], seed: Tensor) -> None:
+    With a prior N(0, prior_stddev^2) training finds the kernel of the largest posterior density
+    (MAP) instead of the largest likelihood.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        kernel_shape: tuple[int, ...],
+        seed: Tensor,
+        prior_stddev: float | None = None,
+    ) -> None:
         super().__init__(name, kernel_shape)
+        self.prior_stddev = prior_stddev
         receptive = int(np.prod(kernel_shape[:-2]))
         limit = (6.0 / (receptive * (kernel_shape[-2] + kernel_shape[-1]))) ** 0.5
         self.kernel = tf.Variable(
@@ -166,6 +183,12 @@ class Deterministic(Layer):
         """The weights themselves."""
         return {"kernel": self.kernel, "bias": self.bias}
 
+    def kl(self, stddev: Tensor | None = None) -> Tensor:
+        """-log p(kernel) in nats but for its constant: what a posterior's KL is to a point."""
+        if self.prior_stddev is None:
+            return tf.zeros(())
+        return tf.reduce_sum(tf.square(self.kernel)) / (2.0 * self.prior_stddev**2)
+
 
 class Reparameterization(Layer):
     """Mean-field normal posterior; one kernel draw for the whole batch (Blundell et al. 2015).
@@ -177,13 +200,20 @@ class Reparameterization(Layer):
     bayesian = True
 
     def __init__(
-        self, name: str, kernel_shape: tuple[int, ...], seed: Tensor, prior_stddev: float
+        self,
+        name: str,
+        kernel_shape: tuple[int, ...],
+        seed: Tensor,
+        prior_stddev: float,
+        posterior_stddev: float = 0.0,
     ) -> None:
+        """Sets the initial posterior, its deviations about `posterior_stddev` (0: TFP's)."""
         super().__init__(name, kernel_shape)
         mean = tf.random.stateless_normal(kernel_shape, seed)
         rho = tf.random.stateless_normal(kernel_shape, substream(seed, 1))
         self.mean = tf.Variable(POSTERIOR_MEAN_STDDEV * mean, name="mean")
-        self.rho = tf.Variable(POSTERIOR_RHO_MEAN + POSTERIOR_RHO_STDDEV * rho, name="rho")
+        rho_mean = _inverse_softplus(posterior_stddev) if posterior_stddev else POSTERIOR_RHO_MEAN
+        self.rho = tf.Variable(rho_mean + POSTERIOR_RHO_STDDEV * rho, name="rho")
         self.prior_stddev = prior_stddev
 
     @property

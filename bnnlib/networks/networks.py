@@ -185,7 +185,7 @@ class Network(tf.Module):
                 them.
             draw: from :meth:`sample` or :meth:`means`.
             mask_seed: int64 ``(2,)``, for a network with dropout; an image's dropout masks follow
-                from it and the image's place in the batch.
+                from it and the image's place in the batch. None: no masks.
 
         Flipout's signs change the dependence between images, never one image's predictive
         distribution; without them a draw needs half the multiplications, and an image's
@@ -198,7 +198,7 @@ class Network(tf.Module):
         return self._forward(images, operations, biases, mask_seed)
 
     def kl(self, stddevs: list[Tensor | None] | None = None) -> Tensor:
-        """KL(q||p) in nats over all kernels; 0 for a deterministic network."""
+        """KL(q||p) in nats over all kernels; 0 without a prior."""
         stddevs = self.stddevs() if stddevs is None else stddevs
         return tf.add_n(
             [layer.kl(stddev) for layer, stddev in zip(self.layers, stddevs, strict=True)]
@@ -273,11 +273,11 @@ class Network(tf.Module):
         mask_seed: Tensor | None,
         pooled: bool = False,
     ) -> Tensor:
-        last = len(self.layers) - 1
+        last, masked = len(self.layers) - 1, self.dropout > 0 and mask_seed is not None
         for index, stage in enumerate(self.stages):
             if stage.kind == "dense" and len(x.shape) > 2:
                 x = tf.reshape(x, [-1, int(np.prod(x.shape[1:]))])
-            if self.dropout > 0 and stage.kind == "dense" and index > 0:
+            if masked and stage.kind == "dense" and index > 0:
                 x = dropout(x, self.dropout, substream(mask_seed, index * DRAWS_PER_LAYER + MASK))
             x = operations[index](x)
             if stage.pool and not (pooled and index == 0):
@@ -324,6 +324,8 @@ def build(
     bayesian_layers: str = "auto",
     seed: int = 0,
     dropout: float = 0.0,
+    posterior_stddev: float = 0.0,
+    weight_decay: str = "none",
 ) -> Network:
     """The network `name` with its initial weights.
 
@@ -336,12 +338,16 @@ def build(
             ``first``. Without effect on the deterministic twins.
         seed: seed of the initial weights; the same seed gives bitwise the same weights.
         dropout: rate before each dense layer after the first layer; deterministic networks only.
+        posterior_stddev: of the initial posterior; 0: TFP's, softplus(-3) or about 0.05.
+        weight_decay: ``prior`` puts the prior on those kernels of a deterministic network that are
+            Bayesian in the network whose twin it is; ``none`` puts it on none.
 
     Returns:
         The network.
 
     Raises:
-        ExperimentError: no such network, a bad `bayesian_layers`, or dropout in a Bayesian one.
+        ExperimentError: no such network, a bad `bayesian_layers`, or dropout or weight decay in a
+            Bayesian one.
     """
     if name not in MODELS:
         raise ExperimentError(unknown_name(name, list(MODELS), "model"))
@@ -350,6 +356,11 @@ def build(
         raise ExperimentError(
             f"dropout = {dropout}: {name} has a posterior over its weights already; dropout is "
             f"for its deterministic twin, {twin_of(name)}"
+        )
+    if weight_decay != "none" and estimator:
+        raise ExperimentError(
+            f"weight_decay = {weight_decay!r}: {name} has its prior in the KL term already; weight "
+            f"decay is for its deterministic twin, {twin_of(name)}"
         )
     which = bayesian_layers
     if which == "auto":
@@ -362,11 +373,13 @@ def build(
         # Seeds from the run's seed alone: every rank builds bitwise the same network.
         key = tf.constant([stream_key(seed, INITIAL), index], tf.int64)
         label = f"layer{index}_{stage.kind}"
-        if estimator and (which == "all" or index == 0):
+        has_prior = which == "all" or index == 0
+        if estimator and has_prior:
             bayesian = ESTIMATORS[estimator[0]]
-            layers.append(bayesian(label, kernel_shape, key, prior_stddev))
+            layers.append(bayesian(label, kernel_shape, key, prior_stddev, posterior_stddev))
         else:
-            layers.append(Deterministic(label, kernel_shape, key))
+            decays = has_prior and weight_decay == "prior"
+            layers.append(Deterministic(label, kernel_shape, key, prior_stddev if decays else None))
     return Network(name, stages, layers, dropout)
 
 
@@ -397,6 +410,8 @@ def build_for(experiment: Experiment, dataset: Dataset) -> Network:
         experiment.bayesian_layers,
         experiment.seed,
         experiment.dropout,
+        experiment.posterior_stddev,
+        experiment.weight_decay,
     )
 
 
