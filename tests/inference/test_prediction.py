@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from bnnlib import data, networks
 from bnnlib.inference import prediction
-from bnnlib.inference.prediction import predict
+from bnnlib.inference.prediction import Predictor, predict
 from bnnlib.networks import PREDICTION, stream_key
 
 DRAWS = 5
@@ -72,6 +72,19 @@ def test_a_deterministic_network_is_one_softmax(dataset, num_draws):
     # Nothing is uncertain about the weights.
     entropy = scipy.stats.entropy(found.mean_probs, axis=-1)
     np.testing.assert_allclose(found.expected_entropy, entropy, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["BNN_FC_flip", "BNN_conv_flip"])
+def test_the_mean_alone_is_the_posterior_without_width(dataset, name):
+    network, narrow = network_of(name, dataset), network_of(name, dataset, scale=-200.0)
+    at_mean = Predictor(network, dataset, DRAWS, seed=3, at_mean=True)
+    found = at_mean(dataset.x_test, draws_curve=True)
+    expected = predict(narrow, dataset, dataset.x_test, 1, seed=3)
+    np.testing.assert_allclose(found.mean_probs, expected.mean_probs, atol=1e-5)
+    assert at_mean.num_draws == 1
+    assert found.draws_curve.draws.tolist() == [1]
+    drawn = predict(network, dataset, dataset.x_test, DRAWS, seed=3)
+    assert np.abs(found.mean_probs - drawn.mean_probs).max() > 0.01
 
 
 def test_a_deterministic_network_is_the_same_whatever_the_draws(dataset):

@@ -53,6 +53,24 @@ def outputs_of(call, draws=DRAWS):
     return run().numpy()
 
 
+# --- the initial posterior ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [Reparameterization, Flipout])
+def test_the_initial_deviation_is_tfps_or_the_one_asked_for(kind):
+    shape = (100, 50)
+    rhos = {s: kind("a", shape, seed(), 1.0, s).rho.numpy() for s in (0.0, 1e-6, 0.3, 1.0, 1000.0)}
+    for stddev, rho in rhos.items():
+        # Rho has a standard deviation of 0.1, its median an error of 0.1 * 1.25 / sqrt(5000).
+        expected = stddev or 0.048587
+        assert np.log1p(np.exp(-abs(np.median(rho)))) + max(np.median(rho), 0) == pytest.approx(
+            expected, rel=0.01
+        )
+        assert rho.std() == pytest.approx(0.1, rel=0.05)
+    # The noise is the same whatever the deviation, so that runs that differ in it alone compare.
+    np.testing.assert_allclose(rhos[0.3] - np.median(rhos[0.3]), rhos[0.0] + 3.0, atol=0.02)
+
+
 # --- KL -------------------------------------------------------------------------------------------
 
 

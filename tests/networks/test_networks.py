@@ -387,3 +387,35 @@ def test_dropout_makes_a_deterministic_network_stochastic_and_keeps_its_weights(
 def test_dropout_is_refused_for_bayesian_networks(name):
     with pytest.raises(ExperimentError, match=r"dropout = 0\.1: .* twin, CNN_(conv|FC|VGG)$"):
         networks.build(name, GREY, 10, dropout=0.1)
+
+
+def test_a_twins_prior_is_on_the_kernels_that_are_bayesian_in_the_other_network():
+    for layers in ("first", "all"):
+        network = networks.build("BNN_conv_flip", GREY, 10, 0.5, layers)
+        twin = networks.build("CNN_conv", GREY, 10, 0.5, layers, weight_decay="prior")
+        assert [layer.prior_stddev for layer in twin.layers] == [
+            0.5 if layer.bayesian else None for layer in network.layers
+        ]
+
+
+@pytest.mark.parametrize("name", [name for name in MODELS if name.startswith("BNN")])
+def test_weight_decay_is_refused_for_bayesian_networks(name):
+    with pytest.raises(
+        ExperimentError, match=r"weight_decay = 'prior': .* twin, CNN_(conv|FC|VGG)$"
+    ):
+        networks.build(name, GREY, 10, weight_decay="prior")
+
+
+def test_the_means_are_the_network_without_noise():
+    network = networks.build("BNN_FC_flip", GREY, 10, bayesian_layers="all", seed=3)
+    for layer in network.layers:
+        layer.rho.assign(tf.fill(layer.rho.shape, -200.0))
+    images = images_of(GREY)
+    found = network.predict(images, network.means())
+    np.testing.assert_allclose(found, network(images, tf.constant([0, 0], tf.int64)), atol=1e-5)
+
+
+def test_a_dropout_networks_means_drop_nothing():
+    plain, dropped = (networks.build("CNN_conv", GREY, 10, seed=3, dropout=d) for d in (0.0, 0.5))
+    found, expected = (n.predict(images_of(GREY), n.means()) for n in (dropped, plain))
+    np.testing.assert_array_equal(found, expected)
