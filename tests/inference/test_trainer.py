@@ -417,26 +417,24 @@ def test_rho_moves_at_its_own_rate(dataset):
 @pytest.mark.parametrize("weight_decay", ["none", "prior"])
 def test_a_prior_on_a_twin_is_its_log_density_over_the_training_set(dataset, weight_decay):
     network = networks.build("CNN_FC", SHAPE, CLASSES, prior_stddev=0.5, weight_decay=weight_decay)
-    trainer = trainer_of(dataset, network=network, kl_weight=0.3, steps=1)
-    _, labels = inputs_of(dataset, np.arange(4))
-    kernel = network.layers[0].kernel.numpy()
-    gradients, _, kl = trainer.gradient(
-        tf.constant(dataset.x_train[:4]), labels, tf.constant(0, tf.int64), tf.constant(0.3)
+    batch, seeds = np.arange(4), [tf.zeros([2], tf.int64)]
+    kernel, kl = network.layers[0].kernel.numpy(), network.kl().numpy()
+    with_prior, without = (
+        gradient_of(network, dataset, batch, seeds, kl_weight=weight) for weight in (0.3, 0.0)
     )
-    plain = gradient_of(network, dataset, np.arange(4), [tf.zeros([2], tf.int64)], kl_weight=0.0)
-    added = np.concatenate([np.ravel(g) for g in gradients]) - plain
+    added = (with_prior - without).numpy()
     # -log N(kernel; 0, 0.5^2) = kernel^2 / (2 0.5^2) + constant; of the first layer's kernel alone,
     # which is the one that is Bayesian in BNN_FC_flip.
     decay = weight_decay == "prior"
-    assert kl.numpy() == pytest.approx(2.0 * np.sum(kernel**2) if decay else 0.0, rel=1e-5)
+    assert kl == pytest.approx(2.0 * np.sum(kernel**2) if decay else 0.0, rel=1e-5)
     expected = {"layer0/kernel": 0.3 * decay * 4.0 * kernel / NUM_TRAIN}
     parts = [
         np.ravel(expected.get(name, np.zeros(v.shape)))
         for name, v in network.named_variables().items()
     ]
     np.testing.assert_allclose(added, np.concatenate(parts), atol=1e-7)
-    (line,) = trainer.run()
-    assert line.loss - line.nll == pytest.approx(0.3 * kl.numpy() / NUM_TRAIN, abs=1e-6)
+    (line,) = trainer_of(dataset, network=network, kl_weight=0.3, steps=1).run()
+    assert line.loss - line.nll == pytest.approx(0.3 * kl / NUM_TRAIN, abs=1e-6)
 
 
 def test_a_deterministic_run_is_keras_own(dataset):
