@@ -197,6 +197,20 @@ class Network(tf.Module):
             return self._forward(images, operations, biases, mask_seed, pooled=True)
         return self._forward(images, operations, biases, mask_seed)
 
+    def features(self, images: Tensor, draw: Sequence[Draw]) -> Tensor:
+        """What the last layer is given under one weight draw, without dropout masks.
+
+        Args:
+            images: float32 ``(batch, height, width, channels)``.
+            draw: from :meth:`sample` or :meth:`means`.
+
+        Returns:
+            float32 ``(batch, inputs of the last layer)``.
+        """
+        operations, biases = self._operations(draw)
+        operations[-1], biases[-1] = tf.identity, tf.zeros(self.layers[-1].kernel_shape[:1])
+        return self._forward(images, operations, biases, None)
+
     def kl(self, stddevs: list[Tensor | None] | None = None) -> Tensor:
         """KL(q||p) in nats over all kernels; 0 without a prior."""
         stddevs = self.stddevs() if stddevs is None else stddevs

@@ -219,6 +219,19 @@ def test_layers_draw_different_noise_of_one_seed():
     assert abs(np.corrcoef(means)[0, 1]) < 5 / 64
 
 
+@pytest.mark.parametrize("image_shape", [GREY, COLOUR])
+@pytest.mark.parametrize("name", ["BNN_conv_flip", "CNN_FC", "CNN_VGG"])
+def test_the_last_layer_makes_logits_of_the_features(name, image_shape):
+    network = networks.build(name, image_shape, 10)
+    set_biases(network)
+    images, draw = images_of(image_shape), network.sample(SEED)
+    features = network.features(images, draw)
+    assert features.shape == (4, network.layers[-1].kernel_shape[0])
+    assert (features.numpy() >= 0).all()  # after the ReLU of the layer before
+    logits = features @ draw[-1]["kernel"] + draw[-1]["bias"]
+    assert np.allclose(logits, network.predict(images, draw), atol=1e-5)
+
+
 def test_an_images_prediction_does_not_depend_on_its_batch():
     network, images = networks.build("BNN_conv_flip", GREY, 10), images_of(GREY)
     kernels = network.sample(SEED)
