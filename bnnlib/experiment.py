@@ -69,6 +69,16 @@ class Experiment:
     dataset: str = _parameter(
         "digits", "digits | mnist | cifar10 | tiny | tiny_cifar10 | path of an .npz", _NAME
     )
+    pixel_range: str = _parameter(
+        "auto",
+        "pixels of an .npz: auto | 0..255 (divided by 255) | 0..1 | any (as is)",
+        _one_of("auto", "0..255", "0..1", "any"),
+    )
+    channels: str = _parameter(
+        "auto",
+        "where an .npz has its channels: auto | last | first (n, channels, …)",
+        _one_of("auto", "last", "first"),
+    )
     bayesian_layers: str = _parameter(
         "auto",
         "auto | first | all; auto: all for VGG, else first",

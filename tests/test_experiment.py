@@ -26,6 +26,8 @@ TYPES = {name: type(value) for name, value in DEFAULTS.items()}
 LIMITS: dict[str, tuple[list[Any], list[Any]]] = {
     "model": (["CNN_FC", "my own"], ["", " CNN_FC", "CNN_FC\n"]),
     "dataset": (["tiny", "/data/mine.npz"], ["", " tiny", "tiny "]),
+    "pixel_range": (["auto", "0..255", "0..1", "any"], ["", "255", "0..2"]),
+    "channels": (["auto", "last", "first"], ["", "3"]),
     "bayesian_layers": (["auto", "first", "all"], ["", "last", "First"]),
     "subtract_mean": ([True, False], []),
     "epochs": ([1, 10**6], [0, -1]),

@@ -8,7 +8,6 @@ from typing import Any
 
 import pandas as pd
 
-from bnnlib import metrics
 from bnnlib.errors import RecordError
 from bnnlib.experiment import UPKEEP, Experiment
 from bnnlib.record.files import write_atomically
@@ -57,7 +56,6 @@ MAY_DIFFER = {
     *("seed", "run_dir", "threads", "inter_threads", "log_every", "eval_sets", "ood_sets"),
     *UPKEEP,
 }
-SCALED_COLUMNS = ("temperature", *(f"{name}_scaled" for name in metrics.SCALED))
 
 
 def load(path: str | Path) -> pd.DataFrame:
@@ -73,11 +71,13 @@ def load(path: str | Path) -> pd.DataFrame:
     Raises:
         RecordError: no run there, or a damaged record.
     """
-    table = pd.DataFrame([_row(*one) for one in _read_all(path)])
+    records = _read_all(path)
+    table = pd.DataFrame([_row(*one) for one in records])
     table = table.reindex(columns=list(dict.fromkeys([*COLUMNS, *table.columns])))
-    for name in set(SCALED_COLUMNS) & set(table.columns):
-        table[name] = table[name].astype(float)  # null where nothing is held out
-    return table
+    # A metric that no run knows is null in every record.
+    scores = {name for _, record in records for name in record["metrics"]} - set(RECORD_COLUMNS)
+    unknown = [name for name in scores if table[name].isna().all()]
+    return table.astype(dict.fromkeys(unknown, float))
 
 
 def load_evaluation(path: str | Path) -> pd.DataFrame:

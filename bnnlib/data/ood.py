@@ -8,7 +8,8 @@ import zlib
 import numpy as np
 
 from bnnlib.data.datasets import Dataset, nearest
-from bnnlib.data.npz import Array, checked_images, exists, path_of, read_npz
+from bnnlib.data.meaning import checked_images, range_of
+from bnnlib.data.npz import Array, exists, path_of, read_npz
 from bnnlib.data.shifts import EvaluationSet
 from bnnlib.data.sources import SHA256, bnn_data_folder, canonical, keras_caches, sha256_of
 from bnnlib.errors import DataError
@@ -101,7 +102,8 @@ def _ood_test_images(name: str) -> Array:
     else:
         path = folder / f"{name}_test.npz"
         if exists(path):
-            images = checked_images(path, "x_test", read_npz(path, ["x_test"], remedy)["x_test"])
+            images = read_npz(path, ["x_test"], remedy)["x_test"]
+            images = images[..., np.newaxis] if images.ndim == 3 else images
             return _checked_ood_images(path, name, images, remedy)
         tried.append(f"{path} (no such file)")
     if name == "fashion_mnist":
@@ -173,12 +175,22 @@ def _fit(images: Array, shape: tuple[int, int, int]) -> Array:
 def _ood_from_user(dataset: Dataset, name: str) -> EvaluationSet:
     path = path_of(name)
     remedy = "Write it with numpy.savez_compressed(path, x_test=…)."
-    images = checked_images(path, "x_test", read_npz(path, ["x_test"], remedy)["x_test"])
+    images = read_npz(path, ["x_test"], remedy)["x_test"]
+    images = checked_images(path, "x_test", images, dataset.told_range, dataset.told_channels)
     if images.shape[1:] != dataset.image_shape or images.dtype != dataset.x_test.dtype:
         raise DataError(
             f"{path}: x_test has images {images.shape[1:]} of {images.dtype}, expected "
             f"{dataset.image_shape} of {dataset.x_test.dtype} as in {dataset.name!r}; convert them."
         )
+    low, high = dataset.pixel_range
+    if dataset.told_range == "auto" and images.dtype != np.uint8:
+        expected = range_of(low, high, dataset.scale)
+        if range_of(images.min(), images.max(), dataset.scale) != expected:
+            raise DataError(
+                f"{path}: x_test has pixels from {images.min():g} to {images.max():g}, expected "
+                f"{low:g} to {high:g} or so as in {dataset.name!r}; prepare both alike, or set the "
+                "parameter pixel_range to any for pixels that are used as they are."
+            )
     if path.stem in OOD_NAMES:
         raise DataError(
             f"{path}: the set would be called {path.stem!r}, which is a named set; rename the file."

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import tensorflow as tf
 
@@ -29,10 +30,12 @@ class Set:
     """A set to evaluate: its name in the record, and what makes its images when their turn comes.
 
     Shifted images are made one set at a time, so that memory does not grow with their number.
+    `outside` holds a set out of distribution, which is read before training.
     """
 
     name: str
     make: Callable[[], EvaluationSet]
+    outside: EvaluationSet | None = None
 
 
 def sets(experiment: Experiment, dataset: Dataset) -> list[Set]:
@@ -65,8 +68,13 @@ def sets(experiment: Experiment, dataset: Dataset) -> list[Set]:
                 f"ood_sets: {name!r} would be the second set called {outside.name!r} in the "
                 "record; rename the file."
             )
-        listed.append(Set(outside.name, lambda outside=outside: outside))  # type: ignore[misc]
+        listed.append(Set(outside.name, lambda outside=outside: outside, outside))  # type: ignore[misc]
     return listed
+
+
+def content(dataset: Dataset, sets: Sequence[Set]) -> dict[str, Any]:
+    """What a run is trained and judged on, for :meth:`bnnlib.record.run.Run.note_data`."""
+    return data.content(dataset, [one.outside for one in sets if one.outside is not None])
 
 
 def evaluate(

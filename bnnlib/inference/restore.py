@@ -10,6 +10,7 @@ from bnnlib.errors import RecordError
 from bnnlib.experiment import Experiment
 from bnnlib.networks import Network, networks
 from bnnlib.record import checkpoint
+from bnnlib.record.identity import refuse_changed
 from bnnlib.record.schema import read_record
 
 
@@ -18,16 +19,21 @@ def restore(directory: str | Path) -> tuple[Experiment, Dataset, Network]:
 
     Raises:
         RecordError: there is no record, or no readable checkpoint.
-        DataError: the data set is not on this machine.
+        DataError: the data set is not on this machine, or another than the run was trained on.
         ExperimentError: the checkpoint is not of the network that the record describes.
     """
-    experiment = Experiment.from_mapping(read_record(directory)["parameters"])
+    record = read_record(directory)
+    experiment = Experiment.from_mapping(record["parameters"])
     state = checkpoint.latest(Path(directory) / "checkpoints")
     if state is None:
         raise RecordError(
             f"{directory}: no readable checkpoint; the network is made by training it again"
         )
-    dataset = data.load(experiment.dataset, experiment.subtract_mean, experiment.holdout)
+    dataset = data.load_for(experiment)
+    if record["data"]:
+        arrays = record["data"]["arrays"].items()
+        own = {name: array for name, array in arrays if not name.startswith("ood/")}
+        refuse_changed(Path(directory), record["data"] | {"arrays": own}, data.content(dataset))
     network = networks.build_for(experiment, dataset)
     network.load_weights({n: value for n, value in state.items() if n.startswith("layer")})
     return experiment, dataset, network

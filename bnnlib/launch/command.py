@@ -144,11 +144,10 @@ def train_one(
     run = Run.open(session, experiment, ranks, origin, events)
     if run.is_finished:
         return run.directory
-    dataset = distributed.on_first_local_rank(
-        lambda: data.load(experiment.dataset, experiment.subtract_mean, experiment.holdout), ranks
-    )
+    dataset = distributed.on_first_local_rank(lambda: data.load_for(experiment), ranks)
     # Before training, so that a mistyped name is not told after it.
     sets = distributed.on_first_local_rank(lambda: evaluation.sets(experiment, dataset), ranks)
+    run.note_data(evaluation.content(dataset, sets))
     network = networks.build_for(experiment, dataset)
     if verbose and ranks.rank == 0:
         print(*networks.summary(network), sep="\n")

@@ -19,7 +19,7 @@ from bnnlib.experiment import Experiment
 from bnnlib.launch import command, study_file
 from bnnlib.record import provenance
 from bnnlib.record.failure import error_of
-from bnnlib.record.run import refuse_other
+from bnnlib.record.identity import refuse_other
 from bnnlib.record.schema import read_record
 from bnnlib.record.watchdog import Watch
 from bnnlib.session import Session

@@ -21,7 +21,7 @@ import yaml
 from bnnlib.errors import ExperimentError, SiteError
 from bnnlib.experiment import Experiment
 from bnnlib.launch import sites, study_file
-from bnnlib.record.run import refuse_other
+from bnnlib.record.identity import refuse_other
 from bnnlib.record.schema import read_record
 
 

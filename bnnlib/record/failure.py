@@ -68,6 +68,7 @@ def record_failure(
         "error": without_home(dict(error)),
         "history": [],
         "attempts": [*attempts, attempt],
+        "data": None,
     }
     write_record(directory, record)
 

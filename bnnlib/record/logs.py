@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,7 +13,7 @@ import numpy as np
 
 from bnnlib.errors import RecordError
 from bnnlib.record.files import write_atomically
-from bnnlib.record.schema import is_number, plain
+from bnnlib.record.schema import from_plain, is_number, plain
 
 STEPS, POSTERIOR, ACCURACY = "steps.jsonl", "posterior.jsonl", "accuracy.jsonl"
 Line = TypeVar("Line")
@@ -97,6 +98,7 @@ def read_steps(directory: str | Path) -> list[StepLog]:
     """
 
     def step(values: dict[str, Any]) -> StepLog:
+        values = _with_nan(from_plain(values))
         if not all(isinstance(value, int | float) for value in values.values()):
             raise ValueError("expected numbers only")
         return StepLog(**values)
@@ -115,7 +117,7 @@ def read_posterior(directory: str | Path) -> list[LayerLog]:
     """
 
     def layer(values: dict[str, Any]) -> LayerLog:
-        line = LayerLog(**values)
+        line = LayerLog(**_with_nan(from_plain(values)))
         quantiles = [*line.mean, *line.stddev, *line.snr]
         numbers = [line.step, line.epoch, line.entries, *quantiles]
         if len(quantiles) != 3 * len(LEVELS) or not all(map(is_number, numbers)):
@@ -133,6 +135,15 @@ def read_accuracy(directory: str | Path) -> list[AccuracyLog]:
     """
     path = Path(directory) / ACCURACY
     return _read_lines(path, "accuracy", lambda values: AccuracyLog(**values))
+
+
+def _with_nan(value: Any) -> Any:
+    """A line's values with NaN where the file has null."""
+    if isinstance(value, dict):
+        return {key: _with_nan(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_with_nan(item) for item in value]
+    return math.nan if value is None else value
 
 
 def _read_lines(path: Path, what: str, parse: Callable[[dict[str, Any]], Line]) -> list[Line]:

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -27,11 +28,17 @@ from typing import Any
 import numpy as np
 
 from bnnlib import launcher
-from bnnlib.errors import RecordError
-from bnnlib.experiment import UPKEEP, Experiment
+from bnnlib.experiment import Experiment
 from bnnlib.metrics import Evaluation
 from bnnlib.record import checkpoint, files, lock, logs, profile
 from bnnlib.record.failure import without_home
+from bnnlib.record.identity import (
+    refuse_changed,
+    refuse_other,
+    refuse_unequal,
+    told_empty,
+    told_ranks,
+)
 from bnnlib.record.lock import Lock
 from bnnlib.record.logs import AccuracyLog, StepLog, read_steps, training_metrics
 from bnnlib.record.predictions import read_all_predictions, write_predictions
@@ -126,6 +133,33 @@ class Run:
         refuse_other(self.directory, record, self.experiment, self.ranks.size)
         lock.tidy(self.directory)
         return True
+
+    def note_data(self, content: Mapping[str, Any]) -> None:
+        """Holds the data equal on all ranks, and to what the run began with; all ranks call it.
+
+        Call it before the network is built. The first start writes the content into the record and
+        says which classes have no training image.
+
+        Args:
+            content: of :func:`bnnlib.data.content`, on this rank.
+
+        Raises:
+            DataError: ranks read different data, or the data have changed since the run began.
+                Raised on every rank.
+        """
+        refuse_unequal(self.ranks.gather((socket.gethostname(), dict(content))))
+
+        def compare() -> None:
+            if self.ranks.rank == 0:
+                before = read_file(self.directory)["data"]
+                if before:  # a record older than this key does not know
+                    refuse_changed(self.directory, before, content)
+                elif not self.is_finished:
+                    self._update(data=content)
+                    if content["empty_classes"]:
+                        logger.warning("%s", told_empty(content))
+
+        self.ranks.agree(compare)
 
     def resume(self, trainer: Trainer) -> int:
         """Sets `trainer` to the last checkpoint, on all ranks; returns its step, 0 without one.
@@ -419,6 +453,7 @@ class Run:
             "error": None,
             "history": [],
             "attempts": [attempt],
+            "data": None,
         }
         if (self.directory / "run.json").exists():
             old = read_record(self.directory)
@@ -432,39 +467,11 @@ class Run:
                     count = self.experiment.virtual_ranks_of(self.ranks.size, total)
                     attempt["virtual_ranks"] = count
                     if old["ranks"] != self.ranks.size:
-                        text = self._change_of_ranks(old["ranks"], old["virtual_ranks"], count)
+                        text = told_ranks(self.experiment, self.ranks.size, count, old)
+                        logger.warning("%s: %s", self.directory, text)
                         record["history"].append(_event("ranks changed", text))
-                record["metrics"] = old["metrics"]
-                record["evaluation"] = old["evaluation"]
+                record |= {key: old[key] for key in ("metrics", "evaluation", "data")}
         write_record(self.directory, record)
-
-    def _change_of_ranks(self, ranks: int, carried: int, carries: int) -> str:
-        """Says, in the log too, what other ranks change of the run, for the record's history.
-
-        Args:
-            ranks: that trained before.
-            carried: virtual ranks of each before.
-            carries: virtual ranks of each now.
-        """
-        before, now = ranks * carried, self.ranks.size * carries
-        text = f"{self.ranks.size} rank(s) x {carries} virtual instead of {ranks} x {carried}: "
-        if now == before:
-            text += (
-                f"still {now} virtual ranks, so that data order, weight noise, learning rate and "
-                "global batch stay; the average's rounding changes"
-            )
-        else:
-            size, factor = self.experiment.batch_size, self.experiment.learning_rate_factor
-            text += (
-                f"{self.ranks.size} does not divide {before}, so that from here on the global "
-                f"batch is {now * size} images instead of {before * size}, the learning rate's "
-                f"factor {factor(now):.4g} instead of {factor(before):.4g}, and data order and "
-                "weight noise are other ones: the run ends with other weights than an "
-                "uninterrupted one. An epoch's part that was begun goes on at the nearest earlier "
-                "step"
-            )
-        logger.warning("%s: %s", self.directory, text)
-        return text
 
     def _update(self, attempt: Mapping[str, Any] | None = None, **changes: Any) -> None:
         """Changes keys of the record, and of this attempt in it."""
@@ -480,48 +487,6 @@ def run_directory(experiment: Experiment, ranks: int) -> Path:
         return Path(experiment.run_dir)
     notebook = os.environ.get("BNN_RUN_DIR")
     return Path(notebook) if notebook else experiment.default_run_dir(ranks)
-
-
-def refuse_other(
-    directory: Path, old: Mapping[str, Any], experiment: Experiment, ranks: int
-) -> None:
-    """Refuses to continue one run as another; what :data:`UPKEEP` names may differ.
-
-    Args:
-        directory: of the record.
-        old: the record.
-        experiment: the parameters asked for.
-        ranks: the number of ranks asked for.
-
-    Raises:
-        RecordError: with each parameter that differs, there and now.
-    """
-    # A run older than a parameter was made with what is its default now.
-    before, after = Experiment().to_dict() | old["parameters"], experiment.to_dict()
-    may_differ = {"run_dir", *UPKEEP}
-    if experiment.on_rank_change == "continue":
-        total = ranks * experiment.virtual_ranks
-        may_differ |= {"virtual_ranks"} if total == old["ranks"] * old["virtual_ranks"] else set()
-    different = [
-        f"{name} ({before.get(name)!r} there, {after.get(name)!r} now)"
-        for name in dict.fromkeys([*before, *after])
-        if name not in may_differ and before.get(name) != after.get(name)
-    ]
-    if old["ranks"] != ranks and experiment.on_rank_change == "refuse":
-        if not different:
-            raise RecordError(
-                f"{directory}: holds a run with other parameters: ranks ({old['ranks']!r} there, "
-                f"{ranks!r} now). Start it with as many as it was begun with; or set "
-                "on_rank_change to continue: where the ranks divide its "
-                f"{old['ranks'] * old['virtual_ranks']} virtual ranks it goes on as the same run "
-                "up to rounding, else it ends with other weights than an uninterrupted one"
-            )
-        different.append(f"ranks ({old['ranks']!r} there, {ranks!r} now)")
-    if different:
-        raise RecordError(
-            f"{directory}: holds a run with other parameters: {', '.join(different)}. "
-            "Give another run_dir (or output notebook), or move the old run away"
-        )
 
 
 def _event(event: str, what: str) -> dict[str, Any]:

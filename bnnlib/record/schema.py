@@ -27,7 +27,10 @@ KEYS: Types = {
     "error": (dict, type(None)),
     "history": (list,),
     "attempts": (list,),
+    "data": (dict, type(None)),  # of bnnlib.data.content
 }
+# What a record older than a key is read with.
+ADDED: dict[str, Any] = {"data": None}
 # Every key of an attempt: one start of the run, on which machine and by what it was made.
 ATTEMPT_KEYS: Types = {
     "ranks": (int,),
@@ -48,10 +51,12 @@ ATTEMPT_KEYS: Types = {
     "startup_seconds": (dict, type(None)),
     "first_step": (int, type(None)),  # from which the attempt trained; None: it trained nothing
 }
+# 5: `data`, and infinite values as text; before an infinite value was null.
 # 4: `virtual_ranks` and `noise_streams`; 3 had `accumulate` and `noise`.
 # 3: `attempts`; 2 had one start's keys beside the others, and a later start overwrote them.
 # 2: `evaluation`, a row a set of :class:`bnnlib.metrics.Evaluation`; 1 had the test set alone.
-SCHEMA = 4
+SCHEMA = 5
+INFINITE = {"Infinity": math.inf, "-Infinity": -math.inf}
 # Metrics of schemas 1 and 2 by their present name: `steps` is a parameter.
 RENAMED = {"steps": "steps_done"}
 
@@ -93,6 +98,9 @@ def read_file(directory: str | Path) -> dict[str, Any]:
         record = _upgraded(record)
     if record.get("schema") in (1, 2, 3):
         record = _with_virtual_ranks(record)
+    record = ADDED | record
+    if record.get("schema") in range(SCHEMA):
+        record["schema"] = SCHEMA
     _check_types(path, record, KEYS)
     if not record["attempts"]:
         raise RecordError(f"{path}: key 'attempts': expected at least one, found []")
@@ -104,6 +112,8 @@ def read_file(directory: str | Path) -> dict[str, Any]:
         raise RecordError(
             f"{path}: status = {record['status']!r}: expected one of {', '.join(STATUSES)}"
         )
+    record["metrics"] = from_plain(record["metrics"])
+    record["evaluation"] = list(map(_row, record["evaluation"]))
     for key, value in record["metrics"].items():
         if not is_number(value) and value is not None:
             raise RecordError(f"{path}: metric {key!r}: expected a number, found {value!r:.60}")
@@ -149,10 +159,19 @@ def _check_types(path: Path, values: Mapping[str, Any], keys: Types) -> None:
             raise RecordError(f"{path}: key {key!r}: expected {expected}, found {read}")
 
 
+_TEXTS = ("set", "kind")  # of a row; its other values are numbers
+
+
+def _row(row: Any) -> Any:
+    """A row of the file with its infinite values; a set may be called Infinity."""
+    return (
+        from_plain(row) | {k: row[k] for k in _TEXTS if k in row} if isinstance(row, dict) else row
+    )
+
+
 def _check_row(path: Path, row: Any) -> None:
     """Refuses a value that is no row of :class:`bnnlib.metrics.Evaluation`."""
-    texts = ("set", "kind")
-    if not isinstance(row, dict) or not all(isinstance(row.get(key), str) for key in texts):
+    if not isinstance(row, dict) or not all(isinstance(row.get(key), str) for key in _TEXTS):
         raise RecordError(f"{path}: evaluation: expected rows with set and kind, found {row!r:.60}")
     if row["kind"] not in metrics.KINDS:
         expected = ", ".join(metrics.KINDS)
@@ -161,11 +180,20 @@ def _check_row(path: Path, row: Any) -> None:
             f"{expected}"
         )
     for key, value in row.items():
-        if key not in texts and not is_number(value) and value is not None:
+        if key not in _TEXTS and not is_number(value) and value is not None:
             raise RecordError(
                 f"{path}: evaluation of {row['set']!r}: {key!r}: expected a number, found "
                 f"{value!r:.60}"
             )
+
+
+def from_plain(value: Any) -> Any:
+    """Numbers as :func:`plain` wrote them, also inside of lists and objects; infinity is one."""
+    if isinstance(value, dict):
+        return {key: from_plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [from_plain(item) for item in value]
+    return INFINITE.get(value, value) if isinstance(value, str) else value
 
 
 def now() -> str:
@@ -193,7 +221,11 @@ def to_json(record: Mapping[str, Any]) -> bytes:
 
 
 def plain(value: Any) -> Any:
-    """A value that JSON can hold: null in place of NaN, and text for types that JSON lacks."""
+    """A value that strict JSON can hold, which knows neither NaN nor infinity.
+
+    NaN, which stands for unknown, becomes null; infinity, which is a value such as an NLL can have,
+    becomes the text ``Infinity`` or ``-Infinity``; types that JSON lacks become text.
+    """
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -201,7 +233,7 @@ def plain(value: Any) -> Any:
     if isinstance(value, np.generic):
         return plain(value.item())
     if isinstance(value, float) and not math.isfinite(value):
-        return None
+        return next((text for text, number in INFINITE.items() if number == value), None)
     if value is None or isinstance(value, str | int | float):
         return value
     return str(value)  # such as a date in a refused parameter file

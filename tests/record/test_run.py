@@ -25,7 +25,7 @@ from bnnlib.inference import prediction
 from bnnlib.inference.distributed import Ranks
 from bnnlib.inference.trainer import Trainer
 from bnnlib.metrics import DrawsCurve, Evaluation, Prediction, judge
-from bnnlib.record import checkpoint, provenance, stopping
+from bnnlib.record import checkpoint, logs, provenance, stopping
 from bnnlib.record.failure import record_failure
 from bnnlib.record.logs import StepLog, read_posterior, read_steps, training_metrics
 from bnnlib.record.predictions import read_predictions
@@ -421,15 +421,56 @@ def test_only_rank_0_writes():
     assert values["steps_done"] == 1  # metrics are known on every rank
 
 
-def test_a_number_that_is_none_is_null_in_the_file():
+def strict(constant: str) -> None:
+    raise AssertionError(f"{constant} is not in strict JSON")
+
+
+@pytest.mark.parametrize(
+    ("value", "written"),
+    [
+        (math.inf, "Infinity"),
+        (-math.inf, "-Infinity"),
+        (math.nan, None),
+        (np.float32(np.inf), None),
+    ],
+)
+def test_infinite_and_unknown_stay_apart_in_strict_json(value, written):
+    """An infinite NLL is a score; null stands for what is not known."""
     run = open_run()
-    run.log(step_log(1, kl=math.inf))
+    run.log(step_log(1, kl=value))
     finish(run)
-    text = (run.directory / "run.json").read_text()
-    assert json.loads(text)["metrics"]["kl"] is None
-    assert "NaN" not in text
-    assert "Infinity" not in text
-    assert math.isnan(run_tables.load("runs/g").kl.astype(float)[0])
+    written = "Infinity" if isinstance(value, np.floating) else written
+    found = json.loads((run.directory / "run.json").read_text(), parse_constant=strict)
+    assert found["metrics"]["kl"] == written
+    json.loads((run.directory / "steps.jsonl").read_text(), parse_constant=strict)
+    for kl in (read_steps(run.directory)[0].kl, run_tables.load("runs/g").kl[0]):
+        assert kl == value or (math.isnan(kl) and math.isnan(value))
+    assert read(run.directory)["metrics"]["kl"] == (None if math.isnan(value) else value)
+
+
+def test_infinite_scores_of_a_set_are_read_even_of_one_called_infinity():
+    labels = np.array([0, 1, 0])
+    surely_wrong = Prediction(np.eye(2, dtype=np.float32)[1 - labels], np.zeros(3, np.float32))
+    rows = judge({"test": (surely_wrong, labels), "Infinity": (surely_wrong, None)})
+    run = open_run()
+    run.finish(rows)
+    test, foreign = read(run.directory)["evaluation"]
+    assert (test["set"], test["nll"], foreign["set"]) == ("test", math.inf, "Infinity")
+    assert run_tables.load("runs").nll.tolist() == [math.inf]
+    assert run_tables.load_evaluation("runs").nll.tolist()[0] == math.inf
+    assert run.evaluation() is None
+    again = open_run()
+    assert again.evaluation().rows[0]["nll"] == math.inf
+
+
+def test_a_posterior_of_no_width_has_an_infinite_signal_to_noise_ratio():
+    run = open_run()
+    nine = [1.0] * 9
+    line = logs.LayerLog(0, 0.0, "layer0", 1, nine, [0.0] * 9, [math.inf] * 8 + [math.nan])
+    logs.append(run.directory / logs.POSTERIOR, [line])
+    found = logs.read_posterior(run.directory)[0]
+    assert found.snr[:8] == [math.inf] * 8
+    assert math.isnan(found.snr[8])
 
 
 def test_the_record_holds_no_secret_and_no_place_but_the_runs_own(tmp_path, monkeypatch):
@@ -629,7 +670,7 @@ def test_a_record_of_an_older_schema_is_one_attempt(schema):
     Path("runs/g/a").mkdir(parents=True)
     Path("runs/g/a/run.json").write_text(json.dumps(old))
     record = read("runs/g/a")
-    assert (record["schema"], record["commit"], record["first_step"]) == (3, "4" * 40, 0)
+    assert (record["schema"], record["commit"], record["first_step"]) == (SCHEMA, "4" * 40, 0)
     assert (record["hosts"], len(record["attempts"])) == (["here"], 1)
     row = run_tables.load("runs").iloc[0]
     assert (row.steps, row.steps_done) == (0, 40)
@@ -1102,7 +1143,7 @@ def test_every_set_has_its_row_and_its_predictions():
     judged = judged_by_hand()
     values = run.finish(judged)
     record = read(run.directory)
-    assert record["schema"] == SCHEMA == 3
+    assert record["schema"] == SCHEMA == 5
     assert record["evaluation"] == judged.rows
     assert [row["set"] for row in record["evaluation"]] == ["test", "holdout", "rotate-30", "mine"]
     # Right three times of four at (0.8, 0.1, 0.1): softened to 0.75, 8^(1/T) = 6.
@@ -1177,7 +1218,8 @@ def test_load_evaluation_without_any_row_has_the_columns_all_the_same():
 def test_the_table_of_runs_has_the_temperature_as_a_number():
     open_run("runs/g/a").finish(judge({"test": made_prediction(LABELS)}))
     table = run_tables.load("runs")
-    assert all(table[name].dtype == float for name in run_tables.SCALED_COLUMNS)
+    scaled = ("temperature", "nll_scaled", "brier_scaled", "ece_scaled")
+    assert all(table[name].dtype == float for name in scaled)
     assert table.temperature.isna().all()
     open_run("runs/g/b", seed=1).finish(judged_by_hand())
     assert run_tables.load("runs").temperature.isna().tolist() == [True, False]
