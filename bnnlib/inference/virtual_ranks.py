@@ -19,8 +19,8 @@ from bnnlib.inference.distributed import Ranks
 from bnnlib.networks import TRAINING, Network, Tensor, plain, stream_key, to_inputs
 
 # Images of a network without convolutions that are computed at once: more gain nothing (`make
-# bench`), and the memory of their activations grows.
-IMAGES_AT_ONCE = 512
+# bench`), and the memory of their activations and kernels grows.
+IMAGES_AT_ONCE = 1024
 
 
 class Group(NamedTuple):

@@ -43,6 +43,7 @@ def record_failure(
         attempts = old["attempts"]
     attempt = {
         "ranks": int(error.get("ranks", 1)),
+        "virtual_ranks": 1,
         "hosts": [],
         "threads": 0,
         "cores": None,

@@ -16,7 +16,9 @@ import pytest
 from bnnlib.errors import DistributedError, ExperimentError
 from bnnlib.inference import distributed
 from bnnlib.inference.distributed import Ranks
+from bnnlib.record.run import read_record
 from bnnlib.session import Session
+from tests.ranks.checks import VIRTUAL
 
 BIN = Path(sys.executable).parent
 RUNNER = Path(__file__).parents[1] / "ranks" / "checks.py"
@@ -26,6 +28,7 @@ LAUNCHES = {
     "mpi4": (4, [str(BIN / "mpiexec"), "-n", "4"]),
     "gloo2": (2, [str(BIN / "horovodrun"), "--gloo", "-n", "2", "-H", "localhost:2"]),
 }
+VIRTUAL_RANKS_ALONE = {"mpi8": (8, [str(BIN / "mpiexec"), "-n", "8"], "virtual")}
 MANY = [name for name, (size, _) in LAUNCHES.items() if size > 1]
 
 pytestmark = pytest.mark.ranks
@@ -34,11 +37,11 @@ pytestmark = pytest.mark.ranks
 class Started:
     """The ranks of one start: their results in order of rank, and the folder of their files."""
 
-    def __init__(self, folder, size, launch):
+    def __init__(self, folder, size, launch, *only):
         self.folder = folder
         environ = {k: v for k, v in os.environ.items() if not k.startswith(("HOROVOD_", "PMI_"))}
         done = subprocess.run(
-            [*launch, sys.executable, str(RUNNER), str(folder)],
+            [*launch, sys.executable, str(RUNNER), str(folder), *only],
             env=environ | {"PYTHONPATH": str(RUNNER.parents[2])},
             capture_output=True,
             text=True,
@@ -60,8 +63,8 @@ def started(tmp_path_factory):
 
     def get(name):
         if name not in made:
-            size, launch = LAUNCHES[name]
-            made[name] = Started(tmp_path_factory.mktemp(name), size, launch)
+            launch = LAUNCHES[name] if name in LAUNCHES else VIRTUAL_RANKS_ALONE[name]
+            made[name] = Started(tmp_path_factory.mktemp(name), *launch)
         return made[name]
 
     return get
@@ -233,6 +236,57 @@ def test_without_noise_any_number_of_ranks_trains_the_same(started, name):
     for key in set(one.files) - {"losses"}:
         # Eight steps of 1e-3; Adam divides by the root of small squares, which magnifies rounding.
         np.testing.assert_allclose(many[key], one[key], atol=1e-5, err_msg=key)
+
+
+@pytest.mark.parametrize("method", VIRTUAL)
+@pytest.mark.parametrize("name", [*MANY, pytest.param("mpi8", marks=pytest.mark.long)])
+def test_eight_virtual_ranks_are_one_run_on_1_2_4_and_8_processes(started, name, method):
+    one, many = (np.load(started(w).folder / f"{method}.npz") for w in ("alone", name))
+    assert set(one.files) == set(many.files)
+    assert one["lines"].shape[0] >= 10
+    np.testing.assert_allclose(many["lines"], one["lines"], rtol=1e-5, atol=1e-6)
+    assert relative_difference(many, one) < 1e-5
+
+
+def relative_difference(some, others):
+    """Of all weights as one vector: Adam magnifies the rounding of a bias that is nearly 0."""
+    assert set(some) == set(others)
+    names = sorted(set(some) - {"lines"})
+    one, other = (np.concatenate([w[name].ravel() for name in names]) for w in (some, others))
+    return np.linalg.norm(one - other) / np.linalg.norm(other)
+
+
+@pytest.mark.long
+def test_a_run_stopped_on_4_processes_and_continued_on_2_is_the_run_never_stopped(tmp_path):
+    carry = [sys.executable, str(RUNNER.with_name("carry.py"))]
+    starts = (("moved", 4, 2, 25), ("moved", 2, 2, 50), ("whole", 2, 4, 50))
+    for directory, size, carried, last in starts:
+        done = subprocess.run(
+            [
+                BIN / "mpiexec",
+                "-n",
+                str(size),
+                *carry,
+                tmp_path / directory,
+                str(carried),
+                str(last),
+            ],
+            env=os.environ | {"PYTHONPATH": str(RUNNER.parents[2])},
+            capture_output=True,
+            text=True,
+            timeout=240,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+    moved, whole = (np.load(tmp_path / name / "weights.npz") for name in ("moved", "whole"))
+    assert relative_difference(moved, whole) < 1e-5
+    record = read_record(tmp_path / "moved")
+    assert (record["ranks"], record["virtual_ranks"]) == (2, 4)
+    told = [event["what"] for event in record["history"] if event["event"] == "ranks changed"]
+    assert told == [
+        "2 rank(s) x 4 virtual instead of 4 x 2: still 8 virtual ranks, so that data order, weight "
+        "noise, learning rate and global batch stay; the average's rounding changes"
+    ]
 
 
 @pytest.mark.parametrize("name", LAUNCHES)

@@ -131,7 +131,7 @@ GRID = {"ranks": 1, "grid": {"model": "CNN_FC"}}
         (GRID | {"common": {"dataset": "mnits"}}, "dataset = mnits: no such data set; did you"),
         (GRID | {"common": {"eval_sets": ["shfits"]}}, "shfits"),
         (GRID | {"common": {"ood_sets": ["kmnits"]}}, "ood_sets = kmnits: no such"),
-        ({"ranks": 3, "common": {"global_batch": 64}}, "expected a multiple of the ranks, 3"),
+        ({"ranks": 3, "common": {"global_batch": 64}}, "a multiple of all virtual ranks, 3"),
         (GRID | {"common": {"global_batch": 8, "batch_size": 8}}, "expected one of the two"),
     ],
 )  # fmt: skip
@@ -150,11 +150,11 @@ def test_the_part_is_named_that_has_the_mistake(read):
 
 
 def test_two_parts_with_one_folder_are_refused(read):
-    text = TWO_PARTS + "- {group: weak, ranks: 2, grid: {model: CNN_FC, noise: shared}}"
+    text = TWO_PARTS + "- {group: weak, ranks: 2, grid: {model: CNN_FC, noise_streams: 1}}"
     with pytest.raises(ExperimentError) as error:
         read(text)
     assert (
-        "part 3 (weak): a run in runs/weak/CNN_FC-r2-noise=shared, where part 1 (weak) has one"
+        "part 3 (weak): a run in runs/weak/CNN_FC-r2-noise_streams=1, where part 1 (weak) has one"
         in str(error.value)
     )
 

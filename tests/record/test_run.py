@@ -532,10 +532,42 @@ def test_another_number_of_ranks_is_taken_where_it_is_asked_for_and_told(caplog)
     assert record["ranks"] == 2
     (event,) = record["history"]
     assert event["event"] == "ranks changed"
-    assert event["what"].startswith("2 rank(s) instead of 1: from here on data order, weight noise")
+    assert event["what"].startswith(
+        "2 rank(s) x 1 virtual instead of 1 x 1: 2 does not divide 1, so"
+    )
     assert event["what"] in caplog.text
     with pytest.raises(RecordError, match=r"ranks \(2 there, 1 now\)"):
         open_run()
+
+
+def test_a_run_goes_on_with_its_virtual_ranks_however_many_processes_carry_them(caplog):
+    open_run(ranks=Ranks(size=4), virtual_ranks=2)
+    Path("runs/g/a/checkpoints").mkdir()
+    run = open_run(ranks=Ranks(size=2), virtual_ranks=2, on_rank_change="continue")
+    record = read(run.directory)
+    assert (record["ranks"], record["virtual_ranks"]) == (2, 4)
+    assert "still 8 virtual ranks" in record["history"][-1]["what"]
+    # Said in the parameters it is the same run, too; another number in all is another run.
+    run = open_run(ranks=Ranks(size=1), virtual_ranks=8, on_rank_change="continue")
+    assert read(run.directory)["virtual_ranks"] == 8
+    with pytest.raises(RecordError, match=r"virtual_ranks \(8 there, 3 now\)"):
+        open_run(ranks=Ranks(size=1), virtual_ranks=3, on_rank_change="continue")
+
+
+@pytest.mark.parametrize(("noise", "streams"), [("independent", 0), ("shared", 1)])
+def test_a_record_of_accumulated_batches_is_read_as_virtual_ranks(noise, streams):
+    record = json.loads(json.dumps(FINISHED))
+    old = {"accumulate": 4, "noise": noise}
+    new = ("virtual_ranks", "noise_streams")
+    kept = {k: v for k, v in record["parameters"].items() if k not in new}
+    folder = Path("runs/g/old")
+    folder.mkdir(parents=True)
+    text = json.dumps(record | {"schema": 2, "parameters": kept | old})
+    (folder / "run.json").write_text(text)
+    found = read_record(folder)
+    assert [found["parameters"][name] for name in new] == [4, streams]
+    assert found["virtual_ranks"] == 4
+    Experiment.from_mapping(found["parameters"])
 
 
 def test_how_a_run_is_kept_may_be_another_when_it_goes_on():
