@@ -1,6 +1,7 @@
 """Distributed training of Bayesian neural networks: models, training, evaluation, records."""
 
 import os
+import tempfile
 
 # TensorFlow Probability's layers need Keras 2, and the choice is read when TensorFlow is imported.
 os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
@@ -10,5 +11,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # TensorFlow turns oneDNN on by itself only on processors with AVX-512; convolutions are twice as
 # fast with it on AVX2, too (CNN_conv 24 against 40 ms a step, measured side by side).
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+
+# Without a home folder Keras would make one named `~` in the working folder when it is imported.
+if not os.path.isabs(os.path.expanduser("~")):
+    os.environ.setdefault("KERAS_HOME", f"{tempfile.gettempdir()}/.keras-{os.getuid()}")
 
 __version__ = "0.1.0"

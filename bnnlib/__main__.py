@@ -10,7 +10,7 @@ import argparse
 import sys
 from collections.abc import Callable
 
-from bnnlib import launcher
+from bnnlib import launcher, process
 from bnnlib.errors import BnnlibError
 
 Parser = argparse.ArgumentParser
@@ -76,7 +76,11 @@ def main(argv: list[str] | None = None) -> int:
     Returns:
         The exit code.
     """
-    parser = _parser()
+    with process.steady_terminal():
+        return _run(_parser(), argv)
+
+
+def _run(parser: Parser, argv: list[str] | None) -> int:
     arguments = parser.parse_args(argv)
     if arguments.command is None:
         parser.print_help()

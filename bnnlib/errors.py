@@ -34,6 +34,14 @@ def rank_lost(name: str, message: str) -> str:
     return match[0] if match else ""
 
 
+def message_of(error: BaseException) -> str:
+    """An error's message, or why it has none: the message may be a program's own, and fail."""
+    try:
+        return str(error)
+    except Exception as problem:
+        return f"(no message: its __str__ raised {type(problem).__name__})"
+
+
 class BnnlibError(Exception):
     """Base of all errors that bnnlib raises on purpose."""
 

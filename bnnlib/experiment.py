@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
+from bnnlib import parameters
 from bnnlib.errors import ExperimentError
 
 Check = tuple[Callable[[Any], bool], str]
@@ -33,6 +34,9 @@ UPKEEP = (
     "check_ranks_every",
     "stall_minutes",
 )
+
+# What papermill's --inject-paths puts beside the parameters.
+PAPERMILLS_OWN = ("PAPERMILL_INPUT_PATH", "PAPERMILL_OUTPUT_PATH")
 
 _ANY: Check = (lambda value: True, "")
 _POSITIVE: Check = (lambda value: value > 0, "greater than 0")
@@ -217,7 +221,7 @@ class Experiment:
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> Self:
-        """An experiment from names and values, defaults for the rest.
+        """An experiment from names and values of the fields' types, defaults for the rest.
 
         Raises:
             ExperimentError: a name that is no parameter (with the nearest one), or a bad value.
@@ -228,17 +232,27 @@ class Experiment:
         return cls(**dict(values))
 
     @classmethod
+    def read(cls, values: Mapping[str, Any]) -> Self:
+        """An experiment from names and values as people write them (:mod:`bnnlib.parameters`).
+
+        Raises:
+            ExperimentError: as :meth:`from_mapping`, or a text that is no value of its field's.
+        """
+        return cls.from_mapping({name: read_value(name, value) for name, value in values.items()})
+
+    @classmethod
     def from_namespace(cls, namespace: Mapping[str, Any]) -> Self:
         """An experiment from a notebook's ``globals()``, straight after its parameters cell.
 
         Papermill only warns of a parameter that the notebook does not have, and a mistyped name
         would silently run the defaults. Here every plain value (text, number, list, dictionary,
-        None) under a public name must be a parameter. A notebook that is run again from its top in
-        a live JupyterLab holds other names by then; once `experiment` stands in the namespace only
-        the parameters are read.
+        None) under a public name must be a parameter. Not so what was there before the notebook:
+        the names of IPython's startup files, and papermill's own (``--inject-paths``). A notebook
+        that is run again from its top in a live JupyterLab holds other names by then; once
+        `experiment` stands in the namespace only the parameters are read.
 
         Raises:
-            ExperimentError: as :meth:`from_mapping`.
+            ExperimentError: as :meth:`read`.
         """
         plain = (str, int, float, bool, list, dict, type(None))
         values = {
@@ -246,11 +260,10 @@ class Experiment:
             for name, value in namespace.items()
             if not name.startswith("_") and (name in _TYPES or isinstance(value, plain))
         }
-        for shell_name in ("In", "Out"):
-            values.pop(shell_name, None)
+        others = {"In", "Out", *PAPERMILLS_OWN, *_startup_names(namespace)}
         if "experiment" in namespace:
-            values = {name: value for name, value in values.items() if name in _TYPES}
-        return cls.from_mapping(values)
+            others |= set(values)
+        return cls.read({k: v for k, v in values.items() if k in _TYPES or k not in others})
 
     @classmethod
     def parameters_cell(cls) -> str:
@@ -327,9 +340,22 @@ class Experiment:
 _TYPES: dict[str, Any] = typing.get_type_hints(Experiment)
 
 
+def read_value(name: str, value: Any) -> Any:
+    """One parameter's value from how it is written; a name that is none keeps its value."""
+    return parameters.read(name, value, _TYPES[name]) if name in _TYPES else value
+
+
+def _startup_names(namespace: Mapping[str, Any]) -> set[str]:
+    """The names that IPython's startup files have left in a kernel's namespace, unchanged."""
+    ask = namespace.get("get_ipython")
+    hidden = getattr(ask(), "user_ns_hidden", {}) if callable(ask) else {}
+    return {name for name, value in hidden.items() if namespace.get(name) is value}
+
+
 def unknown_name(name: str, known: list[str], what: str = "parameter") -> str:
     """One sentence that refuses an unknown name and offers the nearest known one."""
     near = difflib.get_close_matches(str(name), known, n=1)
+    near = near or difflib.get_close_matches(str(name).lower(), known, n=1)
     guess = f"did you mean {near[0]}? " if near else ""
     return f"{name}: no such {what}; {guess}Known: {', '.join(known)}"
 

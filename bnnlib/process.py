@@ -1,14 +1,16 @@
-"""How a rank leaves so that no other rank waits for it."""
+"""How a rank leaves so that no other rank waits for it, and how it outlives its terminal."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import sys
 import threading
 import time
 import traceback
-from typing import Any, NoReturn
+from collections.abc import Iterator
+from typing import Any, NoReturn, TextIO
 
 from bnnlib import launcher
 
@@ -19,6 +21,78 @@ WAIT_FOR_END = 20.0
 WAIT_FOR_SHUTDOWN = 5.0
 
 ERROR_STATUS = 1
+
+
+class Terminal:
+    """A standard stream that ends no run: what the terminal does not take is lost.
+
+    Its reader may have gone (``| head``), its disk may be full, its encoding may lack a character.
+
+    Args:
+        stream: of Python; None for one that was closed before the program started.
+    """
+
+    def __init__(self, stream: TextIO | None) -> None:
+        self._stream = open(os.devnull, "w", encoding="utf-8") if stream is None else stream  # noqa: SIM115
+        if hasattr(self._stream, "reconfigure"):
+            self._stream.reconfigure(errors="backslashreplace")
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        """Writes what can be written."""
+        with contextlib.suppress(OSError, ValueError):
+            return self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Flushes what can be flushed."""
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.flush()
+
+    def end(self) -> None:
+        """Flushes for the last time; what is left goes nowhere, lest Python's exit fail on it."""
+        try:
+            self._stream.flush()
+        except (OSError, ValueError):
+            with contextlib.suppress(OSError, ValueError), open(os.devnull, "w") as nowhere:
+                os.dup2(nowhere.fileno(), self._stream.fileno())
+
+
+@contextlib.contextmanager
+def steady_terminal() -> Iterator[None]:
+    """Inside, no output to the terminal raises an error; what cannot be written is lost."""
+    _open_closed_descriptors()
+    names = ("stdout", "stderr", "__stdout__", "__stderr__")
+    before = {name: getattr(sys, name) for name in names}
+    steady = {id(stream): Terminal(stream) for stream in before.values()}
+    for name, stream in before.items():
+        setattr(sys, name, steady[id(stream)])
+    try:
+        yield
+    finally:
+        for terminal in steady.values():
+            terminal.end()
+        for name, stream in before.items():
+            setattr(sys, name, stream)
+
+
+def namespace() -> tuple[str, int]:
+    """Where this process' id is valid: the host, and on Linux its namespace of process ids."""
+    try:
+        return socket.gethostname(), os.stat("/proc/self/ns/pid").st_ino
+    except OSError:
+        return socket.gethostname(), 0
+
+
+def _open_closed_descriptors() -> None:
+    """Opens what was closed of 0, 1, 2: the next file would get the number, and others' output."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
 
 
 def _horovod() -> Any:
@@ -63,7 +137,8 @@ def leave(exit_code: int) -> NoReturn:
 def fail(error: BaseException) -> NoReturn:
     """Print an error that ends this rank, and leave so that the launcher ends all ranks."""
     text = "".join(traceback.format_exception(error))
-    sys.stderr.write("".join(f"[rank {launcher.rank()}] {line}\n" for line in text.splitlines()))
+    lines = "".join(f"[rank {launcher.rank()}] {line}\n" for line in text.splitlines())
+    Terminal(sys.stderr).write(lines)
     leave(ERROR_STATUS)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
@@ -91,7 +92,10 @@ class Session:
         """Ends this process, and with it the run, after :attr:`endings`."""
         try:
             for end in list(self.endings):
-                end(error)
+                try:
+                    end(error)
+                except Exception:  # the others, and the end itself, still come
+                    traceback.print_exc()
         finally:
             process.fail(error)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import os
 
-from bnnlib import launcher
+from bnnlib import launcher, process
 from bnnlib.errors import BnnlibError
 from bnnlib.launch import command, seed_study_flags
 from bnnlib.record import stopping
@@ -20,6 +20,11 @@ def main(argv: list[str] | None = None) -> None:
     Args:
         argv: the words after the program's name; of this process if not given.
     """
+    with process.steady_terminal():
+        _run(argv)
+
+
+def _run(argv: list[str] | None) -> None:
     parser = argparse.ArgumentParser(prog="python -m bnnlib.training", description=main.__doc__)
     parser.add_argument("--flagfile", required=True, help="the seed study's flags, one a line")
     arguments = parser.parse_args(argv)

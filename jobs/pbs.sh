@@ -16,7 +16,9 @@ NODES=${NODES:-1}
 # submit SCRIPT: queues it and prints the job's id. Directives in the script hold where no variable
 # says otherwise.
 submit() {
-  local options=(-l "select=$NODES:system=$SYSTEM" -v "$(passed ,)")
+  local IFS=, options
+  pass_on
+  options=(-l "select=$NODES:system=$SYSTEM" -v "${PASSED[*]}")
   [ -z "${WALLTIME:-}" ] || options+=(-l "walltime=$WALLTIME")
   [ -z "${AFTER:-}" ] || options+=(-W "depend=afterok:$AFTER")
   [ -z "${PROJECT:-}" ] || options+=(-A "$PROJECT")

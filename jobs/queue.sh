@@ -15,15 +15,16 @@ set -euo pipefail
 RESUBMITS=${RESUBMITS:-20}
 BNN_ENV=${BNN_ENV:-$PWD/.venv}
 
-# What a new job must know of this one, as name=value with $1 between.
-passed() {
-  local name values=()
+# Exports what a new job must know of this one, and puts the names into PASSED. A queue takes the
+# values from the environment: in a list on its command line a comma in RUN would end the value.
+pass_on() {
+  local name
+  PASSED=()
   for name in RUN PARAMS MODEL RUNS RANKS PPN THREADS RESUBMITS PROJECT QUEUE MODELS \
     COUNTS BNN_ENV BNN_DATA BNN_STOP_MARGIN; do
-    [ -z "${!name:-}" ] || values+=("$name=${!name}")
+    [ -z "${!name:-}" ] || PASSED+=("$name")
   done
-  local IFS=$1
-  echo "${values[*]}"
+  export "${PASSED[@]}"
 }
 
 # Puts the environment's programs first, but for the launcher: that must be the site's own, and

@@ -82,7 +82,12 @@ def launch() -> Callable[..., Launched]:
         environment: dict[str, str] | None = None,
     ) -> Launched:
         marker = uuid.uuid4().hex
-        outer = ("HOROVOD_", "PMI_", "BNN_RUN_DIR")  # the tests may themselves run under a launcher
+        outer = (
+            "HOROVOD_",
+            "PMI_",
+            "BNN_RUN_DIR",
+            "BNN_START_DIR",
+        )  # the tests may themselves run under a launcher
         variables = {k: v for k, v in os.environ.items() if not k.startswith(outer)}
         variables |= {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", LAUNCH: marker}
         words = [str(word) for word in command]

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from papermill.translators import PythonTranslator
 
 from bnnlib.errors import ExperimentError
-from bnnlib.experiment import UPKEEP, Experiment, unknown_name
+from bnnlib.experiment import UPKEEP, Experiment, read_value, unknown_name
 
 NAMES = [field.name for field in dataclasses.fields(Experiment)]
 DEFAULTS = Experiment().to_dict()
@@ -197,7 +197,7 @@ def test_an_arbitrary_namespace_is_an_experiment_or_one_kind_of_error(namespace)
         return
     assert not mistyped or "experiment" in namespace
     for name in set(namespace) & set(NAMES):
-        assert getattr(experiment, name) == namespace[name]
+        assert getattr(experiment, name) == read_value(name, namespace[name])
 
 
 def notebook_namespace(**values: Any) -> dict[str, Any]:
@@ -233,6 +233,43 @@ def test_a_notebooks_namespace_is_read_and_ipythons_names_are_not():
 def test_a_mistyped_parameter_in_a_notebook_is_refused(value):
     with pytest.raises(ExperimentError, match=r"^modle: .* did you mean model\?"):
         Experiment.from_namespace(notebook_namespace(modle=value))
+
+
+def test_a_namespace_is_read_as_people_write_values():
+    """papermill's -p and YAML 1.1 leave 1e-3 and true as text, and make a number of 20241127."""
+    written = {
+        "learning_rate": "1e-3",
+        "profile": "true",
+        "run_dir": 20241127,
+        "ood_sets": "kmnist",
+    }
+    experiment = Experiment.from_namespace(notebook_namespace(**written))
+    expected = Experiment(
+        learning_rate=0.001, profile=True, run_dir="20241127", ood_sets=["kmnist"]
+    )
+    assert experiment == expected
+
+
+def test_papermills_own_names_are_no_parameters():
+    injected = {"PAPERMILL_INPUT_PATH": "a.ipynb", "PAPERMILL_OUTPUT_PATH": "b.ipynb"}
+    assert Experiment.from_namespace(notebook_namespace(**injected)) == Experiment()
+
+
+def test_names_of_startup_files_are_no_parameters_until_a_cell_sets_them():
+    """A kernel hides from %who what its startup files have set: SEED = 42, a list, a flag."""
+    from IPython.core.interactiveshell import InteractiveShell
+
+    shell = InteractiveShell()
+    startup = {"SEED": 42, "colours": ["red"], "modle": None, "epochs": 3}
+    shell.push(startup)
+    shell.user_ns_hidden.update(shell.user_ns)
+    shell.run_cell("from bnnlib.experiment import Experiment")
+    shell.run_cell(Experiment.parameters_cell())
+    result = shell.run_cell("Experiment.from_namespace(globals())")
+    assert result.result == Experiment()
+    shell.run_cell("SEED = 43")
+    result = shell.run_cell("Experiment.from_namespace(globals())", silent=True)
+    assert "SEED: no such parameter; did you mean seed?" in str(result.error_in_exec)
 
 
 def test_a_real_shells_namespace_is_read():

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 FLOORS = [
     ["bnnlib", "bnnlib.errors", "bnnlib.names"],
     ["bnnlib.launcher"],
-    ["bnnlib.process"],
+    ["bnnlib.process", "bnnlib.parameters"],
     ["bnnlib.experiment"],
     ["bnnlib.metrics"],
     ["bnnlib.data"],

@@ -132,8 +132,9 @@ def keras_caches() -> list[pathlib.Path]:
     """The folders in which Keras keeps data sets, in the order in which it tries them."""
     # The second is where Keras goes when the home directory cannot be written. Everything that is
     # read from either is verified, so it does not matter that all users can write there.
-    home = pathlib.Path(os.path.expanduser("~"), ".keras")
-    return [home / "datasets", pathlib.Path(tempfile.gettempdir(), ".keras", "datasets")]
+    homes = [os.path.expanduser("~"), tempfile.gettempdir()]
+    # A user without HOME and without an entry of the system has no home: `~` stays as it is.
+    return [pathlib.Path(home, ".keras", "datasets") for home in homes if os.path.isabs(home)]
 
 
 def _cached_files(cache: pathlib.Path, name: str) -> list[pathlib.Path]:

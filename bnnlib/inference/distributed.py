@@ -19,7 +19,7 @@ import tensorflow as tf
 from horovod.common.exceptions import HorovodInternalError
 
 from bnnlib import launcher, process
-from bnnlib.errors import BnnlibError, DistributedError, rank_lost
+from bnnlib.errors import BnnlibError, DistributedError, message_of, rank_lost
 from bnnlib.inference import cores
 from bnnlib.record.stopping import Stopped
 from bnnlib.session import Session
@@ -114,8 +114,7 @@ def init(session: Session, threads: int = 0, inter_threads: int = 1) -> Ranks:
     if launcher.size() != hvd.size():
         raise DistributedError(
             f"the launcher ({launcher.name()}) started {launcher.size()} ranks and Horovod sees "
-            f"{hvd.size()}: Horovod was built for another MPI than the launcher's; use the "
-            "mpiexec that lies beside this Python, or build Horovod against the system's MPI"
+            f"{hvd.size()}: {_why_alone(launcher.name())}"
         )
     of_this_rank = os.sched_getaffinity(0)
     threads = threads or cores.threads_of(of_this_rank, cores.of_local_ranks())
@@ -137,6 +136,19 @@ def init(session: Session, threads: int = 0, inter_threads: int = 1) -> Ranks:
         threads=threads,
         hosts=tuple(allowed),
         cores=num_cores,
+    )
+
+
+def _why_alone(name: launcher.Name) -> str:
+    """Why Horovod sees other ranks than the launcher has started, and what to do."""
+    if name == "slurm" and "PMI_FD" not in os.environ:
+        return (
+            "srun told the ranks nothing of one another that Horovod's MPI understands; start them "
+            "with srun --mpi=pmi2 (`srun --mpi=list` shows what this Slurm has)"
+        )
+    return (
+        "Horovod was built for another MPI than the launcher's; use the mpiexec that lies beside "
+        "this Python, or build Horovod against the system's MPI"
     )
 
 
@@ -260,7 +272,7 @@ def agree(action: Callable[[], Value]) -> Value:
         value = action()
     except BnnlibError as raised:
         error = raised
-    errors = gather(None if error is None else f"{type(error).__name__}: {error}")
+    errors = gather(None if error is None else f"{type(error).__name__}: {message_of(error)}")
     if error is not None:
         raise error
     for rank, text in enumerate(errors):

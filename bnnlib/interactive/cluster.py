@@ -17,7 +17,6 @@ import atexit
 import contextlib
 import re
 import shutil
-import socket
 import sys
 import tempfile
 import time
@@ -28,6 +27,7 @@ from typing import Any
 import ipyparallel
 import psutil
 
+from bnnlib import process
 from bnnlib.errors import DistributedError
 from bnnlib.interactive import engine, preparation
 from bnnlib.interactive.cells import OnError, RanksMagic, Work, shell
@@ -61,6 +61,7 @@ class Cluster:
         self.client: Any = None
         self.hosts: list[str] = []
         self.pids: list[int] = []
+        self._local_pids: list[int] = []
         self.closed = False
         self._work = Work([])
         self._death = ""
@@ -197,8 +198,7 @@ class Cluster:
             return
         self.closed = True
         atexit.unregister(self.close)
-        local = [pid for pid, host in zip(self.pids, self.hosts, strict=True) if _is_here(host)]
-        processes = _alive([*local, *self._launched()])
+        processes = _alive([*self._local_pids, *self._launched()])
         try:
             if self.client is not None:
                 self._interrupt()
@@ -249,6 +249,10 @@ class Cluster:
         self._ids = sorted(facts, key=lambda number: facts[number]["rank"])
         self.hosts = [facts[number]["host"] for number in self._ids]
         self.pids = [facts[number]["pid"] for number in self._ids]
+        # Of a rank in a container, even on this host, the id may be another process' here.
+        here = process.namespace()
+        local = [fact for fact in facts.values() if tuple(fact["namespace"]) == here]
+        self._local_pids = [fact["pid"] for fact in local]
 
     @property
     def _line(self) -> str:
@@ -282,8 +286,9 @@ class Cluster:
         text = path.read_text(errors="replace") if path.exists() else ""
         lines = [line.rstrip() for line in text.splitlines() if line.strip(" =\r\n")]
         killed = re.search(r"PID (\d+) RUNNING AT (\S+)[\s\S]*?EXIT CODE: (\d+)", text)
-        if killed and int(killed[1]) in self.pids:
-            rank = self.pids.index(int(killed[1]))
+        named = [(pid, _short(host)) for pid, host in zip(self.pids, self.hosts, strict=True)]
+        if killed and (int(killed[1]), _short(killed[2])) in named:
+            rank = named.index((int(killed[1]), _short(killed[2])))
             return f"rank {rank} (process {killed[1]} on {killed[2]}) ended with code {killed[3]}"
         shown = "\n".join(lines[-MAX_LINES:])
         return f"`{self._line}` said:\n{shown}\n" if shown else f"`{self._line}` said nothing"
@@ -349,5 +354,6 @@ def _alive(pids: list[int]) -> list[psutil.Process]:
     return running
 
 
-def _is_here(host: str) -> bool:
-    return host == socket.gethostname()
+def _short(host: str) -> str:
+    """A host's name without its domain."""
+    return host.partition(".")[0]

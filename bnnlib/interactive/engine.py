@@ -23,7 +23,8 @@ def prepare(fail_together: bool) -> dict[str, Any]:
             which other ranks wait for this one fails there, too.
 
     Returns:
-        This rank's ``rank`` and ``size`` (as the launcher has them), ``host`` and ``pid``.
+        This rank's ``rank`` and ``size`` (as the launcher has them), ``host``, ``pid``, and the
+        ``namespace`` in which that is valid.
     """
     if fail_together:
         _shell().events.register("post_run_cell", _fail_together)
@@ -32,6 +33,7 @@ def prepare(fail_together: bool) -> dict[str, Any]:
         "size": launcher.size(),
         "host": socket.gethostname(),
         "pid": os.getpid(),
+        "namespace": process.namespace(),
     }
 
 

@@ -8,10 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-import yaml
-
-from bnnlib import launcher, process
-from bnnlib.errors import BnnlibError, ExperimentError
+from bnnlib import launcher, parameters, process
+from bnnlib.errors import ExperimentError, message_of
 from bnnlib.experiment import Experiment
 from bnnlib.record import provenance, stopping
 from bnnlib.record.failure import error_of
@@ -22,28 +20,21 @@ Origin = dict[str, Any]
 
 
 def read(path: str | Path | None, pairs: Sequence[Sequence[str]] = ()) -> Experiment:
-    """The experiment of a parameter file and of parameters given by name, as papermill reads them.
+    """The experiment of a parameter file and of parameters given by name.
 
     Args:
         path: a YAML file of ``name: value`` lines; None: the defaults.
-        pairs: names and values in YAML, which win over the file's.
+        pairs: names and values as typed, which win over the file's.
 
     Raises:
         ExperimentError: the file or a value cannot be read, or is no parameter's.
     """
     values: Any = {}
     if path is not None:
-        try:
-            values = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
-        except (OSError, ValueError, yaml.YAMLError) as error:
-            raise ExperimentError(f"{path}: no readable parameters ({error})") from error
+        values = parameters.read_file(path, "parameters") or {}
     if not isinstance(values, dict):
         raise ExperimentError(f"{path}: expected `name: value` lines, found {values!r:.60}")
-    try:
-        values |= {name: yaml.safe_load(value) for name, value in pairs}
-    except yaml.YAMLError as error:
-        raise ExperimentError(f"-p {pairs}: no readable value ({error})") from error
-    return Experiment.from_mapping(values)
+    return Experiment.read(values | {name: value for name, value in pairs})
 
 
 def run(
@@ -109,8 +100,8 @@ def record_failure(experiment: Experiment, session: Session, error: dict[str, An
     directory = run_directory(experiment, launcher.size())
     try:
         session.fail(directory, experiment.to_dict(), error)
-    except BnnlibError as problem:  # a full disk must not keep the other ranks waiting
-        print(f"the run's record could not be written: {problem}", file=sys.stderr)
+    except Exception as problem:  # a full disk, or whatever, must not keep the other ranks waiting
+        print(f"the run's record could not be written: {message_of(problem)}", file=sys.stderr)
 
 
 def train_one(

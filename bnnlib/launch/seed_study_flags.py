@@ -13,6 +13,7 @@ from typing import Any
 
 from absl import flags
 
+from bnnlib import parameters
 from bnnlib.errors import ExperimentError
 from bnnlib.experiment import Experiment, unknown_name
 
@@ -81,7 +82,11 @@ def read(path: str | Path, ranks: int = 1) -> tuple[Experiment, dict[str, str], 
         raise ExperimentError(f"--flagfile={path}: no such file")
     seed = definitions()
     try:
+        parameters.text_of(path, "flags")
         words = seed.read_flags_from_files([f"--flagfile={path}"])
+        # A byte-order mark before the first line, which may be a comment.
+        words = [word.removeprefix("\ufeff") for word in words]
+        words = [word for word in words if word and not word.startswith(("#", "//"))]
         if any(word.startswith(("--undefok", "-undefok")) for word in words):
             raise ExperimentError(f"--flagfile={path}: undefok would ignore flags; take it out")
         rest = seed(["bnnlib.training", *words])

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shlex
 import shutil
 import socket
 import subprocess
@@ -76,9 +77,9 @@ def load(name: str, root: str | Path = ".", ranks: int = 0, **variables: object)
         full = int(_ask(name, root, 'echo "$PPN"', settings))
         settings.setdefault("NODES", str(-(-ranks // full)))
         settings |= {"RANKS": str(ranks), "PPN": str(-(-ranks // int(settings["NODES"])))}
-    command = 'printf "%s\\n" "$RANKS" "$NODES" "$PPN" "$THREADS" "${LAUNCH[@]}"'
-    lines = _ask(name, root, command, settings).splitlines()
-    numbers, launch = [int(line) for line in lines[:4]], lines[4:]
+    command = 'printf "%s\\0" "$RANKS" "$NODES" "$PPN" "$THREADS" "${LAUNCH[@]}"'
+    words = _ask(name, root, command, settings).split("\0")[:-1]
+    numbers, launch = [int(word) for word in words[:4]], words[4:]
     if name != "local":
         launch[0] = _outside_environment(launch[0])
     return Site(name, tuple(launch), *numbers)
@@ -107,7 +108,7 @@ def submit(name: str, script: str, variables: Mapping[str, object], root: str | 
 
 def is_waiting(name: str, job: str, root: str | Path = ".") -> bool | None:
     """Whether a job is still queued or runs; None where the site's queue cannot be asked."""
-    state = _ask(name, root, f"job_state '{job}'", {}).strip()
+    state = _ask(name, root, f"job_state {shlex.quote(job)}", {}).strip()
     return {"queued": True, "gone": False}.get(state)
 
 

@@ -33,11 +33,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from bnnlib import data
+from bnnlib import data, parameters
 from bnnlib.errors import BnnlibError, ExperimentError
-from bnnlib.experiment import Experiment, unknown_name
+from bnnlib.experiment import Experiment, read_value, unknown_name
 from bnnlib.names import MODELS
 
 SHARED_KEYS = ("common", "group", "ranks", "nodes", "repeats", "walltime")
@@ -45,7 +43,6 @@ PART_KEYS = (*SHARED_KEYS, "grid")
 FILE_KEYS = (*SHARED_KEYS, "parts")
 PARAMETERS = (*Experiment.names(), "global_batch")
 DEFAULT_WALLTIME = "01:00:00"
-LIST_PARAMETERS = [name for name, v in Experiment().to_dict().items() if isinstance(v, list)]
 # The words of the two languages that this one replaces, and what each is now.
 OLD_KEYS = {"vary": "grid", "parameters": "common"}
 
@@ -121,24 +118,9 @@ def differences(experiment: Experiment) -> dict[str, Any]:
     return {name: v for name, v in values if v != default[name] and name != "run_dir"}
 
 
-class _Loader(yaml.SafeLoader):
-    """Refuses a key that stands twice, of which YAML would take the last without a word."""
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        keys = [key.value for key, _ in node.value if key.value != "<<"]
-        for key in keys:
-            if keys.count(key) > 1:
-                problem = f"the key {key!r} stands twice"
-                raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
-        return super().construct_mapping(node, deep)
-
-
 def _parts(path: str | Path) -> list[tuple[str, dict[str, Any]]]:
     """Each part's place in the file, and its keys with the file's keys that hold for it."""
-    try:
-        content = _Loader(Path(path).read_text(encoding="utf-8")).get_single_data()
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise ExperimentError(f"{path}: no study file can be read ({error})") from error
+    content = parameters.read_file(path, "study file")
     if isinstance(content, list):
         raise ExperimentError(
             f"{path}: a list of parts is the language of older plans; write `parts:` above it"
@@ -147,14 +129,15 @@ def _parts(path: str | Path) -> list[tuple[str, dict[str, Any]]]:
     _check_keys(f"{path}", content, keys)
     default_group = {"group": Path(path).stem}
     if "parts" not in content:
-        return [("its one part", default_group | content)]
-    shared = {key: value for key, value in content.items() if key != "parts"}
+        return [("its one part", default_group | _given(content))]
+    shared = {key: value for key, value in _given(content).items() if key != "parts"}
     if not isinstance(content["parts"], list) or not content["parts"]:
         raise ExperimentError(f"{path}: parts = {content['parts']!r:.60}: expected a list of parts")
     parts = []
     for number, part in enumerate(content["parts"], start=1):
         where = f"part {number}"
         _check_keys(f"{path}: {where}", part, PART_KEYS)
+        part = _given(part)
         where += f" ({part['group']})" if "group" in part else ""
         above = dict(shared)
         if "ranks" in part or "nodes" in part:
@@ -163,6 +146,11 @@ def _parts(path: str | Path) -> list[tuple[str, dict[str, Any]]]:
             part = part | {"common": {**above["common"], **part["common"]}}
         parts.append((where, default_group | above | part))
     return parts
+
+
+def _given(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys that say something: an empty one is as if it were not there."""
+    return {key: value for key, value in content.items() if value is not None}
 
 
 def _check_keys(where: str, content: Any, keys: tuple[str, ...]) -> None:
@@ -174,6 +162,11 @@ def _check_keys(where: str, content: Any, keys: tuple[str, ...]) -> None:
         if key in OLD_KEYS:
             raise ExperimentError(
                 f"{where}: {key} is a word of older sweeps; write {OLD_KEYS[key]}"
+            )
+        if key in PARAMETERS:
+            raise ExperimentError(
+                f"{where}: {key} is a parameter; write it below common, or with several values "
+                "below grid"
             )
         if key not in keys:
             raise ExperimentError(f"{where}: {unknown_name(key, list(keys), 'key')}")
@@ -187,8 +180,8 @@ def _expand(
         raise ExperimentError(f"group = {group!r}: expected a folder's name")
     walltime = _walltime(part.get("walltime", DEFAULT_WALLTIME))
     repeats = _whole("repeats", part.get("repeats", 1))
-    common = _mapping("common", part.get("common"))
-    grid = {name: _values(name, v) for name, v in _mapping("grid", part.get("grid")).items()}
+    common = {name: _value(name, v) for name, v in _mapping("common", part.get("common")).items()}
+    grid = {name: _choices(name, v) for name, v in _mapping("grid", part.get("grid")).items()}
     for name in common:
         if name in grid:
             raise ExperimentError(f"{name}: both in common and in grid")
@@ -198,8 +191,10 @@ def _expand(
         for ranks, nodes in _places(part, any_ranks, ranks_per_node):
             for combination in itertools.product(*grid.values()):
                 chosen = dict(zip(grid, combination, strict=True))
-                experiment = _experiment({**common, **chosen}, ranks)
-                name = _name(experiment.model, chosen, ranks, repeat)
+                values = {name: value for name, (value, _) in chosen.items()}
+                experiment = _experiment({**common, **values}, ranks)
+                words = {name: word for name, (_, word) in chosen.items()}
+                name = _name(experiment.model, words, ranks, repeat)
                 directory = str(runs / group / name)
                 experiment = dataclasses.replace(experiment, run_dir=directory)
                 yield StudyRun(experiment, ranks, nodes, repeat, walltime)
@@ -212,10 +207,9 @@ def _places(
     if "ranks" in part and "nodes" in part:
         raise ExperimentError("ranks and nodes: expected one of the two")
     if "nodes" in part:
-        numbers = [_whole("nodes", number) for number in _values("nodes", part["nodes"])]
-        return [(number * ranks_per_node, number) for number in numbers]
+        return [(number * ranks_per_node, number) for number in _numbers("nodes", part["nodes"])]
     if "ranks" in part:
-        return [(_whole("ranks", number), 0) for number in _values("ranks", part["ranks"])]
+        return [(number, 0) for number in _numbers("ranks", part["ranks"])]
     if any_ranks is None:
         raise ExperimentError("expected either ranks or nodes, one number or a list")
     return [(any_ranks, 0)]
@@ -231,9 +225,6 @@ def _experiment(values: dict[str, Any], ranks: int) -> Experiment:
                 f"global_batch = {images}: expected a multiple of all virtual ranks, {total}"
             )
         values["batch_size"] = images // total
-    for name in LIST_PARAMETERS:
-        if isinstance(values.get(name), str):
-            values[name] = [values[name]]
     experiment = Experiment.from_mapping(values)
     if experiment.model not in MODELS and ":" not in experiment.model:
         raise ExperimentError(f"model = {unknown_name(experiment.model, list(MODELS), 'model')}")
@@ -249,12 +240,10 @@ def _check_data(key: str, name: str, known: tuple[str, ...]) -> None:
         raise ExperimentError(f"{key} = {unknown_name(name, list(known), 'data set')}, or an .npz")
 
 
-def _name(model: str, chosen: Mapping[str, Any], ranks: int, repeat: int) -> str:
+def _name(model: str, chosen: Mapping[str, str], ranks: int, repeat: int) -> str:
     """``<model>-r<ranks>[-<name>=<value> …][-repeat<n>]``, safe as a folder and in any queue."""
     words = [model, f"r{ranks}"]
-    for name, value in chosen.items():
-        text = "+".join(map(str, value)) if isinstance(value, list) else str(value)
-        words += [] if name == "model" else [f"{name}={text}"]
+    words += [f"{name}={word}" for name, word in chosen.items() if name != "model"]
     words += [f"repeat{repeat}"] if repeat else []
     full = "-".join(words)
     name = re.sub(r"[^\w.=+-]+", "_", full, flags=re.ASCII)
@@ -276,27 +265,53 @@ def _mapping(key: str, value: Any) -> dict[str, Any]:
     return dict(value)
 
 
-def _values(key: str, value: Any) -> list[Any]:
+def _value(name: str, written: Any) -> Any:
+    """A parameter's value from how the file has it."""
+    return _whole(name, written) if name == "global_batch" else read_value(name, written)
+
+
+def _choices(name: str, written: Any) -> list[tuple[Any, str]]:
+    """The values of a parameter in the grid, each with its word in a run's name."""
+    choices: list[tuple[Any, str]] = []
+    for one in _listed(name, written):
+        value = _value(name, one)
+        if any(value == other for other, _ in choices):
+            raise ExperimentError(f"{name}: {value!r} stands twice")
+        word = "+".join(value) if isinstance(value, list) else str(value)
+        if isinstance(value, float) and re.fullmatch("-?[0-9]+", str(one)):
+            word = str(one)  # 1, not 1.0
+        choices.append((value, word))
+    return choices
+
+
+def _numbers(key: str, written: Any) -> list[int]:
+    numbers = [_whole(key, one) for one in _listed(key, written)]
+    for number in numbers:
+        if numbers.count(number) > 1:
+            raise ExperimentError(f"{key}: {number} stands twice")
+    return numbers
+
+
+def _listed(key: str, written: Any) -> list[Any]:
     """The values of a key: those of a list, or the one that stands there."""
-    values = value if isinstance(value, list) else [value]
+    values = written if isinstance(written, list) else [written]
     if not values:
         raise ExperimentError(f"{key} = []: expected one value or more")
-    for index, one in enumerate(values):
-        if one in values[:index]:
-            raise ExperimentError(f"{key}: {one!r} stands twice")
     return values
 
 
-def _whole(key: str, value: Any) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ExperimentError(f"{key} = {value!r}: expected a whole number, 1 or more")
-    return value
+def _whole(key: str, written: Any) -> int:
+    number = parameters.read(key, written, int)
+    if not isinstance(number, int) or isinstance(number, bool) or number < 1:
+        raise ExperimentError(f"{key} = {number!r}: expected a whole number, 1 or more")
+    return number
 
 
 def _walltime(value: Any) -> str:
-    """HH:MM:SS; YAML reads an unquoted 01:00:00 as 3600."""
-    if isinstance(value, int) and not isinstance(value, bool):
-        value = f"{value // 3600:02}:{value // 60 % 60:02}:{value % 60:02}"
+    """HH:MM:SS, or seconds."""
+    if str(value).isdecimal():
+        seconds = int(value)
+        value = f"{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}"
     match = re.fullmatch(r"(\d+):([0-5]\d):([0-5]\d)", str(value))
     if match is None or not any(map(int, match.groups())):
         raise ExperimentError(f'walltime = {value!r}: expected "HH:MM:SS", such as "01:00:00"')

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import traceback
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from bnnlib import launcher
+from bnnlib.errors import message_of
 from bnnlib.record.schema import SCHEMA, now, read_file, write_record
 
 
@@ -17,7 +19,7 @@ def error_of(error: BaseException) -> dict[str, Any]:
     return {
         "rank": launcher.rank(),
         "type": type(error).__name__,
-        "message": str(error),
+        "message": message_of(error),
         "traceback": lines,
     }
 
@@ -76,7 +78,9 @@ def record_failure(
 
 def without_home(value: Any) -> Any:
     """Texts with ``~`` for the user's home: a traceback names the place of every file."""
-    home = str(Path.home()).rstrip("/")
+    home = os.path.expanduser("~").rstrip("/")
+    if not os.path.isabs(home):  # HOME is not set, and the user has no entry
+        return value
     if isinstance(value, Mapping):
         return {key: without_home(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

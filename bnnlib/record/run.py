@@ -387,12 +387,12 @@ class Run:
         """
         if self.is_finished:
             return
-        if self.ranks.rank in (0, error.get("rank")) and not self._has_failed():
-            self._update({"ended": now()}, status="failed", error=without_home(dict(error)))
-        self._close()
-
-    def _has_failed(self) -> bool:
-        return bool(read_file(self.directory)["status"] == "failed")
+        try:
+            concerned = self.ranks.rank in (0, error.get("rank"))
+            if concerned and read_file(self.directory)["status"] != "failed":
+                self._update({"ended": now()}, status="failed", error=without_home(dict(error)))
+        finally:
+            self._close()
 
     def _add_event(self, event: str, what: str) -> None:
         history = read_file(self.directory)["history"]
@@ -483,8 +483,8 @@ class Run:
 
 def run_directory(experiment: Experiment, ranks: int) -> Path:
     """The record's directory: `run_dir`, else the executed notebook's folder, else a name."""
-    if experiment.run_dir:
-        return Path(experiment.run_dir)
+    if experiment.run_dir:  # within the folder that papermill was started in, as its output is
+        return Path(os.environ.get("BNN_START_DIR", ""), experiment.run_dir)
     notebook = os.environ.get("BNN_RUN_DIR")
     return Path(notebook) if notebook else experiment.default_run_dir(ranks)
 

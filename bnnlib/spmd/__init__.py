@@ -24,8 +24,9 @@ import tqdm.auto  # noqa: F401
 
 # isort: split
 from bnnlib.process import abort
-from bnnlib.spmd.engine import SpmdEngine, unknown_parameters
+from bnnlib.spmd.engine import SpmdEngine
 from bnnlib.spmd.failures import Failure
+from bnnlib.spmd.parameters import unknown_parameters
 from bnnlib.spmd.rank0 import Rank0Handler
 
 __all__ = ["Failure", "Rank0Handler", "SpmdEngine", "abort", "unknown_parameters"]

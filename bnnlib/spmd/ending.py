@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -19,7 +20,7 @@ from bnnlib.record import stopping
 from bnnlib.session import Session
 from bnnlib.spmd.failures import Failure, Failures, Watcher
 from bnnlib.spmd.outputs import Recorder, prefixed_writer
-from bnnlib.spmd.rank0 import RANK0_PREFIX
+from bnnlib.spmd.rank0 import RANK0_PREFIX, start_folder
 
 # Seconds that rank 0 waits for the failure file of the rank whose error stopped Horovod.
 WAIT_FOR_CAUSE = 5.0
@@ -48,6 +49,7 @@ class Ending:
         size: number of ranks.
         run_dir: where the failure files lie; None if the notebook is not written to this disk.
         target: the output path as papermill was given it.
+        give_standard_output_back: before the notebook is written there.
     """
 
     def __init__(
@@ -59,9 +61,11 @@ class Ending:
         size: int,
         run_dir: Path | None,
         target: str | None,
+        give_standard_output_back: Callable[[], None],
     ) -> None:
         self.session, self.nb_man, self.recorder = session, nb_man, recorder
         self.rank, self.size, self.run_dir, self.target = rank, size, run_dir, target
+        self._give_standard_output_back = give_standard_output_back
         self.stderr = sys.stderr
         self._print = prefixed_writer(sys.stderr, rank)
         self._ending = threading.Lock()
@@ -111,10 +115,8 @@ class Ending:
                 others = self.others()
             self.conclude(failure, others)
         if not everywhere:
-            if self.run_dir is not None:
-                failure.write(self.run_dir)
             # Rank 0 shows the traceback, if the failure file can bring it there.
-            in_brief = self.run_dir is not None or failure.is_consequence
+            in_brief = self._leave_file(failure) or failure.is_consequence
             for line in [failure.headline] if in_brief else failure.traceback or [failure.headline]:
                 self._print(line)
         shut_horovod_down()
@@ -140,6 +142,7 @@ class Ending:
         """Save the notebook and leave with the status that tells a job script to resubmit."""
         from papermill.iorw import write_ipynb
 
+        self._give_standard_output_back()
         if self.rank == 0:
             try:
                 self.session.stop_runs(reason)
@@ -151,6 +154,17 @@ class Ending:
         if distributed is not None:
             distributed.leave_together(stopping.EXIT_CODE)
         leave(stopping.EXIT_CODE)
+
+    def _leave_file(self, failure: Failure) -> bool:
+        """Whether this rank's failure lies in its file, where rank 0 finds it."""
+        if self.run_dir is None:
+            return False
+        try:
+            failure.write(self.run_dir)
+        except BnnlibError as problem:  # a full disk
+            self._print(str(problem))
+            return False
+        return True
 
     def _take_over(self, others: list[Failure]) -> None:
         """On rank 0, end the run from the watcher's thread: the main thread hangs in a cell."""
@@ -171,8 +185,7 @@ class Ending:
         index = self.recorder.cell_index
         failure_here = Failure.here(self.rank, type(error).__name__, str(error), frames, index)
         if self.rank != 0:
-            if self.run_dir is not None:
-                failure_here.write(self.run_dir)
+            self._leave_file(failure_here)
             self._print(failure_here.headline)
             time.sleep(WAIT_FOR_END)
             leave(ERROR_STATUS)
@@ -214,6 +227,7 @@ class Ending:
         cell = nb.cells[index]
         self.nb_man.cell_exception(cell, cell_index=index)
         self._show_others(cell, failure_here, cause, causes)
+        self._give_standard_output_back()
         try:
             raise_for_execution_errors(nb, self.target)
         except PapermillExecutionError:
@@ -272,8 +286,8 @@ class Ending:
             "ranks": max(self.size, world_size()),
         }
         try:
-            self.session.fail(Path(directory), parameters, error)
-        except (OSError, BnnlibError, ValueError, TypeError) as problem:
+            self.session.fail(Path(start_folder(), directory), parameters, error)
+        except Exception as problem:  # whatever it is, the other ranks wait for this one's end
             print(f"the run's record could not be written: {problem!r}", file=self.stderr)
 
     def _summarize(self, cell: Any, cause: Failure, causes: list[Failure]) -> None:

@@ -6,10 +6,9 @@ papermill may be imported at the top of it.
 
 from __future__ import annotations
 
-import ast
 import asyncio
 import contextlib
-import difflib
+import os
 import sys
 import traceback
 from collections.abc import Callable
@@ -19,65 +18,24 @@ from typing import Any, TextIO
 from IPython.core.interactiveshell import InteractiveShell
 
 from bnnlib import launcher
-from bnnlib.errors import DistributedError, ExperimentError
-from bnnlib.process import ERROR_STATUS, abort, leave
+from bnnlib.errors import DistributedError, ExperimentError, message_of
+from bnnlib.process import ERROR_STATUS, abort, leave, steady_terminal
 from bnnlib.record import lock, stopping
 from bnnlib.session import Session
 from bnnlib.spmd.ending import Ending
 from bnnlib.spmd.failures import Failure
-from bnnlib.spmd.outputs import Recorder, Terminal, prefixed_writer
-from bnnlib.spmd.rank0 import RANK0_PREFIX, local_path
+from bnnlib.spmd.outputs import Recorder, Terminal, prefixed_writer, standard_output
+from bnnlib.spmd.parameters import as_typed, make_strict, unknown_parameters
+from bnnlib.spmd.rank0 import RANK0_PREFIX, is_standard_output, local_path, start_folder
 from bnnlib.spmd.shell import Shell, environment, event_loop, interactive
 from bnnlib.spmd.text import Lines
 
 RUN_DIR_VARIABLE = "BNN_RUN_DIR"
+# The folder that papermill was started in: under --cwd the cells run in another.
+START_DIR_VARIABLE = "BNN_START_DIR"
 # Seconds that tasks of the event loop get between two cells, about as many as a kernel waits for
 # the next one.
 BETWEEN_CELLS = 0.01
-
-
-def unknown_parameters(nb: Any, kernel_name: str, input_path: str) -> str | None:
-    """Says what is wrong with the parameters' names; papermill itself only warns of unknown ones.
-
-    Args:
-        nb: The notebook that papermill has put the parameters into.
-        kernel_name: Its kernel's name.
-        input_path: Where papermill read it from.
-
-    Returns:
-        A message that names each unknown parameter, the nearest known one, and the way to see all;
-        None if all are known.
-    """
-    from papermill.translators import papermill_translators
-    from papermill.utils import find_first_tagged_cell_index
-
-    given = set(nb.metadata.papermill.get("parameters") or {})
-    given -= {"PAPERMILL_INPUT_PATH", "PAPERMILL_OUTPUT_PATH"}  # papermill's --inject-paths
-    if not given:
-        return None
-    index = find_first_tagged_cell_index(nb, "parameters")
-    if index < 0:
-        return (
-            f"Parameters {sorted(given)} were given, but {input_path} has no cell tagged "
-            f"`parameters` that says which it has: tag one"
-        )
-    cell = nb.cells[index]
-    translator = papermill_translators.find_translator(kernel_name, "python")
-    known = {parameter.name for parameter in translator.inspect(cell)}
-    # papermill gives up on a line with a second "=", for example in its comment.
-    with contextlib.suppress(SyntaxError):  # magics: then only what papermill has found
-        for statement in ast.parse(cell.source).body:
-            targets = getattr(statement, "targets", [getattr(statement, "target", None)])
-            known |= {target.id for target in targets if isinstance(target, ast.Name)}
-    sentences = []
-    for name in sorted(given - known):
-        near = difflib.get_close_matches(name, known, n=1)
-        sentences.append(
-            f"Parameter {name!r} is unknown" + (f": did you mean {near[0]!r}?" if near else ".")
-        )
-    if not sentences:
-        return None
-    return " ".join([*sentences, f"All parameters: papermill --help-notebook {input_path}"])
 
 
 class SpmdEngine:
@@ -169,31 +127,36 @@ class SpmdEngine:
                 f"{size} ranks would all write {target}: give the output path as "
                 f"{RANK0_PREFIX}{target}"
             )
+        as_typed(nb, kernel_name)
+        make_strict(nb)
         cls._refuse_locked(nb, target, rank, size)
         session = Session.begin()
-        log_output = log_output and rank == 0
-        nb_man = NotebookExecutionManager(
-            nb,
-            output_path=output_path,
-            progress_bar=progress_bar if rank == 0 else False,
-            log_output=log_output,
-            autosave_cell_every=autosave_cell_every,
-        )
-        if nb_man.pbar is not None:
-            # Else tqdm would count it, and draw the cells' own bars one line below it.
-            type(nb_man.pbar)._instances.discard(nb_man.pbar)
-        files = {"stdout": stdout_file, "stderr": stderr_file} if rank == 0 else {}
-        run = Run(session, nb_man, kernel_name, input_path, target, rank, size, log_output, files)
-        try:
-            run.run()
-        except Exception:
-            if size == 1:
-                raise
-            # Not a cell's error: this rank cannot go on, and the others would wait for it.
-            traceback.print_exc()
-            abort()
-        finally:
-            session.close()
+        with (
+            contextlib.closing(session),
+            steady_terminal(),
+            standard_output(is_standard_output(target)) as give_back,
+        ):
+            log_output = log_output and rank == 0
+            nb_man = NotebookExecutionManager(
+                nb,
+                output_path=None if is_standard_output(target) else output_path,
+                progress_bar=progress_bar if rank == 0 else False,
+                log_output=log_output,
+                autosave_cell_every=autosave_cell_every,
+            )
+            if nb_man.pbar is not None:
+                # Else tqdm would count it, and draw the cells' own bars one line below it.
+                type(nb_man.pbar)._instances.discard(nb_man.pbar)
+            files = {"stdout": stdout_file, "stderr": stderr_file} if rank == 0 else {}
+            echoes = (log_output, files, give_back)
+            try:
+                Run(session, nb_man, kernel_name, input_path, target, rank, size, *echoes).run()
+            except Exception:
+                if size == 1:
+                    raise
+                # Not a cell's error: this rank cannot go on, and the others would wait for it.
+                traceback.print_exc()
+                abort()
         return nb_man.nb
 
     @staticmethod
@@ -205,7 +168,7 @@ class SpmdEngine:
             if rank != 0 or not directory or not isinstance(directory, str | Path):
                 continue
             try:
-                lock.refuse_if_held(Path(directory), wait=2 * lock.BEAT)
+                lock.refuse_if_held(Path(start_folder(), directory), wait=2 * lock.BEAT)
             except lock.LockedError as error:
                 if size == 1:
                     raise
@@ -229,6 +192,7 @@ class Run:
         size: int,
         log_output: bool,
         files: dict[str, TextIO | None],
+        give_standard_output_back: Callable[[], None],
     ) -> None:
         self.session = session
         self.nb_man, self.kernel_name, self.input_path = nb_man, kernel_name, input_path
@@ -239,7 +203,10 @@ class Run:
         self._lines: list[Lines] = []
         self.recorder = Recorder(nb_man, self._echoes(log_output, files))
         self._stopped = ""  # why, once the run was stopped
-        self.ending = Ending(session, nb_man, self.recorder, rank, size, self.run_dir, target)
+        self.ending = Ending(
+            *(session, nb_man, self.recorder, rank, size, self.run_dir, target),
+            give_standard_output_back,
+        )
 
     def _echoes(
         self, log_output: bool, files: dict[str, TextIO | None]
@@ -271,6 +238,8 @@ class Run:
         self.nb_man.notebook_start()
         failure = None
         variables = {} if self.run_dir is None else {RUN_DIR_VARIABLE: str(self.run_dir)}
+        if start_folder() != os.getcwd():
+            variables[START_DIR_VARIABLE] = start_folder()
         problem = unknown_parameters(self.nb_man.nb, self.kernel_name, self.input_path)
         try:
             if problem is not None:
@@ -348,7 +317,8 @@ class Run:
                 return None
             shown = [output for output in cell.outputs if output.output_type == "error"]
             frames = list(shown[-1].traceback) if shown else []
-            return Failure.here(self.rank, type(error).__name__, str(error), frames, index)
+            message = message_of(error)
+            return Failure.here(self.rank, type(error).__name__, message, frames, index)
         return None
 
     async def _run_cell(self, shell: Shell, cell: Any) -> BaseException | None:

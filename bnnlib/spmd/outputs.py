@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import os
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TextIO
 
 from nbclient import NotebookClient
@@ -116,6 +118,35 @@ class Recorder:
             self._text.write()
             self._written = time.monotonic()
             self.nb_man.autosave_cell()
+
+
+@contextlib.contextmanager
+def standard_output(kept_for_notebook: bool) -> Iterator[Callable[[], None]]:
+    """Keeps standard output for the notebook; what cells and their children print goes to stderr.
+
+    Args:
+        kept_for_notebook: whether papermill writes the notebook there (`-`); if not, nothing is
+            changed.
+
+    Yields:
+        What gives standard output back, before the notebook is written.
+    """
+    if not kept_for_notebook:
+        yield lambda: None
+        return
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+
+    def give_back() -> None:
+        sys.stdout.flush()
+        os.dup2(kept, 1)
+
+    try:
+        yield give_back
+    finally:
+        give_back()
+        os.close(kept)
 
 
 class Stream(io.TextIOBase):

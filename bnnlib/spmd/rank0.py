@@ -7,6 +7,7 @@ papermill may be imported at the top of it.
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +27,23 @@ def local_path(path: Any) -> Path | None:
     handler = papermill_io.get_handler(path)
     if not isinstance(handler, LocalHandler):
         return None
-    # papermill resolves paths against the folder it was started in, also under --cwd. The handler
-    # gives that folder away only in exchange for another one.
+    return Path(start_folder(), path).absolute()
+
+
+def start_folder() -> str:
+    """The folder that papermill was started in, against which it resolves paths under --cwd."""
+    from papermill.iorw import papermill_io
+
+    # The handler gives the folder away only in exchange for another one.
+    handler = papermill_io.get_handler("")
     folder = handler.cwd(None)
     handler.cwd(folder)
-    return Path(folder or os.getcwd(), path).absolute()
+    return folder or os.getcwd()
+
+
+def is_standard_output(path: Any) -> bool:
+    """Whether papermill writes the notebook to this process' standard output."""
+    return str(path).removeprefix(RANK0_PREFIX) == "-"
 
 
 class Rank0Handler:
@@ -67,6 +80,10 @@ class Rank0Handler:
         local = local_path(path)
         if local is not None:
             return write_atomically(local, lambda file: file.write(buf.encode()))
+        if is_standard_output(path):  # not the cells' own stream, which may be in its place
+            assert sys.__stdout__ is not None  # papermill itself does not start without
+            sys.__stdout__.buffer.write(buf.encode())
+            return sys.__stdout__.buffer.flush()
         handler, rest = cls._rest(path)
         return handler.write(buf, rest)
 

@@ -24,7 +24,8 @@ fi
 # says otherwise.
 submit() {
   local options=(--parsable --nodes="$NODES" --ntasks-per-node="$PPN" --cpus-per-task="$THREADS")
-  options+=(--export="ALL,$(passed ,)")
+  pass_on
+  options+=(--export=ALL)
   [ -z "${WALLTIME:-}" ] || options+=(--time="$WALLTIME")
   [ -z "${AFTER:-}" ] || options+=(--dependency="afterok:$AFTER" --kill-on-invalid-dep=yes)
   [ -z "${PROJECT:-}" ] || options+=(--account="$PROJECT")

@@ -24,10 +24,26 @@ if [ -n "${COBALT_ENDTIME:-}" ]; then
   WALLTIME=$(date -u -d "@$((COBALT_ENDTIME - COBALT_STARTTIME))" +%H:%M:%S)
 fi
 
+# Cobalt takes values in a list alone, with colons between.
+values() {
+  local name list=""
+  pass_on
+  for name in "${PASSED[@]}"; do
+    if [[ ${!name} == *:* ]]; then
+      echo "$name=${!name}: Cobalt cannot pass on a colon; choose a name without one" >&2
+      return 1
+    fi
+    list+=":$name=${!name}"
+  done
+  echo "${list#:}"
+}
+
 # submit SCRIPT: queues it and prints the job's id, Cobalt's last line. Directives in the script
 # hold where no variable says otherwise.
 submit() {
-  local options=(--mode script -n "$NODES" --env "$(passed :)")
+  local list options
+  list=$(values) || return 1
+  options=(--mode script -n "$NODES" --env "$list")
   [ -z "${WALLTIME:-}" ] || options+=(-t "$WALLTIME")
   [ -z "${AFTER:-}" ] || options+=(--dependencies "$AFTER")
   [ -z "${PROJECT:-}" ] || options+=(-A "$PROJECT")

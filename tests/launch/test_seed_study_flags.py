@@ -167,6 +167,18 @@ def test_comments_blank_lines_and_trailing_spaces_are_no_flags(write):
     assert flagfile.read(path)[0].batch_size == 32
 
 
+def test_a_mark_before_the_text_is_no_flag(tmp_path):
+    for text in ("--epochs=3\n--UseEpoch\n", "# comment\n--epochs=3\n--UseEpoch\n"):
+        (tmp_path / "config.cfg").write_text(text, encoding="utf-8-sig")
+        assert flagfile.read(tmp_path / "config.cfg")[0].epochs == 3
+
+
+def test_a_file_of_another_encoding_says_so(tmp_path):
+    (tmp_path / "config.cfg").write_text("--epochs=3\n# r\xe9seau", encoding="latin-1")
+    with pytest.raises(ExperimentError, match=r"line 2 is no UTF-8; save it in that encoding"):
+        flagfile.read(tmp_path / "config.cfg")
+
+
 def test_a_file_may_include_another(write, tmp_path):
     (tmp_path / "common.cfg").write_text("--batch_size=32\n")
     path = write(f"--flagfile={tmp_path / 'common.cfg'}", "--epochs=2", "--UseEpoch")

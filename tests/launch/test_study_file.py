@@ -96,6 +96,34 @@ def test_a_name_is_safe_and_its_length_bounded(read):
     assert len(long.directory.name) < 255
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "ranks: 1\ncommon:\ngrid: {model: CNN_FC}",
+        "\ufeffranks: 1\ngrid: {model: CNN_FC}\nwalltime:\nrepeats:",
+        "common:\ngroup: study\nparts:\n- {ranks: 1e0, common: , grid: {model: CNN_FC}}",
+    ],
+)
+def test_an_empty_key_says_nothing_and_a_mark_before_the_text_neither(read, text):
+    (run,) = read(text)
+    assert str(run.directory) == "runs/study/CNN_FC-r1"
+
+
+def test_an_empty_common_of_a_part_leaves_the_files(read):
+    (run,) = read("common: {dataset: tiny}\nparts:\n- ranks: 1\n  common:")
+    assert run.experiment.dataset == "tiny"
+
+
+def test_values_are_written_as_people_write_them_and_name_the_same_folder(read):
+    first, second = read("{ranks: 1, grid: {learning_rate: [1e-3, 0.01]}, group: 2024_11}")
+    assert (first.experiment.learning_rate, second.experiment.learning_rate) == (0.001, 0.01)
+    assert str(first.directory) == "runs/2024_11/BNN_conv_flip-r1-learning_rate=0.001"
+    zero, one = read("{ranks: 1, grid: {kl_weight: [0, 1]}}")  # as before: no kl_weight=0.0
+    assert zero.directory.name == "BNN_conv_flip-r1-kl_weight=0"
+    assert one.experiment.kl_weight == 1.0
+    assert read("{ranks: 1, walltime: 90}")[0].walltime == "00:01:30"
+
+
 GRID = {"ranks": 1, "grid": {"model": "CNN_FC"}}
 
 
@@ -109,6 +137,9 @@ GRID = {"ranks": 1, "grid": {"model": "CNN_FC"}}
         ({"parts": []}, "parts = []: expected a list of parts"),
         ({"parts": ["x"]}, "part 1: expected the keys"),
         (GRID | {"rank": 1}, "rank: no such key; did you mean ranks?"),
+        ("{ranks: 1, seed: 3, model: CNN_FC}", "seed is a parameter; write it below common"),
+        ({"parts": [GRID | {"model": "CNN_FC"}]}, "model is a parameter; write it below common"),
+        ("", "expected the keys"),
         ({"parts": [GRID], "grid": {}}, "grid: no such key"),
         # Places.
         ({"group": "a"}, "expected either ranks or nodes"),
@@ -126,6 +157,8 @@ GRID = {"ranks": 1, "grid": {"model": "CNN_FC"}}
         (GRID | {"common": {"run_dir": "x"}}, "a study names its runs' folders itself"),
         ({"ranks": 1, "grid": {"seed": []}}, "seed = []: expected one value or more"),
         ({"ranks": 1, "grid": {"seed": [1, 1]}}, "seed: 1 stands twice"),
+        ("{ranks: 1, grid: {learning_rate: [1e-3, 0.001]}}", "learning_rate: 0.001 stands twice"),
+        ("{ranks: 1, common: {seed: }}", "seed = None: expected a value"),
         (GRID | {"common": {"epochs": 0}}, "epochs = 0: expected greater than 0"),
         ({"ranks": 1, "grid": {"model": "CNN_FCC"}}, "did you mean CNN_FC?"),
         (GRID | {"common": {"dataset": "mnits"}}, "dataset = mnits: no such data set; did you"),

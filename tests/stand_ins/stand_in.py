@@ -18,7 +18,7 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -142,11 +142,13 @@ def put(job: dict[str, Any]) -> str:
     return str(job["id"])
 
 
-def pairs(text: str, separator: str) -> dict[str, str]:
-    """name=value with a separator between."""
+def pairs(text: str, separator: str, environ: Mapping[str, str] | None = None) -> dict[str, str]:
+    """name=value with a separator between; for a name alone the value of `environ`, if given."""
     found = {}
     for part in text.split(separator) if text else []:
         name, sep, value = part.partition("=")
+        if not sep and environ is not None and name in environ:
+            sep, value = "=", environ[name]
         if not re.fullmatch(r"\w+", name) or not sep:
             refuse(f"{part!r} in {text!r} is no name=value")
         found[name] = value
@@ -204,7 +206,7 @@ def pbs_qsub(words: list[str]) -> None:
                 "nodes": int(chunk[1]),
                 "walltime": settings["walltime"],
                 "project": settings["A"],
-                "variables": pairs(settings.get("v", ""), ","),
+                "variables": pairs(settings.get("v", ""), ",", os.environ),
                 "after": known(depends.split(":")[1:]),
             }
         )
