@@ -36,6 +36,7 @@ bench: env ## time a step against TFP's layers, and two ranks against one: figur
 	$(BIN)/python -m jobs.bench.ops --out figures/bench
 	$(BIN)/python -m jobs.bench.startup --out figures/bench
 	$(BIN)/python -m jobs.bench.table --out figures/bench
+	$(BIN)/python -m jobs.bench.virtual_ranks --out figures/bench/virtual_ranks.csv
 	$(BIN)/python -m jobs.bench.ranks --out figures/bench/ranks.csv
 	$(BIN)/python -m jobs.bench.ranks --settings --repeats 3 --models CNN_FC BNN_FC_flip CNN_conv \
 		--batches 64 --out figures/bench/horovod.csv

@@ -30,19 +30,23 @@ import pandas as pd
 from bnnlib.errors import DistributedError
 from jobs.bench.common import worker_command, worker_environment, write_origin, write_table
 
-# Model, data set of its images' shape, images a rank a step.
+# Model, data set of its images' shape, images a virtual rank a step, virtual ranks of each rank.
 CASES = (
-    ("CNN_FC", "digits", 64),
-    ("BNN_FC_flip", "digits", 64),
-    ("BNN_FC_nonflip", "digits", 64),
-    ("CNN_FC", "digits", 512),
-    ("BNN_FC_flip", "digits", 512),
-    ("BNN_FC_nonflip", "digits", 512),
-    ("CNN_conv", "digits", 64),
-    ("BNN_conv_flip", "digits", 64),
-    ("BNN_conv_nonflip", "digits", 64),
-    ("CNN_VGG", "tiny_cifar10", 64),
-    ("BNN_VGG_flip", "tiny_cifar10", 64),
+    ("CNN_FC", "digits", 64, 1),
+    ("BNN_FC_flip", "digits", 64, 1),
+    ("BNN_FC_nonflip", "digits", 64, 1),
+    ("CNN_FC", "digits", 512, 1),
+    ("BNN_FC_flip", "digits", 512, 1),
+    ("BNN_FC_nonflip", "digits", 512, 1),
+    # Many images a step between two averages: what a rank sends stays the same.
+    ("CNN_FC", "digits", 64, 8),
+    ("BNN_FC_flip", "digits", 64, 8),
+    ("BNN_FC_nonflip", "digits", 64, 8),
+    ("CNN_conv", "digits", 64, 1),
+    ("BNN_conv_flip", "digits", 64, 1),
+    ("BNN_conv_nonflip", "digits", 64, 1),
+    ("CNN_VGG", "tiny_cifar10", 64, 1),
+    ("BNN_VGG_flip", "tiny_cifar10", 64, 1),
 )
 SECONDS = 0.8  # of each measurement, at least
 RANKS = 2
@@ -76,7 +80,9 @@ SETTINGS = (
 
 
 def measure(
-    cases: Sequence[tuple[str, str, int]], repeats: int, settings: Sequence[Setting] = (AS_IT_IS,)
+    cases: Sequence[tuple[str, str, int, int]],
+    repeats: int,
+    settings: Sequence[Setting] = (AS_IT_IS,),
 ) -> pd.DataFrame:
     """Runs the pairs through all cases, `repeats` times in turn.
 
@@ -86,8 +92,9 @@ def measure(
         settings: a pair of ranks each.
 
     Returns:
-        A row a case and setting: setting, model, dataset, batch, repeats, ms_alone and ms_ranks
-        (medians over the repeats), ratio (median of the repeats' ratios), ratio_min and ratio_max.
+        A row a case and setting: setting, model, dataset, batch, virtual_ranks, repeats, ms_alone
+        and ms_ranks (medians over the repeats), ratio (median of the repeats' ratios), ratio_min
+        and ratio_max.
 
     Raises:
         DistributedError: a process ended early, or the machine has fewer cores than ranks.
@@ -131,15 +138,18 @@ def measure(
                     (folder / f"go-{pair}-{turn}").touch()
                     done = [f"done-{pair}-{place}-{turn}" for place in range(RANKS)]
                     times[pair] = statistics.fmean(_wait(folder, done, turn + 1))
-                model, dataset, batch = cases[turn % len(cases)]
+                model, dataset, batch, carried = cases[turn % len(cases)]
                 shown = ", ".join(f"{pair} {ms:.3f}" for pair, ms in times.items())
-                print(f"{model} {batch}, ms a step: {shown}", file=sys.stderr, flush=True)
+                print(
+                    f"{model} {carried} x {batch}, ms a step: {shown}", file=sys.stderr, flush=True
+                )
                 rows += [
                     {
                         "setting": setting.name,
                         "model": model,
                         "dataset": dataset,
                         "batch": batch,
+                        "virtual_ranks": carried,
                         "alone": times["alone"],
                         "ranks": times[f"ranks{number}"],
                     }
@@ -154,7 +164,9 @@ def measure(
                     process.wait()
     table = pd.DataFrame(rows)
     table["ratio"] = table.alone / table.ranks
-    cases_of_settings = table.groupby(["setting", "model", "dataset", "batch"], sort=False)
+    cases_of_settings = table.groupby(
+        ["setting", "model", "dataset", "batch", "virtual_ranks"], sort=False
+    )
     return cases_of_settings.agg(
         repeats=("ratio", "size"),
         ms_alone=("alone", "median"),
@@ -212,17 +224,23 @@ def work(folder: Path, pair: str, place: int, core: str) -> None:
 
     ranks = distributed.init(Session(), threads=1)
     runs = []
-    for model, dataset_name, batch in json.loads((folder / "cases.json").read_text()):
+    for model, dataset_name, batch, carried in json.loads((folder / "cases.json").read_text()):
         dataset = data.load(dataset_name)
-        experiment = Experiment(model=model, dataset=dataset_name, batch_size=batch, threads=1)
+        experiment = Experiment(
+            model=model,
+            dataset=dataset_name,
+            batch_size=batch,
+            virtual_ranks=carried,
+            threads=1,
+        )
         network = networks.build(model, dataset.image_shape, dataset.num_classes)
         trainer = Trainer(experiment, dataset, network, ranks)
         rng = np.random.default_rng(place)
 
         def run(
-            steps: int, trainer: Trainer = trainer, rng: Any = rng, batch: int = batch
+            steps: int, trainer: Trainer = trainer, rng: Any = rng, images: int = batch * carried
         ) -> float:
-            order = rng.integers(0, trainer.dataset.num_train_examples, (steps, batch))
+            order = rng.integers(0, trainer.dataset.num_train_examples, (steps, images))
             began = time.perf_counter()
             trainer.train(order.astype(np.int32))
             return 1e3 * (time.perf_counter() - began) / steps

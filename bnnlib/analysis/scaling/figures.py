@@ -311,6 +311,6 @@ def calibration(table: pd.DataFrame) -> Figure:
                 axis.set_title(f"fixed {batch} batch", fontsize=12)
         axes[row, 0].set_ylabel(_CALIBRATION_LABELS.get(score, score.replace(" ", "\n", 1)))
     for axis in axes[-1]:
-        axis.set_xlabel("ranks (dotted, hollow: shared weight noise)")
+        axis.set_xlabel("virtual ranks (dotted, hollow: shared weight noise)")
     legend_below(figure, 3)
     return figure
