@@ -93,6 +93,11 @@ class Experiment:
     steps: int = _parameter(
         0, "train this many steps instead of epochs; 0: train epochs", _NOT_NEGATIVE
     )
+    until: str = _parameter(
+        "epochs",
+        "epochs | converged: until the posterior has too, at most the epochs",
+        _one_of("epochs", "converged"),
+    )
     batch_size: int = _parameter(64, "images a virtual rank a step", _POSITIVE)
     virtual_ranks: int = _parameter(
         1, "virtual ranks a process carries: a batch and a stream of noise each", _POSITIVE
@@ -161,7 +166,7 @@ class Experiment:
     )
     noise_streams: int = _parameter(
         0,
-        "streams of weight noise; 0: one a virtual rank, 1: one for all, G: G groups",
+        "streams of weight noise; 0: one a virtual rank, 1: one for all, G: groups",
         _NOT_NEGATIVE,
     )
     seed: int = _parameter(

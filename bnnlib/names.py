@@ -22,6 +22,10 @@ MODELS = (
 )
 
 
+# What follows the name of a network whose posterior had not converged when training ended.
+UNCONVERGED = " converged(no)"
+
+
 def in_order(names: Iterable[str]) -> list[str]:
     """Names of networks, each once: the study's in its order, then a user's own as they come.
 
@@ -38,6 +42,10 @@ def network_of(name: str) -> str:
 
 
 def twin_of(name: str) -> str | None:
-    """The deterministic twin of a Bayesian network; None for any other network or variant."""
+    """The deterministic twin of a Bayesian network; None for any other network or variant.
+
+    A network that has not converged is no variant: it is compared with its twin, under its name.
+    """
+    name = name.removesuffix(UNCONVERGED)
     other = "CNN_" + name.split("_")[1] if name.startswith("BNN_") else ""
     return other if name in MODELS and other in MODELS else None

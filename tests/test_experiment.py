@@ -32,6 +32,7 @@ LIMITS: dict[str, tuple[list[Any], list[Any]]] = {
     "subtract_mean": ([True, False], []),
     "epochs": ([1, 10**6], [0, -1]),
     "steps": ([0, 1], [-1]),
+    "until": (["epochs", "converged"], ["", "forever"]),
     "batch_size": ([1, 128], [0, -64]),
     "virtual_ranks": ([1, 4], [0]),
     "learning_rate": ([1e-9, 1.0], [0.0, -1e-3]),

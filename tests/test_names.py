@@ -2,7 +2,7 @@
 
 import pytest
 
-from bnnlib.names import MODELS, in_order, network_of, twin_of
+from bnnlib.names import MODELS, UNCONVERGED, in_order, network_of, twin_of
 
 
 def test_variants_follow_their_network_and_own_models_come_last():
@@ -22,6 +22,7 @@ def test_variants_follow_their_network_and_own_models_come_last():
     [
         ("CNN_FC", "CNN_FC"),
         ("CNN_FC ensemble(5)", "CNN_FC"),
+        ("BNN_FC_flip converged(no)", "BNN_FC_flip"),
         ("CNN_FC dropout(0.1) ensemble(5)", "CNN_FC"),
         ("my own network", "my own network"),
         ("my own network ensemble(2)", "my own network"),
@@ -38,4 +39,6 @@ def test_twins():
     assert pairs["BNN_VGG_flip"] == "CNN_VGG"
     assert pairs["CNN_FC"] is None
     assert twin_of("BNN_FC_flip ensemble(2)") is None
+    assert twin_of("BNN_FC_flip" + UNCONVERGED) == "CNN_FC"
+    assert twin_of("BNN_FC_flip ensemble(2)" + UNCONVERGED) is None
     assert twin_of("BNN_of_mine") is None

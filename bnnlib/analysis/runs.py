@@ -10,6 +10,7 @@ import pandas as pd
 
 from bnnlib.errors import RecordError
 from bnnlib.experiment import UPKEEP, Experiment
+from bnnlib.names import UNCONVERGED
 from bnnlib.record.files import write_atomically
 from bnnlib.record.schema import read_record
 
@@ -28,12 +29,12 @@ COLUMNS = (
     "ece",
     "images_per_second",
 )
-TABLE_COLUMNS = COLUMNS[2:]
+TABLE_COLUMNS = (*COLUMNS[2:], "converged", "kl_change")
 # What the table holds beside parameters and metrics; no name of one is a name of another.
 # `threads_used` of a rank, where the parameter `threads` may leave their number to the machine.
 RECORD_COLUMNS = (
     *("group", "run_id", "path", "ranks", "threads_used", "cores", "status", "commit", "clean"),
-    *("num_hosts", "command", "started", "ended"),
+    *("num_hosts", "command", "started", "ended", "converged", "kl_change"),
 )
 # The first columns of :func:`load_evaluation`: whose row it is, then of which set.
 EVALUATION_COLUMNS = (
@@ -56,6 +57,9 @@ MAY_DIFFER = {
     *("seed", "run_dir", "threads", "inter_threads", "log_every", "eval_sets", "ood_sets"),
     *UPKEEP,
 }
+# Parameters that make another method of a network: named wherever they are not the default, so that
+# the network itself keeps its plain name, by which it is compared.
+ALWAYS_NAMED = ("dropout", "weight_decay", "predict_with")
 
 
 def load(path: str | Path) -> pd.DataFrame:
@@ -74,9 +78,9 @@ def load(path: str | Path) -> pd.DataFrame:
     records = _read_all(path)
     table = pd.DataFrame([_row(*one) for one in records])
     table = table.reindex(columns=list(dict.fromkeys([*COLUMNS, *table.columns])))
-    # A metric that no run knows is null in every record.
+    # A number that no run knows is null in every record.
     scores = {name for _, record in records for name in record["metrics"]} - set(RECORD_COLUMNS)
-    unknown = [name for name in scores if table[name].isna().all()]
+    unknown = [name for name in (*scores, "kl_change") if table[name].isna().all()]
     return table.astype(dict.fromkeys(unknown, float))
 
 
@@ -127,6 +131,7 @@ def _row(directory: Path, record: dict[str, Any]) -> dict[str, Any]:
         *(place.parent.name, place.name, str(directory), record["ranks"], record["threads"]),
         *(record["cores"], record["status"], record["commit"], record["clean"]),
         *(len(record["hosts"]), record["command"], record["started"], record["ended"]),
+        *((record["converged"] or {}).get(name) for name in ("converged", "change")),
     )
     of_record = dict(zip(RECORD_COLUMNS, values, strict=True))
     return {"path": ""} | record["parameters"] | record["metrics"] | of_record
@@ -135,8 +140,10 @@ def _row(directory: Path, record: dict[str, Any]) -> dict[str, Any]:
 def named(runs: pd.DataFrame) -> pd.DataFrame:
     """The runs with names that tell variants of a network apart, so that no mean mixes them.
 
-    ``CNN_conv`` with dropout is ``CNN_conv dropout(0.1)``; where runs of one network differ in
-    other parameters or in their number of ranks, these follow, as in ``CNN_FC kl_weight(0.5)``.
+    ``CNN_conv`` with dropout is ``CNN_conv dropout(0.1)``, and so are the other parameters in
+    :data:`ALWAYS_NAMED`; where runs of one network differ in other parameters or in their number of
+    ranks, these follow, as in ``CNN_FC kl_weight(0.5)``. Last stands ``converged(no)`` where the
+    posterior has not converged.
 
     Args:
         runs: of :func:`load`.
@@ -152,12 +159,13 @@ def named(runs: pd.DataFrame) -> pd.DataFrame:
     known = runs[[*parameters, "ranks"]].fillna({name: defaults[name] for name in parameters})
     for _, rows in runs.groupby("model").groups.items():
         for name, values in known.loc[rows].items():
-            if name == "dropout":
-                values = values[values > 0]
+            if name in ALWAYS_NAMED:
+                values = values[values != defaults[name]]
             elif values.astype(str).nunique() < 2:
                 continue
             for row, value in values.items():
                 runs.loc[row, "model"] += f" {name}({value})"
+    runs.loc[runs["converged"].eq(False), "model"] += UNCONVERGED
     return runs
 
 
@@ -174,8 +182,12 @@ def print_table(path: str | Path, csv: str | Path | None = None) -> None:
     table = load(path)
     shown = table[list(TABLE_COLUMNS)].copy()
     shown["dataset"] = shown["dataset"].map(lambda name: Path(str(name)).name, na_action="ignore")
+    # Deterministic networks have no posterior, and older records do not say.
+    answers = {True: "yes", False: "NO"}
+    shown["converged"] = [answers.get(value) for value in shown["converged"]]
     digits = {"accuracy": 4, "nll": 4, "brier": 4, "ece": 4, "images_per_second": 0}
     formats: dict[str, Any] = {n: f"{{:.{places}f}}".format for n, places in digits.items()}
+    formats["kl_change"] = "{:.1%}".format
     # Beside a run whose parameters were refused, the others' whole numbers are floats.
     formats["seed"] = lambda seed: f"{seed:.0f}" if isinstance(seed, float) else str(seed)
     print(shown.to_string(index=False, formatters=formats, na_rep="-"))

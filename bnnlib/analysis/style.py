@@ -43,11 +43,12 @@ ORDER = list(PALETTE)
 _VARIANTS: dict[str, tuple[Any, str]] = {
     "ensemble": ((0, (5, 2)), "none"),
     "dropout": ((0, (1, 1.5)), "bottom"),
+    "converged": ((0, (1, 3)), "top"),
 }
 _OTHER_VARIANTS: tuple[tuple[Any, str], ...] = (
     ((0, (6, 1.5, 1, 1.5)), "left"),
     ((0, (3, 1, 1, 1, 1, 1)), "right"),
-    ((0, (8, 3)), "top"),
+    ((0, (8, 3)), "bottom"),
 )
 # For a user's own models, in alphabetical order; again from the start when they are more.
 _OWN_COLOURS = (COLOURS[8], COLOURS[2], "#332288", "#882255", "#117733", "#661100")

@@ -20,9 +20,11 @@ from bnnlib.experiment import Experiment
 from bnnlib.inference import prediction
 from bnnlib.inference.distributed import Ranks
 from bnnlib.inference.prediction import Predictor
-from bnnlib.metrics import HOLDOUT, TEST, Evaluation, Labels, Prediction, judge
+from bnnlib.metrics import HOLDOUT, TEST, Evaluation, Labels, Prediction, judge, nll
 from bnnlib.networks import Network, to_inputs
 from bnnlib.session import Session
+
+VALIDATION_DRAWS = 10  # of a look at the predictive distribution while a network trains
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,6 +121,30 @@ def evaluate(
     judged = judge(predictions)
     seconds = time.perf_counter() - started
     return dataclasses.replace(judged, metrics=judged.metrics | {"evaluation_seconds": seconds})
+
+
+def validation_predictor(experiment: Experiment, network: Network, dataset: Dataset) -> Predictor:
+    """What predicts for :func:`validation_nll`, of few draws; on one rank, traced when first used.
+
+    Args:
+        experiment: its `test_draws`, `predict_with` and `seed`.
+        network: in training.
+        dataset: what it is trained on.
+    """
+    draws = min(VALIDATION_DRAWS, experiment.test_draws)
+    at_mean = experiment.predict_with == "mean"
+    return Predictor(network, dataset, draws, experiment.seed, at_mean=at_mean)
+
+
+def validation_nll(predictor: Predictor, dataset: Dataset) -> float:
+    """NLL of the images held out from training, else of the test images; nats an image.
+
+    It follows a training and chooses nothing. Who chooses by it holds images out (`holdout`).
+    """
+    images, labels = dataset.x_holdout, dataset.y_holdout
+    if images is None or labels is None:
+        images, labels = dataset.x_test, dataset.y_test
+    return nll(predictor(images).mean_probs, labels)
 
 
 def accuracy_of_means(network: Network, dataset: Dataset) -> float:

@@ -55,6 +55,7 @@ class Trainer:
         self.network, self.method = network, adam.build(experiment.rho_rate)
         self.train_state = TrainState(network, self.method)
         self.message = Message(ranks.size, experiment.compression, num_scalars=2)
+        self.validation_predictor = evaluation.validation_predictor(experiment, network, dataset)
         self.stopped, self.stamps = False, list[np.ndarray]()
         self.stop = tf.Variable(0.0, trainable=False)  # 1 once this rank is asked to
         # The data set stays where the steps run, in its own type: uint8 is a quarter of float32.
@@ -331,3 +332,7 @@ class Trainer:
     def accuracy_of_means(self) -> float:
         """The share of the test images that the posterior's means classify rightly."""
         return evaluation.accuracy_of_means(self.network, self.dataset)
+
+    def validation_nll(self) -> float:
+        """The NLL of the images held out, of the test images where none are; nats an image."""
+        return evaluation.validation_nll(self.validation_predictor, self.dataset)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from bnnlib.analysis import figures
 from bnnlib.inference.distributed import Ranks
 from bnnlib.interactive.cluster import LOOK_EVERY, Cluster
-from bnnlib.record.logs import StepLog, read_steps
+from bnnlib.record.logs import AccuracyLog, StepLog, read_accuracy, read_steps
 from bnnlib.record.run import Run
 
 # Seconds from one picture to the next; one takes a tenth of that, on cores that are the ranks'.
@@ -52,7 +52,12 @@ def stop_requested(run: Run, ranks: Ranks) -> Callable[[], bool]:
     return until
 
 
-async def watch(cluster: Cluster, directory: str | Path, epochs: float | None = None) -> None:
+async def watch(
+    cluster: Cluster,
+    directory: str | Path,
+    epochs: float | None = None,
+    num_train_examples: int | None = None,
+) -> None:
     """Shows a run's curves while the cluster's last cell trains it, with a button that stops it.
 
     To be awaited; returns when the cell has ended. Picture and closing line stay in the saved
@@ -62,6 +67,7 @@ async def watch(cluster: Cluster, directory: str | Path, epochs: float | None = 
         cluster: where it trains.
         directory: the run's.
         epochs: of the whole run, for the axes.
+        num_train_examples: N, by which KL is divided.
 
     Raises:
         DistributedError: as :meth:`bnnlib.interactive.cluster.Cluster.wait`.
@@ -74,7 +80,11 @@ async def watch(cluster: Cluster, directory: str | Path, epochs: float | None = 
     )
     button.on_click(lambda _: request_stop(directory))
     below = display(button, display_id=True)
-    picture = display(curves([], epochs), display_id=True)
+
+    def drawing(lines: list[StepLog]) -> Figure:
+        return curves(lines, epochs, num_train_examples, read_accuracy(directory))
+
+    picture = display(drawing([]), display_id=True)
     shown, drawn = 0, time.monotonic()
 
     def redraw(now: bool = False) -> None:
@@ -82,7 +92,7 @@ async def watch(cluster: Cluster, directory: str | Path, epochs: float | None = 
         if now or time.monotonic() - drawn >= DRAW_EVERY:
             lines = read(directory)
             if len(lines) != shown:
-                picture.update(curves(lines, epochs))
+                picture.update(drawing(lines))
             shown, drawn = len(lines), time.monotonic()
 
     try:
@@ -104,9 +114,16 @@ def read(directory: str | Path) -> list[StepLog]:
     return read_steps(directory) if path.exists() else []
 
 
-def curves(lines: list[StepLog], epochs: float | None = None) -> Figure:
+def curves(
+    lines: list[StepLog],
+    epochs: float | None = None,
+    num_train_examples: int | None = None,
+    accuracies: Sequence[AccuracyLog] = (),
+) -> Figure:
     """The picture of :func:`watch`."""
-    return figures.training_curves(pd.DataFrame(lines, columns=COLUMNS), epochs)
+    validation = pd.DataFrame(accuracies, columns=[*AccuracyLog.__dataclass_fields__])
+    steps = pd.DataFrame(lines, columns=COLUMNS)
+    return figures.training_curves(steps, epochs, num_train_examples, validation)
 
 
 def _stop_file(directory: str | Path) -> Path:

@@ -72,6 +72,7 @@ def record_failure(
         "history": [],
         "attempts": [*attempts, attempt],
         "data": None,
+        "converged": None,
     }
     write_record(directory, record)
 

@@ -80,11 +80,14 @@ class AccuracyLog:
         step: steps done.
         epoch: passes over the training set done.
         accuracy: on the test set, of the network whose weights are the posterior's means.
+        validation_nll: of the predictive distribution, on the images held out, or on the test
+            images where none are held out; nats an image, None in lines older than this key.
     """
 
     step: int
     epoch: float
     accuracy: float
+    validation_nll: float | None = None
 
 
 Log = StepLog | LayerLog | AccuracyLog

@@ -116,3 +116,6 @@ class Trainer(Protocol):
 
     def accuracy_of_means(self) -> float:
         """The test accuracy of the network of the posterior's means."""
+
+    def validation_nll(self) -> float:
+        """The NLL of images that training does not see."""

@@ -31,6 +31,7 @@ from bnnlib import launcher
 from bnnlib.experiment import Experiment
 from bnnlib.metrics import Evaluation
 from bnnlib.record import checkpoint, files, lock, logs, profile
+from bnnlib.record.convergence import convergence
 from bnnlib.record.failure import without_home
 from bnnlib.record.identity import (
     refuse_changed,
@@ -196,6 +197,9 @@ class Run:
     ) -> Iterator[StepLog]:
         """Trains to the end; logs each line, and posterior and checkpoint after each epoch.
 
+        With `until` of the experiment ``converged``, an epoch at whose end the posterior has
+        converged (:mod:`bnnlib.record.convergence`) is the last.
+
         Args:
             trainer: of this run, on every rank.
             until: asked after each line; True, on all ranks alike, ends the training there, with a
@@ -212,6 +216,8 @@ class Run:
         """
         if self.is_finished:
             return
+        if self.is_trained(trainer):
+            return
         first_step = trainer.step
         if first_step == 0:
             self.log_posterior(trainer)
@@ -223,7 +229,7 @@ class Run:
             self.session.requests.calling(trainer.ask_to_stop),
             self.session.watch(self.experiment.stall_minutes) as watch,
         ):
-            for line in trainer.run(until):
+            for line in trainer.run(lambda: until() or self.is_trained(trainer)):
                 watch.alive()
                 if not self._has_trained:
                     self._note_training(first_step)
@@ -261,6 +267,13 @@ class Run:
             self.save(trainer)
         self._writer.wait()
 
+    def is_trained(self, trainer: Trainer) -> bool:
+        """Whether training has come to its end, by steps or by convergence; alike on all ranks."""
+        if trainer.step >= trainer.num_steps or self.experiment.until == "epochs":
+            return trainer.step >= trainer.num_steps
+        found = convergence(self.lines) if trainer.position % trainer.steps_per_epoch == 0 else None
+        return found is not None and bool(found["converged"])
+
     def _note_training(self, first_step: int) -> None:
         """Notes that this attempt has trained, and from which step."""
         self._has_trained, self._timed_from = True, first_step
@@ -297,7 +310,9 @@ class Run:
             return
         if self.ranks.rank == 0:
             epoch = trainer.position / trainer.steps_per_epoch
-            line = AccuracyLog(trainer.step, epoch, trainer.accuracy_of_means())
+            line = AccuracyLog(
+                trainer.step, epoch, trainer.accuracy_of_means(), trainer.validation_nll()
+            )
             self._append(logs.ACCURACY, [line])
         # The others wait here, not in the first allreduce of the next line, which is timed.
         self.ranks.gather(None)
@@ -366,6 +381,7 @@ class Run:
                 status=status,
                 metrics=values,
                 evaluation=evaluation.rows,
+                converged=convergence(self.lines),
                 error=None,
             )
         self._close()
@@ -450,6 +466,7 @@ class Run:
             "status": "running",
             "metrics": {},
             "evaluation": [],
+            "converged": None,
             "error": None,
             "history": [],
             "attempts": [attempt],
@@ -470,7 +487,8 @@ class Run:
                         text = told_ranks(self.experiment, self.ranks.size, count, old)
                         logger.warning("%s: %s", self.directory, text)
                         record["history"].append(_event("ranks changed", text))
-                record |= {key: old[key] for key in ("metrics", "evaluation", "data")}
+                kept = ("metrics", "evaluation", "converged", "data")
+                record |= {key: old[key] for key in kept}
         write_record(self.directory, record)
 
     def _update(self, attempt: Mapping[str, Any] | None = None, **changes: Any) -> None:

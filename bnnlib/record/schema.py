@@ -24,13 +24,14 @@ KEYS: Types = {
     "status": (str,),
     "metrics": (dict,),
     "evaluation": (list,),
+    "converged": (dict, type(None)),  # bnnlib.record.convergence; None: it has no posterior
     "error": (dict, type(None)),
     "history": (list,),
     "attempts": (list,),
     "data": (dict, type(None)),  # of bnnlib.data.content
 }
 # What a record older than a key is read with.
-ADDED: dict[str, Any] = {"data": None}
+ADDED: dict[str, Any] = {"data": None, "converged": None}
 # Every key of an attempt: one start of the run, on which machine and by what it was made.
 ATTEMPT_KEYS: Types = {
     "ranks": (int,),
@@ -51,11 +52,12 @@ ATTEMPT_KEYS: Types = {
     "startup_seconds": (dict, type(None)),
     "first_step": (int, type(None)),  # from which the attempt trained; None: it trained nothing
 }
+# 6: `converged`; older records are None there, since it was not asked.
 # 5: `data`, and infinite values as text; before an infinite value was null.
 # 4: `virtual_ranks` and `noise_streams`; 3 had `accumulate` and `noise`.
 # 3: `attempts`; 2 had one start's keys beside the others, and a later start overwrote them.
 # 2: `evaluation`, a row a set of :class:`bnnlib.metrics.Evaluation`; 1 had the test set alone.
-SCHEMA = 5
+SCHEMA = 6
 INFINITE = {"Infinity": math.inf, "-Infinity": -math.inf}
 # Metrics of schemas 1 and 2 by their present name: `steps` is a parameter.
 RENAMED = {"steps": "steps_done"}
@@ -144,7 +146,7 @@ def _with_virtual_ranks(old: dict[str, Any]) -> dict[str, Any]:
         for attempt in old.get("attempts") or []
     ]
     return old | {
-        "schema": SCHEMA,
+        "schema": 4,
         "parameters": kept | {"virtual_ranks": count, "noise_streams": noise},
         "attempts": attempts,
     }

@@ -74,29 +74,38 @@ def test_training_curves():
     steps = pd.DataFrame(
         {
             "epoch": [0.5, 1.0, 1.5],
-            "loss": [2.1, 1.2, 0.6],
             "nll": [2.0, 1.0, 0.5],
             "kl": [30.0, 20.0, 10.0],
             "images_per_second": [100.0, 90.0, 110.0],
         }
     )
-    figure = figures.training_curves(steps)
-    columns = ["loss", "nll", "kl", "images_per_second"]
-    units = ["nats", "nats", "nats", "images/s"]
-    for axis, column, unit in zip(figure.axes, columns, units, strict=True):
+    validation = pd.DataFrame({"epoch": [1.0, 1.5], "validation_nll": [0.9, 0.7]})
+    figure = figures.training_curves(steps, None, 10, validation)
+    curves = [
+        (steps.epoch, steps.nll, "NLL on training batches\n(nats an image)"),
+        (validation.epoch, validation.validation_nll, "validation NLL\n(nats an image)"),
+        (steps.epoch, steps.kl / 10, "KL(q||p)/N (nats an image)"),
+        (steps.epoch, steps.images_per_second, "images/s, all ranks"),
+    ]
+    for axis, (x, y, label) in zip(figure.axes, curves, strict=True):
         (line,) = axis.lines
-        assert line.get_xdata().tolist() == steps.epoch.tolist()
-        assert line.get_ydata().tolist() == steps[column].tolist()
-        assert unit in axis.get_ylabel()
+        assert line.get_xdata().tolist() == x.tolist()
+        assert line.get_ydata().tolist() == y.tolist()
+        assert axis.get_ylabel() == label
+        assert not axis.texts
     assert [axis.get_xlabel() for axis in figure.axes[2:]] == ["epoch", "epoch"]
     assert figure.axes[3].get_ylim()[0] == 0
     draw(figure)
 
 
-def test_training_curves_of_a_run_that_has_only_begun():
-    columns = ["epoch", "loss", "nll", "kl", "images_per_second"]
-    figure = figures.training_curves(pd.DataFrame(columns=columns), epochs=20)
+@pytest.mark.parametrize("rows", [0, 2])
+def test_training_curves_without_what_was_not_recorded(rows):
+    steps = pd.DataFrame(1.0, range(rows), ["epoch", "nll", "kl", "images_per_second"])
+    old = pd.DataFrame({"epoch": [1.0], "validation_nll": [None]}) if rows else None
+    figure = figures.training_curves(steps, epochs=20, validation=old)
     assert [axis.get_xlim() for axis in figure.axes] == [(0, 20)] * 4
+    assert figure.axes[1].texts[0].get_text() == "not asked for (evaluate_every)"
+    assert figure.axes[2].get_ylabel() == "KL(q||p) (nats)"
     draw(figure)
 
 

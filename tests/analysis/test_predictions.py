@@ -110,8 +110,29 @@ def test_named_tells_variants_apart_and_repetitions_not(runs):
         "CNN_FC dropout(0.1) ranks(1)",
         "BNN_FC_flip",  # alone, whatever its weight
     ]
+    mean = table.assign(predict_with=["draws", "mean", "draws", "mean"])
+    assert tables.named(mean).model.tolist() == [
+        "CNN_FC",
+        "CNN_FC predict_with(mean)",
+        "CNN_FC dropout(0.1)",
+        "BNN_FC_flip predict_with(mean)",
+    ]
     old = table.drop(columns="dropout")  # of before the parameter
     assert tables.named(old).model.tolist()[:3] == ["CNN_FC"] * 3
+
+
+def test_a_posterior_that_has_not_converged_is_marked_and_still_compared_with_its_twin(runs):
+    path = runs / "b0" / "run.json"
+    record = json.loads(path.read_text())
+    for converged, name in ((False, "BNN_FC_flip converged(no)"), (True, "BNN_FC_flip")):
+        found = {"converged": converged, "change": 0.03}
+        path.write_text(json.dumps(record | {"converged": found}))
+        group = tables.Group(runs)
+        assert name in {one.model for one in group.predictions()}
+        pairs = tables.differences(group.predictions(), num_resamples=10)
+        assert set(zip(pairs.model, pairs.twin, strict=True)) == {(name, "CNN_FC")}
+        row = run_tables.load(runs).set_index("run_id").loc["b0"]
+        assert (row.converged, row.kl_change) == (converged, 0.03)
 
 
 # -------------------------------------------------------------------------------------- ensembles

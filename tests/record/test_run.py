@@ -703,6 +703,7 @@ def test_a_record_of_an_older_schema_is_one_attempt(schema):
     Path("runs/g/a/run.json").write_text(json.dumps(old))
     record = read("runs/g/a")
     assert (record["schema"], record["commit"], record["first_step"]) == (SCHEMA, "4" * 40, 0)
+    assert record["converged"] is None
     assert (record["hosts"], len(record["attempts"])) == (["here"], 1)
     row = run_tables.load("runs").iloc[0]
     assert (row.steps, row.steps_done) == (0, 40)
@@ -1115,12 +1116,12 @@ def test_the_command_prints_the_table_and_writes_it(group):
     assert done.returncode == 0, done.stderr
     header, *rows, last = done.stdout.splitlines()
     assert header.split() == list(run_tables.TABLE_COLUMNS)
-    scores = ["1.0000", "0.2231", "0.0600", "0.2000", "100"]
+    scores = ["1.0000", "0.2231", "0.0600", "0.2000", "100", "-", "-"]
     assert [row.split() for row in rows] == [
         ["BNN_conv_flip", "tiny", "0", "1", "finished", *scores],
         ["CNN_FC", "tiny", "1", "1", "finished", *scores],
-        ["-", "-", "-", "2", "failed", *"-----"],
-        ["BNN_conv_flip", "tiny", "3", "1", "running", *"-----"],
+        ["-", "-", "-", "2", "failed", *"-------"],
+        ["BNN_conv_flip", "tiny", "3", "1", "running", *"-------"],
     ]
     assert last == f"written: {csv}"
     table = pd.read_csv(csv)
@@ -1175,7 +1176,7 @@ def test_every_set_has_its_row_and_its_predictions():
     judged = judged_by_hand()
     values = run.finish(judged)
     record = read(run.directory)
-    assert record["schema"] == SCHEMA == 5
+    assert record["schema"] == SCHEMA == 6
     assert record["evaluation"] == judged.rows
     assert [row["set"] for row in record["evaluation"]] == ["test", "holdout", "rotate-30", "mine"]
     # Right three times of four at (0.8, 0.1, 0.1): softened to 0.75, 8^(1/T) = 6.

@@ -13,27 +13,41 @@ from bnnlib.analysis.style import (
 )
 
 
-def training_curves(steps: pd.DataFrame, epochs: float | None = None) -> Figure:
-    """Loss, negative log-likelihood, KL and speed of one run against epochs.
+def training_curves(
+    steps: pd.DataFrame,
+    epochs: float | None = None,
+    num_train_examples: int | None = None,
+    validation: pd.DataFrame | None = None,
+) -> Figure:
+    """The parts of one run's loss, its NLL on other images, and its speed against epochs.
 
     Args:
-        steps: a row a line of ``steps.jsonl``; columns epoch, loss (nats), nll (nats), kl (nats),
+        steps: a row a line of ``steps.jsonl``; columns epoch, nll (nats), kl (nats),
             images_per_second. It may have no row yet.
         epochs: of the whole run, for axes that stay while it trains; None: of the rows.
+        num_train_examples: N, by which KL is divided as in the loss; None: KL as it is.
+        validation: a row a line of ``accuracy.jsonl``; columns epoch, validation_nll (nats).
     """
     set_style()
+    if validation is None:
+        validation = pd.DataFrame(columns=["epoch", "validation_nll"])
+    kl_label = "KL(q||p) (nats)" if num_train_examples is None else "KL(q||p)/N (nats an image)"
     panels = [
-        ("loss", "loss (nats an image)"),
-        ("nll", "NLL on training batches\n(nats an image)"),
-        ("kl", "KL(q||p) (nats)"),
-        ("images_per_second", "images/s, all ranks"),
+        (steps["nll"], "NLL on training batches\n(nats an image)"),
+        (validation["validation_nll"], "validation NLL\n(nats an image)"),
+        (steps["kl"] / (num_train_examples or 1), kl_label),
+        (steps["images_per_second"], "images/s, all ranks"),
     ]
     figure, axes = subplots(2, 2, figsize=(10, 6), layout="constrained", sharex=True)
-    for axis, (column, label) in zip(axes.flat, panels, strict=True):
-        axis.plot(steps["epoch"], steps[column], color=COLOURS[0], marker="o", ms=4)
+    for axis, (values, label) in zip(axes.flat, panels, strict=True):
+        epoch = validation["epoch"] if values is panels[1][0] else steps["epoch"]
+        axis.plot(epoch, values, color=COLOURS[0], marker="o", ms=4)
         axis.set(ylabel=label)
         if epochs is not None:
             axis.set_xlim(0, epochs)
+    if validation["validation_nll"].isna().all():
+        text = "not asked for (evaluate_every)"
+        axes[0, 1].text(0.5, 0.5, text, ha="center", transform=axes[0, 1].transAxes)
     for axis in axes[1]:
         axis.set_xlabel("epoch")
     axes[1, 1].set_ylim(bottom=0)

@@ -1,0 +1,139 @@
+"""Whether a posterior has converged: the rule by hand, and runs that end by it."""
+
+import json
+
+import horovod.tensorflow as hvd
+import pytest
+import tensorflow as tf
+
+from bnnlib import data, networks
+from bnnlib.experiment import Experiment
+from bnnlib.inference import prediction
+from bnnlib.inference.distributed import Ranks
+from bnnlib.inference.trainer import Trainer
+from bnnlib.metrics import judge
+from bnnlib.record import provenance
+from bnnlib.record.convergence import convergence, sentence
+from bnnlib.record.logs import StepLog, read_posterior, read_steps
+from bnnlib.record.run import Run
+from bnnlib.session import Session
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    hvd.init()
+    return data.load("tiny")
+
+
+def start(tiny, directory, **parameters):
+    given = {"model": "BNN_FC_flip", "dataset": "tiny", "batch_size": 32, "log_every": 2}
+    experiment = Experiment(**{**given, "run_dir": str(directory), **parameters})
+    network = networks.build_for(experiment, tiny)
+    trainer = Trainer(experiment, tiny, network, Ranks())
+    return Run.open(Session(), experiment, Ranks(), provenance.collect()), trainer
+
+
+def finish(run, trainer, tiny):
+    run.resume(trainer)
+    list(run.follow(trainer))
+    test = prediction.predict(trainer.network, tiny, tiny.x_test, 2, 0)
+    run.finish(judge({"test": (test, tiny.y_test)}))
+
+
+def lines(*kls):
+    """A line every ten steps with these KLs."""
+    rest = {"epoch": 1.0, "loss": 1.0, "nll": 1.0, "learning_rate": 0.1, "warmup": False}
+    rest |= {"images_per_second": 1.0, "seconds": 1.0}
+    return [StepLog(step=10 * n, kl=kl, **rest) for n, kl in enumerate(kls, start=1)]
+
+
+def test_the_rule_by_hand():
+    # Ten lines: the first nine tenths end at the ninth.
+    found = convergence(lines(900, 800, 700, 600, 500, 400, 300, 200, 101, 100))
+    assert found == {
+        "converged": True,
+        "kl": 100,
+        "kl_before": 101,
+        "step_before": 90,
+        "change": pytest.approx(0.01),
+        "limit": 0.02,
+    }
+    assert sentence(found) == (
+        "The posterior has converged: over the last 10% of the training KL(q||p) went from 101 to "
+        "100 nats, a change of 1.0% (limit 2%)."
+    )
+    risen = convergence(lines(900, 800, 700, 600, 500, 400, 300, 200, 97, 100))
+    assert not risen["converged"]
+    assert risen["change"] == pytest.approx(0.03)
+    assert sentence(risen).startswith("The posterior has NOT converged: ")
+
+
+def test_a_line_inside_the_last_tenth_is_not_what_was_before():
+    twenty = lines(*range(1000, 100, -50), 110, 100)  # the 18th is 150
+    assert convergence(twenty)["change"] == pytest.approx(0.5)
+
+
+def test_a_run_that_has_hardly_moved_has_not_converged():
+    # One per cent of the KL in the last tenth, but a ninth of all that it has moved.
+    slow = convergence(lines(*(1000 - 10 * n for n in range(10))))
+    assert not slow["converged"]
+    assert slow["change"] == pytest.approx(1 / 9)
+
+
+@pytest.mark.parametrize("kls", [[], [0.0] * 20])
+def test_without_a_posterior_there_is_nothing_to_converge(kls):
+    assert convergence(lines(*kls)) is None
+    assert sentence(None) == ""
+
+
+@pytest.mark.parametrize("kls", [[5.0], [5.0] * 20])
+def test_of_a_kl_that_never_moved_nothing_can_be_said(kls):
+    found = convergence(lines(*kls))
+    assert (found["converged"], found["change"]) == (False, None)
+    assert sentence(found).startswith("Too few log lines")
+
+
+def test_the_record_holds_the_rule_with_its_numbers(tiny, tmp_path):
+    for model in ("BNN_FC_flip", "CNN_FC"):
+        run, trainer = start(tiny, tmp_path / model, model=model, epochs=2)
+        finish(run, trainer, tiny)
+        record = json.loads((tmp_path / model / "run.json").read_text())
+        assert record["converged"] == convergence(read_steps(tmp_path / model))
+        assert (record["converged"] is None) == (model == "CNN_FC")
+
+
+# Without likelihood the posterior goes to the prior, which it reaches in some 50 of these epochs.
+FAST = {"until": "converged", "epochs": 400, "rho_rate": 10.0, "learning_rate": 0.03}
+FAST |= {"kl_weight": 1e4, "batch_size": 64, "log_every": 100}
+
+
+def test_training_until_converged_ends_when_the_rule_holds(tiny, tmp_path):
+    run, trainer = start(tiny, tmp_path, **FAST)
+    finish(run, trainer, tiny)
+    steps = read_steps(tmp_path)
+    record = json.loads((tmp_path / "run.json").read_text())
+    assert (record["status"], record["converged"]["converged"]) == ("finished", True)
+    assert 2 < steps[-1].epoch < 400
+    for end in range(1, len(steps)):
+        assert not convergence(steps[:end])["converged"]
+    assert read_posterior(tmp_path)[-1].step == steps[-1].step
+    assert run.is_trained(trainer)
+
+
+def test_a_run_that_has_converged_trains_no_step_more_when_it_is_continued(tiny, tmp_path):
+    run, trainer = start(tiny, tmp_path, **FAST)
+    run.resume(trainer)
+    lines_of_whole = [line.step for line in run.follow(trainer)]
+    run.abandon()  # before its evaluation
+    again, other = start(tiny, tmp_path, **FAST)
+    assert again.resume(other) == lines_of_whole[-1]
+    assert list(again.follow(other)) == []
+    for name, value in trainer.network.weights().items():
+        tf.debugging.assert_equal(value, other.network.weights()[name])
+    again.abandon()
+
+
+def test_a_deterministic_run_trains_all_its_epochs(tiny, tmp_path):
+    run, trainer = start(tiny, tmp_path, model="CNN_FC", until="converged", epochs=3)
+    finish(run, trainer, tiny)
+    assert read_steps(tmp_path)[-1].epoch == 3.0
