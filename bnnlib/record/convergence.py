@@ -35,7 +35,7 @@ def convergence(lines: Sequence[StepLog]) -> dict[str, Any] | None:
     """
     if not lines or not any(line.kl for line in lines):
         return None
-    last, kls = lines[-1], [line.kl for line in lines]
+    last, kls = lines[-1], [float(line.kl) for line in lines]
     before = [line for line in lines if line.step <= (1 - LAST) * last.step]
     scale = min(abs(last.kl), max(kls) - min(kls))
     change = abs(last.kl - before[-1].kl) / scale if before and scale > 0 else None
