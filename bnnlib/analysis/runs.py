@@ -184,7 +184,7 @@ def print_table(path: str | Path, csv: str | Path | None = None) -> None:
     shown["dataset"] = shown["dataset"].map(lambda name: Path(str(name)).name, na_action="ignore")
     # Deterministic networks have no posterior, and older records do not say.
     answers = {True: "yes", False: "NO"}
-    shown["converged"] = [answers.get(value) for value in shown["converged"]]
+    shown["converged"] = shown["converged"].map(answers)
     digits = {"accuracy": 4, "nll": 4, "brier": 4, "ece": 4, "images_per_second": 0}
     formats: dict[str, Any] = {n: f"{{:.{places}f}}".format for n, places in digits.items()}
     formats["kl_change"] = "{:.1%}".format

@@ -1116,7 +1116,7 @@ def test_the_command_prints_the_table_and_writes_it(group):
     assert done.returncode == 0, done.stderr
     header, *rows, last = done.stdout.splitlines()
     assert header.split() == list(run_tables.TABLE_COLUMNS)
-    scores = ["1.0000", "0.2231", "0.0600", "0.2000", "100", "-", "-"]
+    scores = ["1.0000", "0.2231", "0.0600", "0.2000", "100", "NO", "-"]
     assert [row.split() for row in rows] == [
         ["BNN_conv_flip", "tiny", "0", "1", "finished", *scores],
         ["CNN_FC", "tiny", "1", "1", "finished", *scores],
