@@ -16,8 +16,11 @@ MODELS = (
     "BNN_FC_nonflip",
     "CNN_conv",
     "CNN_FC",
+    "BNN_conv_local",
+    "BNN_FC_local",
     "BNN_VGG_flip",
     "BNN_VGG_nonflip",
+    "BNN_VGG_local",
     "CNN_VGG",
 )
 

@@ -36,7 +36,8 @@ def test_twins():
     pairs = {name: twin_of(name) for name in MODELS}
     assert pairs["BNN_conv_flip"] == pairs["BNN_conv_nonflip"] == "CNN_conv"
     assert pairs["BNN_FC_flip"] == "CNN_FC"
-    assert pairs["BNN_VGG_flip"] == "CNN_VGG"
+    assert pairs["BNN_VGG_flip"] == pairs["BNN_VGG_local"] == "CNN_VGG"
+    assert (pairs["BNN_FC_local"], pairs["BNN_conv_local"]) == ("CNN_FC", "CNN_conv")
     assert pairs["CNN_FC"] is None
     assert twin_of("BNN_FC_flip ensemble(2)") is None
     assert twin_of("BNN_FC_flip" + UNCONVERGED) == "CNN_FC"

@@ -22,8 +22,11 @@ PALETTE: dict[str, str] = {
     "BNN_FC_nonflip": COLOURS[1],
     "CNN_conv": "#000000",
     "CNN_FC": COLOURS[7],
+    "BNN_conv_local": "#004488",
+    "BNN_FC_local": "#994F00",
     "BNN_VGG_flip": COLOURS[4],
     "BNN_VGG_nonflip": COLOURS[6],
+    "BNN_VGG_local": "#AA3377",
     "CNN_VGG": COLOURS[5],
 }
 MARKERS: dict[str, str] = {
@@ -33,8 +36,11 @@ MARKERS: dict[str, str] = {
     "BNN_FC_nonflip": "v",
     "CNN_conv": "X",
     "CNN_FC": "D",
+    "BNN_conv_local": "d",
+    "BNN_FC_local": "<",
     "BNN_VGG_flip": "P",
     "BNN_VGG_nonflip": "p",
+    "BNN_VGG_local": "8",
     "CNN_VGG": "*",
 }
 ORDER = list(PALETTE)
@@ -52,14 +58,16 @@ _OTHER_VARIANTS: tuple[tuple[Any, str], ...] = (
 )
 # For a user's own models, in alphabetical order; again from the start when they are more.
 _OWN_COLOURS = (COLOURS[8], COLOURS[2], "#332288", "#882255", "#117733", "#661100")
-_OWN_MARKERS = ("h", "<", ">", "d", "H", "8")
+# The tuples are stars of four, six and eight points.
+_OWN_MARKERS: tuple[Any, ...] = ("h", ">", "H", (4, 1, 0), (6, 1, 0), (8, 1, 0))
 
 
-def looks(models: Iterable[str]) -> tuple[dict[str, str], dict[str, str]]:
+def looks(models: Iterable[str]) -> tuple[dict[str, str], dict[str, Any]]:
     """Colours and markers of `models` by name: the study's own, and others for a user's models."""
     present = list(models)
     user_networks = sorted({network_of(name) for name in present} - set(ORDER))
-    colours, markers = {}, {}
+    colours: dict[str, str] = {}
+    markers: dict[str, Any] = {}
     for name in in_order(present):
         network = network_of(name)
         if network in PALETTE:

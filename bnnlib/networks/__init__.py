@@ -1,12 +1,20 @@
 """What is a Bayesian layer, and what is a network?
 
 Rooms: `seeds` (stateless noise), `fast_ops` (the same values and gradients in less time), `patches`
-(a convolution as matrix products), `layers` (Flipout, reparameterization, their deterministic
-twin), `networks` (the study's networks by name), `posterior` (what a trained one is).
+(a convolution as matrix products), `layers` (Flipout, reparameterization, local reparameterization,
+their deterministic twin), `networks` (the study's networks by name), `posterior` (what a trained
+one is).
 """
 
 from bnnlib.networks.fast_ops import plain
-from bnnlib.networks.layers import Deterministic, Draw, Flipout, Layer, Reparameterization
+from bnnlib.networks.layers import (
+    Deterministic,
+    Draw,
+    Flipout,
+    Layer,
+    LocalReparameterization,
+    Reparameterization,
+)
 from bnnlib.networks.networks import Network, Posterior, Stage, build, build_for, summary, to_inputs
 from bnnlib.networks.patches import Windows
 from bnnlib.networks.posterior import draw_probs
@@ -20,6 +28,7 @@ __all__ = [
     "Draw",
     "Flipout",
     "Layer",
+    "LocalReparameterization",
     "Network",
     "Posterior",
     "Reparameterization",

@@ -95,3 +95,42 @@ def largest_of_four(a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> tuple[Tensor,
         return to_a, to_ab - to_a, to_c, to_cd - to_c
 
     return tf.maximum(ab, cd), gradient
+
+
+@tf.custom_gradient
+def noisy(mean: Tensor, variance: Tensor, noise: Tensor) -> tuple[Tensor, Any]:
+    """Draws of N(mean, variance): mean + sqrt(variance) * noise, all of one shape.
+
+    The gradient by the variance is noise / (2 sqrt(variance)), and 0 where the variance is 0: there
+    the inputs are 0, and the variance's own gradient by the weights is.
+    """
+    stddev = tf.sqrt(variance)
+
+    def gradient(upstream: Tensor) -> tuple[Tensor, Tensor, None]:
+        return upstream, tf.math.divide_no_nan(upstream * noise, 2.0 * stddev), None
+
+    return mean + stddev * noise, gradient
+
+
+@tf.custom_gradient
+def noisy_product(x: Tensor, mean: Tensor, stddev: Tensor, noise: Tensor) -> tuple[Tensor, Any]:
+    """:func:`noisy` of the products x mean and x^2 stddev^2, with fewer passes in the gradient.
+
+    Args:
+        x: ``(batch, inputs)``.
+        mean: ``(inputs, outputs)``.
+        stddev: likewise.
+        noise: ``(batch, outputs)``.
+    """
+    squares, variances = tf.square(x), tf.square(stddev)
+    width = tf.sqrt(tf.matmul(squares, variances))
+
+    def gradient(upstream: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        by_width = tf.math.divide_no_nan(upstream * noise, width)  # twice that by the variance
+        to_x = tf.matmul(upstream, mean, transpose_b=True)
+        to_x += x * tf.matmul(by_width, variances, transpose_b=True)
+        to_mean = tf.matmul(x, upstream, transpose_a=True)
+        to_stddev = stddev * tf.matmul(squares, by_width, transpose_a=True)
+        return to_x, to_mean, to_stddev, None
+
+    return tf.matmul(x, mean) + width * noise, gradient

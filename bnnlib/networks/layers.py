@@ -1,4 +1,4 @@
-"""Bayesian layers: Flipout and reparameterization, and their deterministic twin.
+"""Bayesian layers: Flipout, reparameterization, local reparameterization; their deterministic twin.
 
 A layer is called as ``layer(inputs, seeds)`` with a seed tensor of :mod:`bnnlib.networks.seeds`;
 two calls with one seed give the same output. With K seeds the batch is K equal parts, one a seed,
@@ -15,9 +15,17 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from bnnlib.networks.fast_ops import normal_kl, softplus
+from bnnlib.networks.fast_ops import (
+    largest_of_four,
+    noisy,
+    noisy_product,
+    normal_kl,
+    softplus,
+)
+from bnnlib.networks.patches import pooled_convolution, products
 from bnnlib.networks.seeds import (
     KERNEL,
+    OUTPUT,
     SIGN_IN,
     SIGN_OUT,
     Tensor,
@@ -141,6 +149,27 @@ class Layer(tf.Module):
             Of `kernel_shape` if all see one kernel, else ``(batch, *kernel_shape)``.
         """
         return self._by_example(self.sample(seeds, stddev), batch)
+
+    def pooled(
+        self,
+        patches: Tensor,
+        side: tuple[int, int],
+        seeds: Tensor,
+        stddev: Tensor | None = None,
+    ) -> Tensor:
+        """The output of a convolution before bias, and 2x2 max-pooling of it.
+
+        Args:
+            patches: of the images, :func:`bnnlib.networks.patches.patches_of`.
+            side: height and width of the pooled output.
+            seeds: as of the call.
+            stddev: what :meth:`stddev` returns, if the caller has it already.
+
+        Returns:
+            ``(batch, *side, outputs)``.
+        """
+        kernel = self.batch_kernel(tf.shape(patches)[0], seeds, stddev)
+        return pooled_convolution(patches, kernel, side)
 
     def _by_example(self, draws: Tensor, batch: Tensor) -> Tensor:
         """One draw a seed as one for each example; a single draw as it is."""
@@ -283,3 +312,50 @@ class Flipout(Reparameterization):
             for use, channels in zip((SIGN_IN, SIGN_OUT), self.kernel_shape[-2:], strict=True)
         )
         return r, s
+
+
+class LocalReparameterization(Reparameterization):
+    """The same posterior, with noise drawn for the outputs in place of the weights.
+
+    An output is a sum over kernel entries, so it is normal (Kingma, Salimans and Welling 2015,
+    equation 6; * is the linear operation):
+
+        output ~ N(x * mean, x^2 * stddev^2)
+
+    Each example's outputs have noise of their own. A dense layer's then have exactly the
+    distribution that a kernel of its own for each example gives them. A convolution's have it one
+    by one: that all places of an image see one kernel is left out (as in Molchanov et al. 2017),
+    while prediction draws kernels, which an image's places share.
+    """
+
+    def __call__(self, inputs: Tensor, seeds: Tensor, stddev: Tensor | None = None) -> Tensor:
+        """The output before bias, ``(batch, …, outputs)``."""
+        stddev = self.stddev() if stddev is None else stddev
+        shape = [*inputs.shape[1:-1], self.kernel_shape[-1]]
+        part = tf.shape(inputs)[0] // how_many(seeds)
+        noise = standard_normal([part, *shape], substream(seeds, OUTPUT))
+        noise = tf.reshape(noise, [-1, *shape])
+        if len(self.kernel_shape) == 2:
+            return noisy_product(inputs, self.mean, stddev, noise)
+        variance = self.apply(tf.square(inputs), tf.square(stddev))
+        return noisy(self.apply(inputs, self.mean), variance, noise)
+
+    def pooled(
+        self,
+        patches: Tensor,
+        side: tuple[int, int],
+        seeds: Tensor,
+        stddev: Tensor | None = None,
+    ) -> Tensor:
+        """Convolution and 2x2 max-pooling: of an image's outputs, each with noise of its own."""
+        stddev = self.stddev() if stddev is None else stddev
+        means = products(patches, self.mean)
+        variances = products(tf.square(patches), tf.square(stddev))
+        shape = means[0].shape[1:]
+        part = tf.shape(patches)[0] // how_many(seeds)
+        # The place of four first, so that a place's noise is one piece of memory.
+        noise = standard_normal([4, part, *shape], substream(seeds, OUTPUT))
+        if how_many(seeds) > 1:
+            noise = tf.reshape(tf.transpose(noise, [1, 0, 2, 3, 4]), [4, -1, *shape])
+        four = map(noisy, means, variances, tf.unstack(noise))
+        return tf.reshape(largest_of_four(*four), [-1, *side, shape[-1]])

@@ -1,7 +1,7 @@
 """The networks of the study by name, every builder with one signature.
 
-A name says what the first layer is: ``conv`` or ``FC``, ``flip`` for Flipout and ``nonflip`` for
-plain reparameterization. ``CNN_…`` are the deterministic twins.
+A name says what the first layer is: ``conv`` or ``FC``, ``flip`` for Flipout, ``nonflip`` for plain
+and ``local`` for local reparameterization. ``CNN_…`` are the deterministic twins.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from bnnlib.networks.layers import (
     Draw,
     Flipout,
     Layer,
+    LocalReparameterization,
     Reparameterization,
     dropout,
 )
@@ -120,8 +121,8 @@ class Network(tf.Module):
         biases = [layer.bias for layer in self.layers]
         if self.unfolds(images):
             layer, s = next(self._seeded(seeds))
-            kernel = layer.batch_kernel(tf.shape(images)[0], s, stddevs[0])
-            return self._forward_patches(images, kernel, operations, biases, seeds)
+            first = functools.partial(layer.pooled, seeds=s, stddev=stddevs[0])
+            return self._forward_patches(images, first, operations, biases, seeds)
         return self._forward(images, operations, biases, seeds)
 
     def logits(self, images: Tensor, draw: Sequence[Draw], mask_seed: Tensor) -> Tensor:
@@ -137,7 +138,8 @@ class Network(tf.Module):
         """
         operations, biases = self._operations(draw)
         if self.unfolds(images):
-            return self._forward_patches(images, draw[0]["kernel"], operations, biases, mask_seed)
+            first = functools.partial(pooled_convolution, kernel=draw[0]["kernel"])
+            return self._forward_patches(images, first, operations, biases, mask_seed)
         return self._forward(images, operations, biases, mask_seed)
 
     def stddevs(self) -> list[Tensor | None]:
@@ -268,14 +270,14 @@ class Network(tf.Module):
     def _forward_patches(
         self,
         images: Tensor,
-        kernel: Tensor,
+        first: Callable[..., Tensor],
         operations: list[Callable[[Tensor], Tensor]],
         biases: list[Tensor],
         mask_seed: Tensor,
     ) -> Tensor:
         """:meth:`_forward` of images whose first convolution works on their patches."""
         side = (images.shape[1] // 2, images.shape[2] // 2)
-        operations[0] = functools.partial(pooled_convolution, kernel=kernel, side=side)
+        operations[0] = functools.partial(first, side=side)
         patches = patches_of(images, self.stages[0].size)
         return self._forward(patches, operations, biases, mask_seed, pooled=True)
 
@@ -327,6 +329,7 @@ ARCHITECTURES: dict[str, Callable[[int], list[Stage]]] = {
 ESTIMATORS: dict[str, type[Reparameterization]] = {
     "flip": Flipout,
     "nonflip": Reparameterization,
+    "local": LocalReparameterization,
 }
 
 

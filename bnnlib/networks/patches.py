@@ -110,12 +110,25 @@ def pooled_convolution(patches: Tensor, kernel: Tensor, side: tuple[int, int]) -
     Returns:
         ``(batch, height / 2, width / 2, outputs)``, before bias.
     """
+    largest = largest_of_four(*products(patches, kernel))
+    return tf.reshape(largest, [-1, *side, kernel.shape[-1]])
+
+
+def products(patches: Tensor, kernel: Tensor) -> list[Tensor]:
+    """The convolution's outputs at the four places of each 2x2 block.
+
+    Args:
+        patches: ``(batch, 4, height / 2 * width / 2, patch)``.
+        kernel: ``(size, size, channels, outputs)``, or one for each image.
+
+    Returns:
+        Four of ``(batch, height / 2 * width / 2, outputs)``, before bias.
+    """
     patch, outputs = patches.shape[-1], kernel.shape[-1]
     # A product an image, also where all share a kernel: what it makes stays in the cache.
     matrix = tf.reshape(kernel, [-1, patch, outputs])
     matrix = tf.broadcast_to(matrix, [tf.shape(patches)[0], patch, outputs])
-    four = [tf.matmul(place, matrix) for place in tf.unstack(patches, axis=1)]
-    return tf.reshape(largest_of_four(*four), [-1, *side, outputs])
+    return [tf.matmul(place, matrix) for place in tf.unstack(patches, axis=1)]
 
 
 def convolution_of_windows(windows: Windows, kernel: Tensor) -> Tensor:

@@ -20,6 +20,8 @@ Tensor = Any  # tf.Tensor; TensorFlow ships no types that mypy can use
 
 # What a layer draws of one seed; added to the seed's first number so that no two draws coincide.
 KERNEL, SIGN_IN, SIGN_OUT = 0, 1, 2
+# An output's noise takes the seed of a kernel's, since no call draws both.
+OUTPUT = KERNEL
 DRAWS_PER_LAYER = 3
 # A dropout mask takes the seed of a kernel's noise, since no network has both.
 MASK = KERNEL
@@ -87,15 +89,16 @@ def random_signs(shape: Any, seeds: Tensor) -> Tensor:
     return tf.reshape(signs[..., :count], [*several, *shape])
 
 
-def standard_normal(shape: tuple[int, ...], seeds: Tensor) -> Tensor:
+def standard_normal(shape: Any, seeds: Tensor) -> Tensor:
     """Independent draws of N(0, 1), float32, by Box and Muller's transform (1958).
 
     Shapes as of :func:`uniform`. TensorFlow's own draws use the transform too, one number at a
     time; here logarithm, sine and cosine are of whole arrays, which takes half as long.
     """
-    count = math.prod(shape)
+    count = tf.reduce_prod(tf.stack(shape))
     both = uniform([2, (count + 1) // 2], seeds)
     radius = tf.sqrt(-2.0 * tf.math.log(1.0 - both[..., 0, :]))  # of (0, 1]: the log is finite
     angle = 2.0 * math.pi * both[..., 1, :]
     pairs = tf.concat([radius * tf.cos(angle), radius * tf.sin(angle)], -1)
-    return tf.reshape(pairs[..., :count], [*both.shape[:-2], *shape])
+    several = [how_many(seeds)] if how_many(seeds) > 1 else []
+    return tf.reshape(pairs[..., :count], [*several, *shape])
