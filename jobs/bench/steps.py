@@ -7,6 +7,7 @@ For each network, on MNIST or CIFAR-10 shapes, batch 64, one pinned core and all
     tf_function        the same layers, a training step in a `tf.function`, batches resident
     tf_function_onednn the same with TF_ENABLE_ONEDNN_OPTS=1, which this library sets for itself
     twin               this library's Trainer on the deterministic twin of a Bayesian network
+    flip               this library's Trainer on the Flipout form of a network with `local` noise
 
 Every way is a process of its own. The processes of one network take turns, so that noise of the
 machine meets all of them; a figure is the median over the turns. The rates of this core (matrix
@@ -16,7 +17,8 @@ multiplications, its passes over activations and weights, its draws.
     python -m jobs.bench.steps [--repeats 5] [--models BNN_FC_flip …] [--out figures/bench]
 
 writes bench.csv (a row a network, way and number of threads), floor.csv, prediction.csv (30 draws
-over 10,000 images), memory.csv (peak of a rank) and bench.json, their origin.
+over 10,000 images), memory.csv (peak of a rank), twin.csv and flip.csv (a step over the twin's and
+over Flipout's) and bench.json, their origin. TFP has no local convolution.
 """
 
 from __future__ import annotations
@@ -41,9 +43,12 @@ from jobs.bench.common import (
 )
 
 BATCH = 64
-MNIST = ("BNN_conv_flip", "BNN_conv_nonflip", "BNN_FC_flip", "BNN_FC_nonflip", "CNN_conv", "CNN_FC")
+MNIST = (
+    *("BNN_conv_flip", "BNN_conv_nonflip", "BNN_FC_flip", "BNN_FC_nonflip", "CNN_conv", "CNN_FC"),
+    *("BNN_conv_local", "BNN_FC_local"),
+)
 VGG = ("BNN_VGG_flip", "CNN_VGG")
-WAYS = ("bnnlib", "keras_fit", "tf_function", "tf_function_onednn", "twin")
+WAYS = ("bnnlib", "keras_fit", "tf_function", "tf_function_onednn", "twin", "flip")
 SHAPES = {"mnist": (28, 28, 1), "cifar10": (32, 32, 3)}
 SECONDS = 0.7  # of one turn
 NUM_IMAGES = {"mnist": 60_000, "cifar10": 50_000}
@@ -57,9 +62,9 @@ def worker(model: str, way: str, threads: int) -> None:
     """Answers each line of standard input by one line of figures; ends with its input."""
     pin(threads)
     dataset = dataset_of(model)
-    if way == "twin":
-        model = twin_of(model)
-    step, predict = (with_bnnlib if way in ("bnnlib", "twin") else with_tfp)(
+    if way in OTHERS:
+        model = OTHERS[way](model)
+    step, predict = (with_bnnlib if way in ("bnnlib", *OTHERS) else with_tfp)(
         model, dataset, threads, way
     )
     step(3)  # traced, and its memory answer
@@ -90,6 +95,23 @@ def dataset_of(model: str) -> str:
 def twin_of(model: str) -> str:
     """The deterministic network of the same layers."""
     return f"CNN_{model.split('_')[1]}"
+
+
+def flip_of(model: str) -> str:
+    """The network of the same layers with Flipout."""
+    return f"BNN_{model.split('_')[1]}_flip"
+
+
+OTHERS = {"twin": twin_of, "flip": flip_of}  # networks that a network is measured against
+
+
+def can_go(model: str, way: str) -> bool:
+    """Whether there is such a way of training the network."""
+    if way == "twin":
+        return model.startswith("BNN")
+    if way == "flip":
+        return model.endswith("_local")
+    return way == "bnnlib" or not model.endswith("_local") or "FC" in model
 
 
 def images_of(dataset: str, train: int):
@@ -197,6 +219,8 @@ def tfp_network(model: str, shape: tuple[int, int, int], num_train: int):
     layers = tfp.layers
     convolution = layers.Convolution2DFlipout if flip else layers.Convolution2DReparameterization
     dense = layers.DenseFlipout if flip else layers.DenseReparameterization
+    if model.endswith("_local"):
+        dense = layers.DenseLocalReparameterization
 
     def conv(filters: int, size: int, relu: bool = True):
         words = {"padding": "SAME", "activation": "relu"}
@@ -263,11 +287,14 @@ def counts(model: str) -> dict[str, float]:
     """What one step must do: 10^9 operations of products, 10^9 bytes to pass over, normal draws.
 
     A forward product and its gradients of kernel and of input are 2 operations each a multiply;
-    the first layer needs no gradient of its input, and Flipout doubles all of its layer's. Passed
-    over, once written and once read each: the output of each layer (twice for Flipout) and its
-    gradient, and thrice its kernel's numbers for Adam.
+    the first layer needs no gradient of its input. Flipout doubles all of its layer's, and so do
+    the variances of local noise. Passed over, once written and once read each: the output of each
+    layer (twice for these two) and its gradient, and thrice its kernel's numbers for Adam. Drawn
+    are the kernel's noise, or the outputs'.
     """
-    flip, bayesian, everywhere = model.endswith("_flip"), "BNN" in model, "VGG" in model
+    local = model.endswith("_local")
+    double = local or model.endswith("_flip")
+    bayesian, everywhere = "BNN" in model, "VGG" in model
     if everywhere:
         plan, side, channels = [], 32, 3
         for filters in (32, 64, 128):
@@ -283,12 +310,13 @@ def counts(model: str) -> dict[str, float]:
     operations = passes = draws = 0.0
     for index, (kernel, places, outputs) in enumerate(plan):
         is_bayesian = bayesian and (everywhere or index == 0)
-        twice = 2 if flip and is_bayesian else 1
+        twice = 2 if double and is_bayesian else 1
         products = 2 if index == 0 else 3
         operations += 2.0 * BATCH * kernel * places * products * twice
         numbers = kernel * (2 if is_bayesian else 1)
         passes += 4.0 * (2 * BATCH * places * outputs * (1 + twice) + 2 * 3 * numbers)
-        draws += kernel if is_bayesian else 0
+        drawn = BATCH * places * outputs if local else kernel
+        draws += drawn if is_bayesian else 0
     return {"gflop": operations / 1e9, "gbyte": passes / 1e9, "draws": draws}
 
 
@@ -352,10 +380,11 @@ def main() -> None:
         return worker(model, way, int(threads))
     gauge = Process("rates")
     gauged: list[dict[str, float]] = []
-    rows, floors, predictions, memory, costs = [], [], [], [], []
+    rows, floors, predictions, memory = [], [], [], []
+    costs: dict[str, list[dict[str, object]]] = {other: [] for other in OTHERS}
     for model in arguments.models:
         for threads in arguments.threads:
-            ways = [way for way in arguments.ways if way != "twin" or model.startswith("BNN")]
+            ways = [way for way in arguments.ways if can_go(model, way)]
             workers = {way: Process(model, way, threads) for way in ways}
             times: dict[str, list[float]] = {way: [] for way in workers}
             peaks: dict[str, float] = {}
@@ -381,9 +410,10 @@ def main() -> None:
                     f" ({least:.2f} to {most:.2f}), {reference / median:5.2f} of tf_function",
                     flush=True,
                 )
-            if {"bnnlib", "twin"} <= set(times):
-                costs.append(over_twin(model, threads, times))
-                print("   over its twin:", costs[-1], flush=True)
+            for other in OTHERS:
+                if {"bnnlib", other} <= set(times):
+                    costs[other].append(over(other, model, threads, times))
+                    print(f"   over its {other}:", costs[other][-1], flush=True)
             if threads == 1 and "bnnlib" in times:
                 floors.append(floor(model, here, statistics.median(times["bnnlib"])))
                 print("   floor:", floors[-1], flush=True)
@@ -417,7 +447,7 @@ def main() -> None:
     if arguments.out:
         tables = {
             "bench": rows, "floor": floors, "prediction": predictions, "memory": memory,
-            "twin": costs,
+            **costs,
         }  # fmt: skip
         for name, table in tables.items():
             if table:
@@ -453,11 +483,11 @@ def floor(model: str, here: list[dict[str, float]], measured: float) -> dict[str
     }  # fmt: skip
 
 
-def over_twin(model: str, threads: int, times: dict[str, list[float]]) -> dict[str, object]:
-    """The cost of being Bayesian: a step over the twin's of the same turn."""
-    ratios = [a / b for a, b in zip(times["bnnlib"], times["twin"], strict=True)]
+def over(other: str, model: str, threads: int, times: dict[str, list[float]]) -> dict[str, object]:
+    """What the network costs beside its twin, or beside Flipout: steps of the same turn."""
+    ratios = [a / b for a, b in zip(times["bnnlib"], times[other], strict=True)]
     median, least, most = (round(value, 3) for value in spread(ratios))
-    ratio = {"ms_over_twin": median, "ratio_min": least, "ratio_max": most}
+    ratio = {f"ms_over_{other}": median, "ratio_min": least, "ratio_max": most}
     return {"model": model, "threads": threads, **ratio}
 
 

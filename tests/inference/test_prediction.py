@@ -45,7 +45,7 @@ def probs_of_draws(network, dataset, images, num_draws, seed):
 
 
 @pytest.mark.parametrize("subtract_mean", [False, True])
-@pytest.mark.parametrize("name", ["BNN_conv_flip", "BNN_FC_flip", "BNN_FC_nonflip"])
+@pytest.mark.parametrize("name", ["BNN_conv_flip", "BNN_FC_flip", "BNN_FC_nonflip", "BNN_FC_local"])
 def test_prediction_is_the_mean_over_draws(name, subtract_mean):
     dataset = data.load("tiny", subtract_mean)
     network = network_of(name, dataset)

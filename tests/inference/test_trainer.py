@@ -184,7 +184,7 @@ def shards(ranks, global_batch=8):
 
 
 @pytest.mark.parametrize("ranks", [2, 4])
-@pytest.mark.parametrize("model", ["CNN_FC", "BNN_FC_flip", "BNN_FC_nonflip"])
+@pytest.mark.parametrize("model", ["CNN_FC", "BNN_FC_flip", "BNN_FC_nonflip", "BNN_FC_local"])
 def test_without_noise_the_ranks_averaged_gradient_is_the_global_batchs(dataset, model, ranks):
     network = networks.build(model, SHAPE, CLASSES, prior_stddev=0.1)
     for layer in network.layers:
@@ -206,7 +206,7 @@ def test_without_noise_the_ranks_averaged_gradient_is_the_global_batchs(dataset,
     assert np.abs(one).max() > 0.01
 
 
-@pytest.mark.parametrize("model", ["CNN_FC", "BNN_FC_nonflip"])
+@pytest.mark.parametrize("model", ["CNN_FC", "BNN_FC_nonflip", "BNN_FC_local"])
 def test_virtual_ranks_give_the_gradient_of_one_larger_batch(dataset, monkeypatch, model):
     network = networks.build(model, SHAPE, CLASSES, prior_stddev=0.1)
     for layer in network.layers:
@@ -245,7 +245,9 @@ def test_an_epoch_of_virtual_ranks_sees_each_image_once(dataset):
 
 @pytest.mark.parametrize("noise_streams", [0, 1, 2])
 @pytest.mark.parametrize("at_once", [1, 8, 16])
-@pytest.mark.parametrize("model", ["BNN_FC_flip", "BNN_FC_nonflip", "BNN_conv_flip"])
+@pytest.mark.parametrize(
+    "model", ["BNN_FC_flip", "BNN_FC_nonflip", "BNN_FC_local", "BNN_conv_flip", "BNN_conv_local"]
+)
 def test_virtual_ranks_are_the_ranks_of_other_processes(
     dataset, monkeypatch, model, at_once, noise_streams
 ):
@@ -344,7 +346,7 @@ def standardized_difference(one, other):
     return (mean - other_mean) / np.hypot(np.hypot(error, other_error), 1e-7)
 
 
-@pytest.mark.parametrize("model", ["BNN_FC_flip", "BNN_FC_nonflip"])
+@pytest.mark.parametrize("model", ["BNN_FC_flip", "BNN_FC_nonflip", "BNN_FC_local"])
 def test_the_expected_gradient_is_the_same_for_1_2_and_4_ranks(dataset, model):
     network = networks.build(model, SHAPE, CLASSES, bayesian_layers="all", seed=3)
     for layer in network.layers:  # noise that matters: standard deviations near 0.3
@@ -355,7 +357,7 @@ def test_the_expected_gradient_is_the_same_for_1_2_and_4_ranks(dataset, model):
         # 5 standard errors: by chance once in 230, for three comparisons of 2,499 entries.
         assert np.abs(z).max() < 5
         assert np.mean(z**2) < 1.5
-    # One draw shared by the batch becomes four, which Flipout's signs had given it already.
+    # One draw shared by the batch becomes four; Flipout's and local noise differ by image already.
     fall = np.median(estimates[4][1]) / np.median(estimates[1][1])
     assert fall < 0.8 if model == "BNN_FC_nonflip" else 0.8 < fall < 1.2
 
@@ -595,7 +597,7 @@ def test_until_ends_the_run_after_a_line(dataset):
     assert [line.step for line in trainer.run()] == [6, 8, 10, 12]
 
 
-@pytest.mark.parametrize("model", ["BNN_FC_flip", "BNN_conv_nonflip", "CNN_FC"])
+@pytest.mark.parametrize("model", ["BNN_FC_flip", "BNN_conv_nonflip", "BNN_conv_local", "CNN_FC"])
 def test_a_run_repeats_bit_by_bit(dataset, model):
     one, same, other = (trainer_of(dataset, model=model, seed=seed) for seed in (1, 1, 2))
     for trainer in (one, same, other):
@@ -606,7 +608,7 @@ def test_a_run_repeats_bit_by_bit(dataset, model):
 
 @pytest.mark.parametrize(
     ("model", "stop", "log_every"),
-    [("BNN_FC_flip", 4, 2), ("BNN_FC_nonflip", 7, 1), ("CNN_FC", 6, 3)],
+    [("BNN_FC_flip", 4, 2), ("BNN_FC_nonflip", 7, 1), ("BNN_FC_local", 5, 2), ("CNN_FC", 6, 3)],
 )
 def test_a_resumed_run_gives_bitwise_the_weights_of_an_uninterrupted_one(
     dataset, model, stop, log_every
@@ -783,7 +785,7 @@ def test_divergence_that_a_fused_relu_hides_from_the_loss(dataset):
 # --- it learns ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("model", MODELS[:6])
+@pytest.mark.parametrize("model", MODELS[:8])
 def test_the_loss_falls(model):
     tiny = data.load("tiny")
     trainer = trainer_of(

@@ -18,8 +18,17 @@ BENCH = {"model", "baseline", "threads", "ms_per_step", "ms_min", "ms_max", "spe
 def tables(launch, tmp_path_factory):
     """steps.py and ops.py on one small network of each kind."""
     folder = tmp_path_factory.mktemp("bench")
-    words = ["--models", "BNN_FC_flip", "CNN_FC", "--threads", "1", "--repeats", "2"]
-    words += ["--skip-prediction", "--ways", "bnnlib", "tf_function", "keras_fit", "twin"]
+    words = [
+        "--models",
+        "BNN_FC_flip",
+        "CNN_FC",
+        "BNN_FC_local",
+        "--threads",
+        "1",
+        "--repeats",
+        "2",
+    ]
+    words += ["--skip-prediction", "--ways", "bnnlib", "tf_function", "keras_fit", "twin", "flip"]
     for script, more in (("steps", words), ("ops", ["--models", "BNN_FC_flip"])):
         module = f"jobs.bench.{script}"
         done = launch(sys.executable, "-m", module, *more, "--out", folder, timeout=300)
@@ -32,7 +41,9 @@ def test_a_row_each_network_way_and_number_of_threads(tables):
     assert set(table.columns) == BENCH
     assert sorted(zip(table["model"], table["baseline"], strict=True)) == [
         ("BNN_FC_flip", "bnnlib"), ("BNN_FC_flip", "keras_fit"), ("BNN_FC_flip", "tf_function"),
-        ("BNN_FC_flip", "twin"), ("CNN_FC", "bnnlib"), ("CNN_FC", "keras_fit"),
+        ("BNN_FC_flip", "twin"), ("BNN_FC_local", "bnnlib"), ("BNN_FC_local", "flip"),
+        ("BNN_FC_local", "keras_fit"), ("BNN_FC_local", "tf_function"), ("BNN_FC_local", "twin"),
+        ("CNN_FC", "bnnlib"), ("CNN_FC", "keras_fit"),
         ("CNN_FC", "tf_function"),
     ]  # fmt: skip
     assert (table["ms_min"] <= table["ms_per_step"]).all()
@@ -43,7 +54,8 @@ def test_a_row_each_network_way_and_number_of_threads(tables):
             reference / rows["ms_per_step"].to_numpy(), rel=1e-2
         )
     twin = pd.read_csv(tables / "twin.csv")
-    assert twin["model"].tolist() == ["BNN_FC_flip"]  # a twin has none
+    assert twin["model"].tolist() == ["BNN_FC_flip", "BNN_FC_local"]  # a twin has none
+    assert pd.read_csv(tables / "flip.csv")["model"].tolist() == ["BNN_FC_local"]
     memory = pd.read_csv(tables / "memory.csv")
     assert (memory["peak_mib"] > 100).all()  # TensorFlow alone is more
 
@@ -83,8 +95,13 @@ def test_counted_work_is_the_networks():
     assert steps.counts("CNN_FC")["gflop"] * 1e9 == 2 * 64 * (2 * 784 * 64 + 3 * 640)
     assert steps.counts("BNN_FC_flip")["draws"] == 784 * 64
     assert steps.counts("CNN_conv")["draws"] == 0
+    # A dense layer's local noise is one normal an output; its variances double the products.
+    assert steps.counts("BNN_FC_local")["draws"] == 64 * 64
+    assert steps.counts("BNN_FC_local")["gflop"] == steps.counts("BNN_FC_flip")["gflop"]
+    assert steps.counts("BNN_conv_local")["draws"] == 64 * 784 * 64
     # Flipout doubles the first layer's products, and all of a network whose layers all are its.
     assert steps.counts("BNN_VGG_flip")["gflop"] == 2 * steps.counts("CNN_VGG")["gflop"]
     for model in (*steps.MNIST, *steps.VGG):
         assert all(math.isfinite(value) for value in steps.counts(model).values())
         assert steps.twin_of(model) in (*steps.MNIST, *steps.VGG)
+        assert steps.flip_of(model) in (*steps.MNIST, *steps.VGG)

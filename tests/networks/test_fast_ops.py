@@ -55,3 +55,46 @@ def test_the_largest_of_four_passes_its_gradient_to_the_first_of_equals():
         tape.gradient(value, four),
         [[1, 0, 3, 0], [0, 2, 0, 0], [0, 0, 0, 4], [0, 0, 0, 0]],
     )
+
+
+def test_noise_of_a_given_variance_and_its_gradient():
+    rng = np.random.default_rng(0)
+    mean, noise, weights = (tf.constant(rng.normal(size=(4, 3)), tf.float32) for _ in range(3))
+    variance = tf.constant(rng.uniform(0.1, 2, size=(4, 3)), tf.float32)
+    results = []
+    for function in (fast_ops.noisy, lambda m, v, e: m + tf.sqrt(v) * e):
+        with tf.GradientTape() as tape:
+            tape.watch([mean, variance])
+            value = tf.reduce_sum(weights * function(mean, variance, noise))
+        results.append([value, *tape.gradient(value, [mean, variance])])
+    for fast, usual in zip(*results, strict=True):
+        np.testing.assert_allclose(fast, usual, rtol=1e-5)
+
+
+def test_without_variance_there_is_no_noise_and_no_gradient():
+    mean, variance, noise = (tf.constant(v) for v in ([1.0, 2.0], [4.0, 0.0], [1.0, -1.0]))
+    with tf.GradientTape() as tape:
+        tape.watch(variance)
+        value = fast_ops.noisy(mean, variance, noise)
+    np.testing.assert_array_equal(value, [3.0, 2.0])
+    np.testing.assert_array_equal(tape.gradient(value, variance), [0.25, 0.0])
+
+
+def test_noisy_products_are_the_products_with_noise():
+    rng = np.random.default_rng(1)
+    x, mean, stddev, noise, weights = (
+        tf.constant(rng.normal(size=shape), tf.float32)
+        for shape in ((5, 4), (4, 3), (4, 3), (5, 3), (5, 3))
+    )
+    results = []
+    for function in (
+        fast_ops.noisy_product,
+        lambda x, m, s, e: fast_ops.noisy(x @ m, tf.square(x) @ tf.square(s), e),
+    ):
+        with tf.GradientTape() as tape:
+            tape.watch([x, mean, stddev])
+            outputs = function(x, mean, stddev, noise)
+            value = tf.reduce_sum(weights * outputs)
+        results.append([outputs, *tape.gradient(value, [x, mean, stddev])])
+    for fast, usual in zip(*results, strict=True):
+        np.testing.assert_allclose(fast, usual, rtol=1e-4, atol=1e-5)

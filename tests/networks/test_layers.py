@@ -13,9 +13,17 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 import tf_keras
 
-from bnnlib.networks import Deterministic, Flipout, Reparameterization, layers, seeds
+from bnnlib.networks import (
+    Deterministic,
+    Flipout,
+    LocalReparameterization,
+    Reparameterization,
+    layers,
+    seeds,
+)
 
 DENSE, CONVOLUTION = (6, 4), (3, 3, 2, 4)
+BAYESIAN = [Reparameterization, Flipout, LocalReparameterization]
 DRAWS = 3000
 # Standard errors: 5 is exceeded by chance once in 1.7 million comparisons, of some hundred here.
 ERRORS = 5.0
@@ -56,7 +64,7 @@ def outputs_of(call, draws=DRAWS):
 # --- the initial posterior ------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", [Reparameterization, Flipout])
+@pytest.mark.parametrize("kind", BAYESIAN)
 def test_the_initial_deviation_is_tfps_or_the_one_asked_for(kind):
     shape = (100, 50)
     rhos = {s: kind("a", shape, seed(), 1.0, s).rho.numpy() for s in (0.0, 1e-6, 0.3, 1.0, 1000.0)}
@@ -75,7 +83,7 @@ def test_the_initial_deviation_is_tfps_or_the_one_asked_for(kind):
 
 
 @pytest.mark.parametrize("prior_stddev", [0.5, 1.0, 2.0])
-@pytest.mark.parametrize("kind", [Reparameterization, Flipout])
+@pytest.mark.parametrize("kind", BAYESIAN)
 def test_kl_is_zero_and_flat_where_the_posterior_is_the_prior(kind, prior_stddev):
     layer = with_posterior(kind, np.zeros((7, 5)), np.full((7, 5), prior_stddev), prior_stddev)
     with tf.GradientTape() as tape:
@@ -152,11 +160,16 @@ TFP_LAYERS = [
     (Reparameterization, DENSE, tfp.layers.DenseReparameterization),
     (Flipout, CONVOLUTION, tfp.layers.Convolution2DFlipout),
     (Reparameterization, CONVOLUTION, tfp.layers.Convolution2DReparameterization),
+    (LocalReparameterization, DENSE, tfp.layers.DenseLocalReparameterization),
+    # TFP has no convolution of the kind; each output has the distribution that this one gives it.
+    (LocalReparameterization, CONVOLUTION, tfp.layers.Convolution2DReparameterization),
 ]
 
 
 @pytest.mark.parametrize(
-    ("kind", "kernel_shape", "tfp_layer"), TFP_LAYERS, ids=[row[2].__name__ for row in TFP_LAYERS]
+    ("kind", "kernel_shape", "tfp_layer"),
+    TFP_LAYERS,
+    ids=[f"{row[0].__name__}-{row[2].__name__}" for row in TFP_LAYERS],
 )
 def test_outputs_have_the_mean_and_variance_of_tfps_layer(kind, kernel_shape, tfp_layer):
     layer = make(kind, kernel_shape)
@@ -177,7 +190,7 @@ def test_outputs_have_the_mean_and_variance_of_tfps_layer(kind, kernel_shape, tf
     )
     outputs_of_tfp = outputs_of(lambda _: reference(inputs))
 
-    # Every output is normal, with this mean and variance, under both estimators.
+    # Every output is normal, with this mean and variance, under every estimator.
     mean = layer.apply(inputs, layer.mean).numpy()
     variance = layer.apply(inputs**2, layer.posterior.variance()).numpy()
     for outputs in (outputs_here, outputs_of_tfp):
@@ -255,10 +268,135 @@ def test_the_kernels_of_a_batch_are_those_of_the_call(kind, kernel_shape):
     np.testing.assert_allclose(layer(inputs, seed()), tf.concat(outputs, 0), atol=1e-5)
 
 
+# --- local reparameterization ---------------------------------------------------------------------
+
+
+def gradients_of(layer, inputs, weights, parameters, draws):
+    """The gradients of sum(weights * output^2) by the parameters, `(draws, numbers)`."""
+
+    def one(draw):
+        with tf.GradientTape() as tape:
+            tape.watch(parameters)
+            outputs = layer(inputs, tf.stack([tf.constant(7, tf.int64), draw]))
+            loss = tf.reduce_sum(weights * outputs**2)
+        return tf.concat([tf.reshape(g, [-1]) for g in tape.gradient(loss, parameters)], 0)
+
+    return outputs_of(one, draws)
+
+
+@pytest.mark.parametrize(
+    ("kernel_shape", "tfp_layer"),
+    [(DENSE, tfp.layers.DenseLocalReparameterization), (CONVOLUTION, None)],
+)
+def test_local_gradients_have_the_expectation_of_the_formula_and_of_tfps(kernel_shape, tfp_layer):
+    layer, inputs = (
+        make(LocalReparameterization, kernel_shape),
+        tf.constant(inputs_of(kernel_shape)),
+    )
+    layer.rho.assign(tf.fill(kernel_shape, -0.5))  # noise that matters
+    parameters = [layer.mean, layer.rho, inputs]
+    mean = layer.apply(inputs, layer.mean)
+    weights = np.random.default_rng(5).normal(size=mean.shape).astype(np.float32)
+    with tf.GradientTape() as tape:
+        tape.watch(parameters)
+        # The expectation of a squared normal is its squared mean and its variance.
+        squares = layer.apply(inputs, layer.mean) ** 2
+        squares += layer.apply(inputs**2, layer.posterior.variance())
+        loss = tf.reduce_sum(weights * squares)
+    expected = np.concatenate([np.ravel(g) for g in tape.gradient(loss, parameters)])
+    found = [gradients_of(layer, inputs, weights, parameters, DRAWS)]
+    if tfp_layer is not None:
+        reference = tfp_layer(kernel_shape[-1])
+        reference(inputs)
+        loc, untransformed_scale, bias = reference.trainable_variables
+        loc.assign(layer.mean)
+        untransformed_scale.assign(layer.rho)
+        bias.assign(tf.zeros_like(bias))
+        tf.random.set_seed(1)
+        found.append(
+            gradients_of(
+                lambda x, _: reference(x),
+                inputs,
+                weights,
+                [loc, untransformed_scale, inputs],
+                DRAWS,
+            )
+        )
+    for gradients in found:
+        error = gradients.std(axis=0, ddof=1) / np.sqrt(DRAWS)
+        assert np.abs((gradients.mean(axis=0) - expected) / error).max() < ERRORS
+        assert np.median(error / np.abs(expected)) < 0.2  # the comparison can tell a wrong one
+
+
+def test_a_local_convolution_by_hand():
+    # The column 1, 2, 0 under a kernel of means 1, -1, 2 and deviations 0.5, 1, 2: with zeros
+    # around it, the places see (0, 1, 2), (1, 2, 0) and (2, 0, 0).
+    kernel, deviations = ([[[[v]]] for v in row] for row in ([1.0, -1.0, 2.0], [0.5, 1.0, 2.0]))
+    layer = with_posterior(
+        LocalReparameterization,
+        np.reshape(kernel, (3, 1, 1, 1)),
+        np.reshape(deviations, (3, 1, 1, 1)),
+    )
+    column = tf.reshape(tf.constant([1.0, 2.0, 0.0]), [1, 3, 1, 1])
+    outputs = outputs_of(lambda draw: layer(column, tf.stack([tf.constant(7, tf.int64), draw])))
+    outputs = outputs.reshape(DRAWS, 3)
+    mean, variance = np.array([3.0, -1.0, 2.0]), np.array([17.0, 4.25, 1.0])
+    assert (np.abs(outputs.mean(0) - mean) < ERRORS * np.sqrt(variance / DRAWS)).all()
+    relative = outputs.var(0, ddof=1) / variance - 1
+    assert np.abs(relative).max() < ERRORS * np.sqrt(2 / (DRAWS - 1))
+    # Places have noise of their own: a shared kernel would correlate the first two by 0.47.
+    correlations = np.corrcoef(outputs.T) - np.eye(3)
+    assert np.abs(correlations).max() < ERRORS / np.sqrt(DRAWS)
+
+
+@pytest.mark.parametrize("kernel_shape", [DENSE, CONVOLUTION])
+def test_local_noise_is_independent_between_equal_examples(kernel_shape):
+    layer = make(LocalReparameterization, kernel_shape)
+    inputs = np.repeat(inputs_of(kernel_shape, batch=1), 2, axis=0)
+    outputs = outputs_of(lambda draw: layer(inputs, tf.stack([tf.constant(9, tf.int64), draw])))
+    one, other = np.moveaxis(outputs, 1, 0).reshape(2, DRAWS, -1)
+    for a, b in zip(one.T, other.T, strict=True):
+        assert abs(np.corrcoef(a, b)[0, 1]) < ERRORS / np.sqrt(DRAWS)
+
+
+@pytest.mark.parametrize("kernel_shape", [DENSE, CONVOLUTION])
+def test_a_blank_example_has_no_local_noise_and_a_gradient_of_zero(kernel_shape):
+    layer = make(LocalReparameterization, kernel_shape)
+    inputs = inputs_of(kernel_shape, batch=3)
+    inputs[1:] = 0.0
+
+    def outputs_and_gradients(examples):
+        with tf.GradientTape() as tape:
+            outputs = layer(examples, seed())
+            loss = tf.reduce_sum((outputs - 1.0) ** 2)
+        return outputs, tape.gradient(loss, [layer.mean, layer.rho])
+
+    outputs, gradients = outputs_and_gradients(tf.constant(inputs))
+    assert (outputs.numpy()[1:] == 0.0).all()
+    assert (outputs.numpy()[:1] != 0.0).any()
+    _, blank = outputs_and_gradients(tf.constant(inputs[1:]))
+    for gradient, of_blank in zip(gradients, blank, strict=True):
+        assert np.isfinite(gradient).all()
+        assert (gradient.numpy() != 0).all()
+        assert (of_blank.numpy() == 0).all()
+
+
+@pytest.mark.parametrize("kernel_shape", [DENSE, CONVOLUTION])
+def test_a_local_layer_without_width_is_its_mean(kernel_shape):
+    layer, inputs = make(LocalReparameterization, kernel_shape), inputs_of(kernel_shape)
+    layer.rho.assign(tf.fill(kernel_shape, -200.0))
+    with tf.GradientTape() as tape:
+        outputs = layer(inputs, seed())
+        loss = tf.reduce_sum(outputs**2)
+    np.testing.assert_allclose(outputs, layer.apply(inputs, layer.mean), atol=1e-5)
+    for gradient in tape.gradient(loss, [layer.mean, layer.rho]):
+        assert np.isfinite(gradient).all()
+
+
 # --- seeds ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", [Reparameterization, Flipout])
+@pytest.mark.parametrize("kind", BAYESIAN)
 @pytest.mark.parametrize("kernel_shape", [DENSE, CONVOLUTION])
 def test_one_seed_gives_one_output_bit_by_bit(kind, kernel_shape):
     layer, inputs = make(kind, kernel_shape), inputs_of(kernel_shape)
@@ -272,7 +410,7 @@ def test_one_seed_gives_one_output_bit_by_bit(kind, kernel_shape):
 
 
 @pytest.mark.parametrize("kernel_shape", [DENSE, CONVOLUTION])
-@pytest.mark.parametrize("kind", [Reparameterization, Flipout, Deterministic])
+@pytest.mark.parametrize("kind", [*BAYESIAN, Deterministic])
 def test_several_seeds_side_by_side_are_one_call_after_another(kind, kernel_shape):
     options = () if kind is Deterministic else (1.0,)
     layer = kind("a", kernel_shape, seed(1, 1), *options)
@@ -298,7 +436,7 @@ def test_several_seeds_side_by_side_are_one_call_after_another(kind, kernel_shap
 
 
 @pytest.mark.parametrize("kernel_shape", [DENSE, CONVOLUTION])
-@pytest.mark.parametrize("kind", [Reparameterization, Flipout])
+@pytest.mark.parametrize("kind", BAYESIAN)
 def test_one_seed_as_a_row_is_that_seed_bit_by_bit(kind, kernel_shape):
     layer, inputs = make(kind, kernel_shape), inputs_of(kernel_shape)
     row = seed(3, 4)[tf.newaxis]
@@ -309,7 +447,7 @@ def test_one_seed_as_a_row_is_that_seed_bit_by_bit(kind, kernel_shape):
 # --- initial values -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", [Reparameterization, Flipout])
+@pytest.mark.parametrize("kind", BAYESIAN)
 def test_posteriors_start_as_tfps(kind):
     layer = make(kind, (200, 300))
     mean, rho = layer.mean.numpy().ravel(), layer.rho.numpy().ravel()

@@ -10,7 +10,7 @@ import tf_keras
 from bnnlib import data, networks
 from bnnlib.errors import ExperimentError
 from bnnlib.names import MODELS
-from bnnlib.networks import Deterministic, Flipout, Reparameterization
+from bnnlib.networks import Deterministic, Flipout, LocalReparameterization, Reparameterization
 from bnnlib.networks.layers import dropout
 from bnnlib.networks.seeds import DRAWS_PER_LAYER
 from tests.networks.inputs import COLOUR, GREY, SEED, images_of, set_biases
@@ -28,7 +28,8 @@ def kinds(name, image_shape=GREY, **options):
 def test_every_model_has_the_layers_that_its_name_says(name, image_shape, bayesian_layers):
     network = networks.build(name, image_shape, 7, bayesian_layers=bayesian_layers)
     family, structure, *estimator = name.split("_")
-    posterior = {"flip": Flipout, "nonflip": Reparameterization}.get("".join(estimator))
+    estimators = {"flip": Flipout, "nonflip": Reparameterization, "local": LocalReparameterization}
+    posterior = estimators.get("".join(estimator))
     assert (posterior is None) == (family == "CNN")
     num_layers = 8 if structure == "VGG" else 2
     num_bayesian = num_layers if bayesian_layers == "all" else 1
@@ -61,6 +62,8 @@ COUNTS = {
     ("CNN_FC", GREY): [784 * 64 + 64, 64 * 10 + 10],
     ("BNN_FC_flip", GREY): [2 * 50176 + 64, 650],
     ("BNN_FC_nonflip", COLOUR): [2 * 3072 * 64 + 64, 650],
+    ("BNN_FC_local", GREY): [2 * 50176 + 64, 650],
+    ("BNN_conv_local", GREY): [2 * 1600 + 64, 125450],
     # 3x3 kernels; 28 or 32 pixels become 4 in three poolings that round up.
     ("CNN_VGG", COLOUR): [896, 9248, 18496, 36928, 73856, 147584, 2048 * 128 + 128, 1290],
     ("CNN_VGG", GREY): [320, 9248, 18496, 36928, 73856, 147584, 2048 * 128 + 128, 1290],
@@ -183,7 +186,10 @@ def test_a_training_draw_of_reparameterization_is_a_prediction_with_that_draw(na
     )
 
 
-@pytest.mark.parametrize("name", ["BNN_conv_flip", "BNN_conv_nonflip", "BNN_FC_flip"])
+@pytest.mark.parametrize(
+    "name",
+    ["BNN_conv_flip", "BNN_conv_nonflip", "BNN_FC_flip", "BNN_conv_local", "BNN_FC_local"],
+)
 def test_logits_follow_from_the_seed_alone(name):
     network, images = networks.build(name, GREY, 10), images_of(GREY)
     first = network(images, SEED).numpy()
@@ -205,6 +211,18 @@ def test_virtual_ranks_side_by_side_are_one_after_another(name, image_shape, bay
     scale = np.abs(apart).max()
     np.testing.assert_allclose(network(images, several) / scale, apart / scale, atol=2e-6)
     np.testing.assert_array_equal(network(images, several[:1]), network(images, several[0]))
+
+
+@pytest.mark.parametrize("estimator", ["nonflip", "local"])
+def test_estimators_share_posterior_draws_and_predictions(estimator):
+    """Their names differ in training alone."""
+    flip, other = (networks.build(f"BNN_FC_{e}", GREY, 10, seed=3) for e in ("flip", estimator))
+    images = images_of(GREY)
+    for name, value in flip.weights().items():
+        np.testing.assert_array_equal(other.weights()[name], value)
+    assert flip.kl().numpy() == other.kl().numpy()
+    predictions = [network.predict(images, network.sample(SEED)) for network in (flip, other)]
+    np.testing.assert_array_equal(*predictions)
 
 
 def test_layers_draw_different_noise_of_one_seed():
