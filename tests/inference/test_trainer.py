@@ -608,7 +608,7 @@ def test_a_run_repeats_bit_by_bit(dataset, model):
 
 @pytest.mark.parametrize(
     ("model", "stop", "log_every"),
-    [("BNN_FC_flip", 4, 2), ("BNN_FC_nonflip", 7, 1), ("BNN_FC_local", 5, 2), ("CNN_FC", 6, 3)],
+    [("BNN_FC_flip", 4, 2), ("BNN_FC_nonflip", 7, 1), ("BNN_FC_local", 8, 2), ("CNN_FC", 6, 3)],
 )
 def test_a_resumed_run_gives_bitwise_the_weights_of_an_uninterrupted_one(
     dataset, model, stop, log_every
