@@ -88,6 +88,11 @@ class Experiment:
         "auto | first | all; auto: all for VGG, else first",
         _one_of("auto", "first", "all"),
     )
+    inference: str = _parameter(
+        "adam",
+        "adam | ivon: a posterior on all weights of a CNN_…, rate near 0.2",
+        _one_of("adam", "ivon"),
+    )
     subtract_mean: bool = _parameter(False, "subtract the training set's mean image")
     epochs: int = _parameter(10, "passes over the training set", _POSITIVE)
     steps: int = _parameter(
@@ -102,7 +107,7 @@ class Experiment:
     virtual_ranks: int = _parameter(
         1, "virtual ranks a process carries: a batch and a stream of noise each", _POSITIVE
     )
-    learning_rate: float = _parameter(1e-3, "Adam's step size at one rank", _POSITIVE)
+    learning_rate: float = _parameter(1e-3, "step size at one rank", _POSITIVE)
     learning_rate_scaling: str = _parameter(
         "linear",
         "none | sqrt | linear: its growth with all virtual ranks",
@@ -135,6 +140,14 @@ class Experiment:
         "none",
         "none | prior: a twin's kernels under the prior too (MAP), CNN_… only",
         _one_of("none", "prior"),
+    )
+    ivon_h0: float = _parameter(
+        1.0, "ivon: first estimate of the loss's second derivatives", _POSITIVE
+    )
+    ivon_beta2: float = _parameter(
+        0.99999,
+        "ivon: share of that estimate that a step keeps",
+        (lambda v: 0 <= v < 1, "0 or more and less than 1"),
     )
     train_draws: int = _parameter(1, "weight draws a training step", _POSITIVE)
     test_draws: int = _parameter(30, "weight draws of the predictive distribution", _POSITIVE)

@@ -45,10 +45,15 @@ def network_of(name: str) -> str:
 
 
 def twin_of(name: str) -> str | None:
-    """The deterministic twin of a Bayesian network; None for any other network or variant.
+    """The point estimate beside which a Bayesian network is judged; None for any other network.
 
-    A network that has not converged is no variant: it is compared with its twin, under its name.
+    ``CNN_FC`` is the deterministic twin of ``BNN_FC_flip``, and what ``CNN_FC inference(ivon)`` is
+    without a posterior. A network that has not converged is no variant: it is compared with its
+    twin, under its name.
     """
     name = name.removesuffix(UNCONVERGED)
+    point_estimate = re.sub(r" inference\(\w+\)$", "", name)
+    if point_estimate != name:
+        return point_estimate
     other = "CNN_" + name.split("_")[1] if name.startswith("BNN_") else ""
     return other if name in MODELS and other in MODELS else None

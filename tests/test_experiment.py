@@ -29,6 +29,7 @@ LIMITS: dict[str, tuple[list[Any], list[Any]]] = {
     "pixel_range": (["auto", "0..255", "0..1", "any"], ["", "255", "0..2"]),
     "channels": (["auto", "last", "first"], ["", "3"]),
     "bayesian_layers": (["auto", "first", "all"], ["", "last", "First"]),
+    "inference": (["adam", "ivon"], ["", "IVON"]),
     "subtract_mean": ([True, False], []),
     "epochs": ([1, 10**6], [0, -1]),
     "steps": ([0, 1], [-1]),
@@ -45,6 +46,8 @@ LIMITS: dict[str, tuple[list[Any], list[Any]]] = {
     "prior_stddev": ([1e-3, 10.0], [0.0, -1.0]),
     "posterior_stddev": ([0.0, 0.3], [-0.1]),
     "weight_decay": (["none", "prior"], ["", "1e-4"]),
+    "ivon_h0": ([1e-3, 2.0], [0.0, -1.0]),
+    "ivon_beta2": ([0.0, 0.99999], [-0.1, 1.0]),
     "train_draws": ([1, 8], [0]),
     "test_draws": ([1, 200], [0]),
     "predict_with": (["draws", "mean"], ["", "mode"]),
@@ -97,7 +100,9 @@ def some_fields() -> st.SearchStrategy[dict[str, Any]]:
     kinds: dict[type, st.SearchStrategy[Any]] = {int: whole, float: number, bool: st.booleans()}
     chosen = {name: kinds.get(TYPES[name], st.sampled_from(LIMITS[name][0])) for name in NAMES}
     text = st.text(min_size=1, max_size=40).filter(lambda t: t == t.strip())
-    chosen |= {name: st.sampled_from(LIMITS[name][0]) for name in ("holdout", "dropout")}
+    chosen |= {
+        name: st.sampled_from(LIMITS[name][0]) for name in ("holdout", "dropout", "ivon_beta2")
+    }
     chosen |= {"model": text, "dataset": text, "run_dir": st.just("")}
     return st.fixed_dictionaries({}, optional=chosen)
 

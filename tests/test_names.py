@@ -42,4 +42,6 @@ def test_twins():
     assert twin_of("BNN_FC_flip ensemble(2)") is None
     assert twin_of("BNN_FC_flip" + UNCONVERGED) == "CNN_FC"
     assert twin_of("BNN_FC_flip ensemble(2)" + UNCONVERGED) is None
+    assert twin_of("CNN_FC inference(ivon)") == "CNN_FC"
+    assert twin_of("CNN_FC inference(ivon) ensemble(2)") is None
     assert twin_of("BNN_of_mine") is None

@@ -59,7 +59,7 @@ MAY_DIFFER = {
 }
 # Parameters that make another method of a network: named wherever they are not the default, so that
 # the network itself keeps its plain name, by which it is compared.
-ALWAYS_NAMED = ("dropout", "weight_decay", "predict_with")
+ALWAYS_NAMED = ("inference", "dropout", "weight_decay", "predict_with")
 
 
 def load(path: str | Path) -> pd.DataFrame:
@@ -140,10 +140,10 @@ def _row(directory: Path, record: dict[str, Any]) -> dict[str, Any]:
 def named(runs: pd.DataFrame) -> pd.DataFrame:
     """The runs with names that tell variants of a network apart, so that no mean mixes them.
 
-    ``CNN_conv`` with dropout is ``CNN_conv dropout(0.1)``, and so are the other parameters in
-    :data:`ALWAYS_NAMED`; where runs of one network differ in other parameters or in their number of
-    ranks, these follow, as in ``CNN_FC kl_weight(0.5)``. Last stands ``converged(no)`` where the
-    posterior has not converged.
+    ``CNN_conv`` with dropout is ``CNN_conv dropout(0.1)``, by another method than Adam ``CNN_conv
+    inference(ivon)``, and so are the other parameters in :data:`ALWAYS_NAMED`; where runs of one
+    network and method differ in other parameters or in their number of ranks, these follow, as in
+    ``CNN_FC kl_weight(0.5)``. Last stands ``converged(no)`` where the posterior has not converged.
 
     Args:
         runs: of :func:`load`.
@@ -157,7 +157,8 @@ def named(runs: pd.DataFrame) -> pd.DataFrame:
     parameters = [name for name in defaults if name in runs and name not in same_network]
     # A run older than a parameter was made with what is its default now.
     known = runs[[*parameters, "ranks"]].fillna({name: defaults[name] for name in parameters})
-    for _, rows in runs.groupby("model").groups.items():
+    known["inference"] = known.get("inference", defaults["inference"])
+    for _, rows in known.groupby([runs.model, known.inference]).groups.items():
         for name, values in known.loc[rows].items():
             if name in ALWAYS_NAMED:
                 values = values[values != defaults[name]]

@@ -8,6 +8,8 @@ from bnnlib import data
 from bnnlib.data import Dataset
 from bnnlib.errors import RecordError
 from bnnlib.experiment import Experiment
+from bnnlib.inference import methods
+from bnnlib.inference.state import TrainState
 from bnnlib.networks import Network, networks
 from bnnlib.record import checkpoint
 from bnnlib.record.identity import refuse_changed
@@ -35,5 +37,6 @@ def restore(directory: str | Path) -> tuple[Experiment, Dataset, Network]:
         own = {name: array for name, array in arrays if not name.startswith("ood/")}
         refuse_changed(Path(directory), record["data"] | {"arrays": own}, data.content(dataset))
     network = networks.build_for(experiment, dataset)
-    network.load_weights({n: value for n, value in state.items() if n.startswith("layer")})
+    method = methods.build_for(experiment, network, dataset.num_train_examples)
+    TrainState(network, method).restore(state)  # the method's posterior, too
     return experiment, dataset, network

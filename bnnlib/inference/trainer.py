@@ -2,7 +2,7 @@
 
 :mod:`bnnlib.inference.objective` has the loss and its gradient. A step averages the gradients of
 all virtual ranks (:mod:`bnnlib.inference.virtual_ranks`) on all ranks, and a method
-(:mod:`bnnlib.inference.adam`) changes the weights by that average, alike on all ranks.
+(:mod:`bnnlib.inference.methods`) changes the weights by that average, alike on all ranks.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import tensorflow as tf
 from bnnlib.data import Dataset, epoch_batches, steps_per_epoch
 from bnnlib.errors import BnnlibError
 from bnnlib.experiment import Experiment
-from bnnlib.inference import adam, evaluation, schedules
+from bnnlib.inference import evaluation, methods, schedules
 from bnnlib.inference.distributed import Message, Ranks
 from bnnlib.inference.state import TrainState
 from bnnlib.inference.step_clock import StepClock
@@ -52,7 +52,8 @@ class Trainer:
         self.session = session or Session()
         self.session.clock.reached("data")
         self.experiment, self.dataset, self.ranks = experiment, dataset, ranks
-        self.network, self.method = network, adam.build(experiment.rho_rate)
+        self.network = network
+        self.method = methods.build_for(experiment, network, dataset.num_train_examples)
         self.train_state = TrainState(network, self.method)
         self.message = Message(ranks.size, experiment.compression, num_scalars=2)
         self.validation_predictor = evaluation.validation_predictor(experiment, network, dataset)

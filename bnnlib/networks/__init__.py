@@ -6,7 +6,7 @@ their deterministic twin), `networks` (the study's networks by name), `posterior
 one is).
 """
 
-from bnnlib.networks.fast_ops import plain
+from bnnlib.networks.fast_ops import normal_kl, plain
 from bnnlib.networks.layers import (
     Deterministic,
     Draw,
@@ -18,7 +18,14 @@ from bnnlib.networks.layers import (
 from bnnlib.networks.networks import Network, Posterior, Stage, build, build_for, summary, to_inputs
 from bnnlib.networks.patches import Windows
 from bnnlib.networks.posterior import draw_probs
-from bnnlib.networks.seeds import INITIAL, PREDICTION, TRAINING, Tensor, stream_key
+from bnnlib.networks.seeds import (
+    INITIAL,
+    PREDICTION,
+    TRAINING,
+    Tensor,
+    standard_normal,
+    stream_key,
+)
 
 __all__ = [
     "INITIAL",
@@ -38,7 +45,9 @@ __all__ = [
     "build",
     "build_for",
     "draw_probs",
+    "normal_kl",
     "plain",
+    "standard_normal",
     "stream_key",
     "summary",
     "to_inputs",

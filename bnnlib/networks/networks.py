@@ -68,6 +68,9 @@ class Posterior(Protocol):
     def sample(self, seed: Tensor) -> list[Draw]:
         """One draw of every layer's weights; the same seed, int64 ``(2,)``, gives the same."""
 
+    def stddevs(self) -> list[Draw]:
+        """The standard deviation of every layer's weights, each in the shape of a draw."""
+
 
 class Network(tf.Module):
     """Layers in a row, ReLU between them: images to logits.

@@ -1,8 +1,9 @@
 """What a trained posterior is: its entries layer by layer, and what single draws of it predict.
 
-A Bayesian layer's kernel entry has the posterior N(mean, stddev^2). Over training its entries are
-followed by quantiles, a few numbers a layer and epoch, since checkpoints of all epochs would take
-a thousand times the space.
+A Bayesian layer's kernel entry has the posterior N(mean, stddev^2), and so has every layer's where
+the method of training makes the posterior (:class:`bnnlib.networks.Posterior`). Over training its
+entries are followed by quantiles, a few numbers a layer and epoch, since checkpoints of all epochs
+would take a thousand times the space.
 """
 
 from __future__ import annotations
@@ -13,31 +14,34 @@ import numpy as np
 import tensorflow as tf
 
 from bnnlib.data import Dataset
-from bnnlib.networks.layers import Reparameterization
 from bnnlib.networks.networks import Network, to_inputs
 from bnnlib.networks.seeds import PREDICTION, stream_key
 from bnnlib.record.logs import LEVELS, LayerLog
 
 
 def entries(network: Network) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Posterior means and standard deviations of all kernel entries of the Bayesian layers.
+    """Posterior means and standard deviations of all kernel entries that have a posterior.
 
     Returns:
         A pair (means, standard deviations) for each layer's name, both float32
         ``(num_entries,)``; empty for a deterministic network.
     """
+    if network.posterior is not None:
+        stddevs = [draw["kernel"] for draw in network.posterior.stddevs()]
+    else:
+        stddevs = network.stddevs()
     return {
-        layer.name: (
-            layer.mean.numpy().ravel(),
-            np.asarray(layer.posterior.stddev()).ravel(),
-        )
-        for layer in network.layers
-        if isinstance(layer, Reparameterization)
+        layer.name: (np.ravel(mean["kernel"]), np.ravel(stddev))
+        for layer, mean, stddev in zip(network.layers, network.means(), stddevs, strict=True)
+        if stddev is not None
     }
 
 
 def logs(network: Network, step: int, epoch: float) -> list[LayerLog]:
-    """The lines of ``posterior.jsonl`` for a network in its present state, one a Bayesian layer."""
+    """The lines of ``posterior.jsonl`` for a network in its present state.
+
+    One is of a layer that has a posterior.
+    """
     return [
         LayerLog(
             step=step,

@@ -117,6 +117,11 @@ def test_named_tells_variants_apart_and_repetitions_not(runs):
         "CNN_FC dropout(0.1)",
         "BNN_FC_flip predict_with(mean)",
     ]
+    # A method is a variant of its own: what it needs otherwise does not rename the others.
+    methods = table.assign(
+        inference=["adam", "ivon", "adam", "adam"], learning_rate=[0.001, 0.2, 0.001, 0.001]
+    )
+    assert tables.named(methods).model.tolist()[:2] == ["CNN_FC", "CNN_FC inference(ivon)"]
     old = table.drop(columns="dropout")  # of before the parameter
     assert tables.named(old).model.tolist()[:3] == ["CNN_FC"] * 3
 
