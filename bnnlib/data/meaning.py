@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from bnnlib.data.npz import MAX_CLASSES, Array
 from bnnlib.errors import DataError
+from bnnlib.metrics.checks import is_one_hot
 
 # As the parameters of a run; `any`: used as stored, whatever the values.
 PIXEL_RANGES = ("auto", "0..255", "0..1", "any")
@@ -190,8 +191,3 @@ def checked_labels(
             "and y_test."
         )
     return labels.astype(np.int64)
-
-
-def is_one_hot(labels: Array) -> bool:
-    """Whether each row holds one 1 and else zeros."""
-    return bool(((labels == 0) | (labels == 1)).all() and (labels.sum(axis=1) == 1).all())
