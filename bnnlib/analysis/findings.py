@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from bnnlib import metrics
-from bnnlib.analysis.words import between, percent, signed
+from bnnlib.analysis.words import between, number, percent, signed
 from bnnlib.metrics import Interval
 from bnnlib.names import in_order
 
@@ -39,13 +39,18 @@ def scores(table: pd.DataFrame, differences: pd.DataFrame) -> str:
         text += f" After temperature scaling: lowest NLL {_best(table, 'nll_scaled')}."
         temperatures = table[(table.score == "temperature") & table["mean"].notna()]
         text += _sure_and_modest(temperatures.set_index("model"))
+    infinite = table.model[(table.score == "nll") & np.isposinf(table["mean"])]
+    if len(infinite):
+        text += f" Infinite NLL, from a label of probability 0: {_names(list(infinite))}."
     if table.runs.max() == 1:
         text += " One run a model: the intervals do not hold the luck of the seed."
     for (model, twin), pair in differences.groupby(["model", "twin"], sort=False):
         parts = []
         for row in pair.itertuples():
             better = row.difference > 0 if row.score == "accuracy" else row.difference < 0
-            if row.low <= 0 <= row.high:
+            if np.isnan(row.difference):
+                verdict = "since both are infinite"
+            elif row.low <= 0 <= row.high:
                 verdict = "no difference that these images and runs can show"
             else:
                 verdict = "better" if better else "worse"
@@ -327,6 +332,10 @@ def convergence(table: pd.DataFrame) -> str:
         if len(nll) < 2:
             lines.append(f"\n- **{model}**: only {last} draws.")
             continue
+        if not np.isfinite(nll).all():
+            shown = ", ".join(f"{number(value)} of {draws}" for draws, value in nll.items())
+            lines.append(f"\n- **{model}**: NLL by the number of draws: {shown}.")
+            continue
         # What remains to be gained is judged against the whole gain from the first draw on.
         gain = nll.iloc[0] - nll.iloc[-1]
         one, other = (
@@ -434,6 +443,8 @@ def _over_runs(rows: pd.DataFrame, value: str, low: str, high: str) -> Interval:
 def _best(table: pd.DataFrame, score: str, which: str = "min") -> str:
     """The best model in bold with its interval, and those whose intervals reach into it."""
     rows = table[(table.score == score) & table["mean"].notna()].set_index("model")
+    if rows.empty or np.isinf(rows["mean"]).all():
+        return "unknown" if rows.empty else "infinite for every model"
     rows = rows.loc[in_order(rows.index)]
     best = rows["mean"].idxmax() if which == "max" else rows["mean"].idxmin()
     first = rows.loc[best]
@@ -455,6 +466,8 @@ def _range(rows: pd.DataFrame, value: str = "value", low: str = "low", high: str
 def _signed_interval(interval: Any) -> str:
     """A difference and its interval, of a row of differences or an :class:`Interval`."""
     middle = interval.estimate if isinstance(interval, Interval) else interval.difference
+    if np.isnan(interval.low):
+        return signed(middle)
     return f"{signed(middle)} [{signed(interval.low)}, {signed(interval.high)}]"
 
 

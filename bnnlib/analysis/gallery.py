@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from IPython.display import Markdown, display
 from matplotlib.figure import Figure
 
 from bnnlib.record.files import write_atomically
+from bnnlib.record.schema import to_json
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,8 +68,7 @@ def save(
     write_atomically(
         path.with_suffix(".csv"), lambda file: file.write(data.to_csv(index=False).encode())
     )
-    text = json.dumps(dict(origin), indent=2) + "\n"
-    write_atomically(path.with_suffix(".json"), lambda file: file.write(text.encode()))
+    write_atomically(path.with_suffix(".json"), lambda file: file.write(to_json(origin)))
     return path
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pandas as pd
 
 from bnnlib import metrics
 from bnnlib.analysis.runs import MAY_DIFFER, load, load_evaluation, named
-from bnnlib.errors import RecordError
+from bnnlib.errors import BnnlibError, RecordError
 from bnnlib.experiment import Experiment
 from bnnlib.metrics import Labels, Prediction
 from bnnlib.record.predictions import read_all_predictions, read_predictions
@@ -90,30 +91,70 @@ def given(
 class Group:
     """The finished runs of a group, the ensembles of their seeds, and what they predict.
 
+    A run that cannot stand beside the others is left out, so that these can be compared.
+
     Attributes:
-        runs: of :func:`bnnlib.analysis.runs.load`, finished runs only; `model` tells variants of a
-            network apart, such as ``CNN_conv dropout(0.1)``.
-        unfinished: the runs that are left out.
+        runs: of :func:`bnnlib.analysis.runs.load`, the runs that are compared; `model` tells
+            variants of a network apart, such as ``CNN_conv dropout(0.1)``.
+        unfinished: the runs that have not finished.
+        left_out: why a finished run, or a record that cannot be read, is left out, by directory:
+            its files are damaged, it predicts no probabilities, or it was judged on other images
+            than the other runs of its model.
     """
 
     def __init__(self, path: str | Path) -> None:
         """Reads the records below `path`.
 
         Raises:
-            RecordError: there is no finished run, or a record is damaged.
+            RecordError: there is no run to compare.
         """
-        table = load(path)
-        self.unfinished = table[table.status != "finished"]
-        if len(self.unfinished) == len(table):
-            raise RecordError(f"{path}: no finished run among {len(table)}; train first")
-        self.runs = named(table[table.status == "finished"]).reset_index(drop=True)
-        names = self.runs.group + "/" + self.runs.run_id
-        self._paths = dict(zip(names, self.runs.path, strict=True))
-        rows = load_evaluation(path)
+        self.left_out: dict[str, str] = {}
+        table = load(path, self.left_out)
+        rows = load_evaluation(path, self.left_out)
         self._kinds = dict(zip(rows["set"], rows["kind"], strict=True))
         self._sets = {path: set(selected["set"]) for path, selected in rows.groupby("path")}
+        self.unfinished = table[table.status != "finished"]
+        finished = table[table.status == "finished"]
+        images = {one: self._images_of(one) for one in finished.path}
+        finished = finished[~finished.path.isin(list(self.left_out))]
+        if finished.empty:
+            why = "".join(f"; {one}" for one in self.left_out.values())
+            raise RecordError(f"{path}: no finished run among {len(table)}; train first{why}")
+        finished = named(finished)
+        for _, runs in finished.groupby("model"):
+            self._leave_out_other_images({one: images[one] for one in runs.path})
+        self.runs = finished[~finished.path.isin(list(self.left_out))].reset_index(drop=True)
+        names = self.runs.group + "/" + self.runs.run_id
+        self._paths = dict(zip(names, self.runs.path, strict=True))
         self._predicted: dict[str, list[Predicted]] = {}
         self._temperatures: dict[str, metrics.Interval | None] = {}
+
+    def _images_of(self, path: str) -> dict[str, bytes]:
+        """What each of a run's sets is judged on, after a look at its predictions.
+
+        A run whose predictions are none is noted in `left_out`.
+        """
+        try:
+            predictions = read_all_predictions(path)
+            missing = {metrics.TEST, *self._sets.get(path, ())} - set(predictions)
+            if missing:
+                raise RecordError(f"{path}: no predictions of {', '.join(sorted(missing))}")
+            return {name: _images(*predicted) for name, predicted in predictions.items()}
+        except BnnlibError as error:
+            self.left_out[path] = str(error)
+            return {}
+
+    def _leave_out_other_images(self, images: Mapping[str, Mapping[str, bytes]]) -> None:
+        """Notes the runs of one model that were judged on other images than most of them."""
+        for name in {name for sets in images.values() for name in sets}:
+            counts = Counter(sets[name] for sets in images.values() if name in sets)
+            usual = counts.most_common(1)[0][0]
+            for path, sets in images.items():
+                if sets.get(name, usual) != usual:
+                    self.left_out[path] = (
+                        f"{path}: judged on other images or labels of {name!r} than the other runs "
+                        "of its model; compare runs of one data set"
+                    )
 
     def sets(self, kind: str) -> list[str]:
         """Names of the evaluation sets of a kind: ``test``, ``holdout``, ``shift`` or ``ood``."""
@@ -234,6 +275,20 @@ def ensemble(members: pd.DataFrame, name: str = metrics.TEST) -> Predicted:
         temperature=temperature,
         temperature_interval=interval,
     )
+
+
+def _images(prediction: Prediction, labels: Labels) -> bytes:
+    """Tells the images of a set apart by number and labels, and checks the predictions of them.
+
+    Raises:
+        MetricsError: they are no probabilities, or no labels of these images.
+    """
+    entropy = metrics.predictive_entropy(prediction.mean_probs)
+    metrics.mutual_information(prediction.mean_probs, prediction.expected_entropy)
+    if labels is None:
+        return str(len(entropy)).encode()
+    metrics.accuracy(prediction.mean_probs, labels)
+    return np.asarray(labels).astype(np.int64).tobytes()
 
 
 def _mean(members: Sequence[tuple[Prediction, Labels]], name: str) -> tuple[Prediction, Labels]:

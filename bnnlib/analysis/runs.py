@@ -62,20 +62,21 @@ MAY_DIFFER = {
 ALWAYS_NAMED = ("inference", "dropout", "weight_decay", "predict_with")
 
 
-def load(path: str | Path) -> pd.DataFrame:
+def load(path: str | Path, damaged: dict[str, str] | None = None) -> pd.DataFrame:
     """All runs below a folder, one row each, in order of path.
 
     Args:
         path: a group (``runs/digits``), a single run's directory, or a folder of groups.
+        damaged: if given, damaged records are left out, and their errors noted here by directory.
 
     Returns:
         The columns :data:`COLUMNS`, ``path`` and then every other parameter, metric and entry of
         the record; a metric that a run does not have is NaN.
 
     Raises:
-        RecordError: no run there, or a damaged record.
+        RecordError: no run there, or a damaged record that is not noted.
     """
-    records = _read_all(path)
+    records = _read_all(path, damaged)
     table = pd.DataFrame([_row(*one) for one in records])
     table = table.reindex(columns=list(dict.fromkeys([*COLUMNS, *table.columns])))
     # A number that no run knows is null in every record.
@@ -84,11 +85,12 @@ def load(path: str | Path) -> pd.DataFrame:
     return table.astype(dict.fromkeys(unknown, float))
 
 
-def load_evaluation(path: str | Path) -> pd.DataFrame:
+def load_evaluation(path: str | Path, damaged: dict[str, str] | None = None) -> pd.DataFrame:
     """All evaluation sets of all runs below a folder, a row a run and set.
 
     Args:
         path: as for :func:`load`.
+        damaged: as for :func:`load`.
 
     Returns:
         The columns :data:`EVALUATION_COLUMNS` and then the scores of the record's rows
@@ -100,7 +102,7 @@ def load_evaluation(path: str | Path) -> pd.DataFrame:
         RecordError: no run there, or a damaged record.
     """
     rows = []
-    for directory, record in _read_all(path):
+    for directory, record in _read_all(path, damaged):
         run = _row(directory, record)
         whose = {name: run.get(name) for name in EVALUATION_COLUMNS[:7]}
         rows += [whose | row for row in record["evaluation"]]
@@ -114,14 +116,24 @@ def load_evaluation(path: str | Path) -> pd.DataFrame:
     return table.astype(dict.fromkeys(numbers, float))
 
 
-def _read_all(path: str | Path) -> list[tuple[Path, dict[str, Any]]]:
+def _read_all(
+    path: str | Path, damaged: dict[str, str] | None = None
+) -> list[tuple[Path, dict[str, Any]]]:
     """The directory and record of each run below a folder, in order of path."""
     files = sorted(Path(path).rglob("run.json"))
     if not files:
         raise RecordError(
             f"{path}: no run records (run.json) below; train first, for example with make study"
         )
-    return [(file.parent, read_record(file.parent)) for file in files]
+    records = []
+    for file in files:
+        try:
+            records.append((file.parent, read_record(file.parent)))
+        except RecordError as error:
+            if damaged is None:
+                raise
+            damaged[str(file.parent)] = str(error)
+    return records
 
 
 def _row(directory: Path, record: dict[str, Any]) -> dict[str, Any]:

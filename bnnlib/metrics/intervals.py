@@ -66,10 +66,12 @@ def with_seeds(
         The same estimate with its wider interval.
     """
     level = check_fraction(level, "level", zero=False, one=False)
+    if not math.isfinite(of_images.estimate):  # an infinite NLL has no spread
+        return of_images
     runs = [np.asarray(one, np.float64) for one in estimates]
     parts = [(float(one.var(ddof=1)) / len(one), len(one) - 1) for one in runs if len(one) > 1]
     variance = sum(part for part, _ in parts)
-    if not variance > 0.0 or not math.isfinite(of_images.estimate):
+    if not variance > 0.0:
         return of_images
     freedom = variance**2 / sum(part**2 / its_freedom for part, its_freedom in parts)
     of_seeds = float(special.stdtrit(freedom, 0.5 + level / 2.0)) * math.sqrt(variance)

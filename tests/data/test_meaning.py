@@ -353,9 +353,7 @@ def test_a_set_that_is_missing_or_damaged_is_put_where_the_error_says(bnn_data, 
     arrays = canonical("mnist", NAMES)
     os.environ["BNN_DATA"] = str(tmp_path)
     np.savez(tmp_path / "mnist.npz", **arrays | {"y_test": arrays["y_test"][::-1]})
-    with pytest.raises(
-        DataError, match=r"put a mnist\.npz with x_train, y_train"
-    ):
+    with pytest.raises(DataError, match=r"put a mnist\.npz with x_train, y_train"):
         data.load("mnist")
     keras = {name: array[..., 0] if name[0] == "x" else array for name, array in arrays.items()}
     np.savez(tmp_path / "mnist.npz", **keras)

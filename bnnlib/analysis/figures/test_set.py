@@ -20,6 +20,7 @@ from bnnlib.analysis.style import (
     set_style,
     subplots,
 )
+from bnnlib.analysis.words import between, number
 from bnnlib.names import in_order
 
 
@@ -41,12 +42,9 @@ def comparison_table(scores: pd.DataFrame) -> Styler:
         if (model, column) not in entries.index or pd.isna(means.loc[model, column]):
             return "–"
         entry, digits = entries.loc[(model, column)], _COLUMNS[column][2]
-        shown = f"{entry['mean']:.{digits}f}"
         if not pd.isna(entry.stddev):
-            return f"{shown} ± {entry.stddev:.{digits}f}"
-        if not pd.isna(entry.low):
-            return f"{shown} [{entry.low:.{digits}f}, {entry.high:.{digits}f}]"
-        return shown
+            return f"{number(entry['mean'], digits)} ± {entry.stddev:.{digits}f}"
+        return between(entry["mean"], entry.low, entry.high, digits)
 
     table = pd.DataFrame({_COLUMNS[c][0]: {m: text(m, c) for m in order} for c in columns})
     table = table.reindex(order)
@@ -84,6 +82,8 @@ _COLUMNS: dict[str, tuple[str, str, int]] = {
 def accuracy_against_nll(scores: pd.DataFrame) -> Figure:
     """Each model's accuracy against its NLL, with its spread over runs or interval over images.
 
+    A model whose NLL is infinite stands at the right edge, and the legend says so.
+
     Args:
         scores: of :func:`bnnlib.analysis.tables.scores`.
     """
@@ -94,9 +94,12 @@ def accuracy_against_nll(scores: pd.DataFrame) -> Figure:
     for model in models:
         x, y = entries.loc[(model, "nll")], entries.loc[(model, "accuracy")]
         style = line(model, models) | {"linestyle": "none", "markersize": 11}
-        axis.errorbar(
-            x["mean"], y["mean"], xerr=_ends(x), yerr=_ends(y), elinewidth=1, alpha=0.9, **style
-        )
+        place: dict[str, Any] = {"xerr": _ends(x)}
+        if np.isposinf(x["mean"]):
+            style["label"] += " (NLL ∞)"
+            place = {"transform": axis.get_yaxis_transform(), "clip_on": False}
+        at = 1.0 if np.isposinf(x["mean"]) else x["mean"]
+        axis.errorbar(at, y["mean"], yerr=_ends(y), elinewidth=1, alpha=0.9, **place, **style)
     axis.set(xlabel="NLL on the test set (nats an image); lower is better", ylabel="accuracy")
     legend(axis)
     return figure
@@ -106,7 +109,9 @@ def _ends(entry: pd.Series) -> np.ndarray:
     """Lengths of an error bar ``(2, 1)``: the standard deviation over runs, else the interval."""
     if not pd.isna(entry.stddev):
         return np.array([[entry.stddev], [entry.stddev]])
-    return np.nan_to_num(np.array([[entry["mean"] - entry.low], [entry.high - entry["mean"]]]))
+    ends = np.array([[entry.low], [entry.high]], dtype=float)
+    known = np.isfinite(ends) & np.isfinite(entry["mean"])
+    return np.where(known, np.abs(np.where(known, ends, 0.0) - entry["mean"]), 0.0)
 
 
 def reliability_diagrams(bins: pd.DataFrame) -> Figure:

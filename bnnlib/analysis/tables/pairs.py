@@ -6,6 +6,7 @@ model has several runs, what other seeds might have given.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -75,7 +76,8 @@ def ood_differences(test: Runs, foreign: Mapping[str, Runs]) -> pd.DataFrame:
             return metrics.with_seeds(parts.interval(), estimates)
 
         both = [one for one in test if one.run in entropies]
-        tables.append(_table(name, both, {"auroc": auroc}, 0))
+        lengths = {run: len(entropy) for run, entropy in entropies.items()}
+        tables.append(_table(name, both, {"auroc": auroc}, 0, lengths))
     return _joined(tables)
 
 
@@ -84,19 +86,30 @@ def _joined(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     return pd.concat(filled, ignore_index=True) if filled else pd.DataFrame(columns=COLUMNS)
 
 
-def _pairs(predictions: Runs) -> Iterator[tuple[str, str, Runs, Runs]]:
+def _pairs(predictions: Runs, lengths: Mapping[str, int]) -> Iterator[tuple[str, str, Runs, Runs]]:
+    """Each Bayesian network and its twin, where all their runs were judged on the same images."""
     groups = by_model(predictions)
     for model, of_model in groups.items():
         twin = twin_of(model)
         if twin in groups:
-            yield model, twin, of_model, groups[twin]
+            images = {
+                (labels_of(one).tobytes(), lengths.get(one.run))
+                for one in (*of_model, *groups[twin])
+            }
+            if len(images) == 1:
+                yield model, twin, of_model, groups[twin]
 
 
 def _table(
-    name: str, predictions: Runs, scores: Mapping[str, Difference], num_resamples: int
+    name: str,
+    predictions: Runs,
+    scores: Mapping[str, Difference],
+    num_resamples: int,
+    lengths: Mapping[str, int] | None = None,
 ) -> pd.DataFrame:
+    """The rows of one set; `lengths` are the images of a set out of distribution, by run."""
     rows = []
-    for model, twin, of_model, of_twin in _pairs(predictions):
+    for model, twin, of_model, of_twin in _pairs(predictions, lengths or {}):
         for score, difference in scores.items():
             interval = difference(of_model, of_twin, num_resamples)
             row: dict[str, Any] = {"set": name, "model": model, "twin": twin, "score": score}
@@ -106,10 +119,15 @@ def _table(
 
 
 def _of_means(per_image: Callable[[Predicted], np.ndarray]) -> Difference:
-    """The difference of a score that is a mean over images; runs are averaged image by image."""
+    """The difference of a score that is a mean over images; runs are averaged image by image.
+
+    It is infinite where the score of one of the two is, and unknown (NaN) where both are.
+    """
 
     def difference(of_model: Runs, of_twin: Runs, num_resamples: int) -> Interval:
         values = [np.array([per_image(one) for one in runs]) for runs in (of_model, of_twin)]
+        if not any(np.isfinite(one).all() for one in values):
+            return Interval(math.nan, math.nan, math.nan)
         by_image = values[0].mean(axis=0) - values[1].mean(axis=0)
         of_images = metrics.bootstrap_interval(np.mean, by_image, num_resamples=num_resamples)
         return metrics.with_seeds(of_images, [one.mean(axis=1) for one in values])
@@ -118,7 +136,9 @@ def _of_means(per_image: Callable[[Predicted], np.ndarray]) -> Difference:
 
 
 def _nll(one: Predicted) -> np.ndarray:
-    return -metrics.log_mean_probs(one.mean_probs)[np.arange(len(labels_of(one))), labels_of(one)]
+    labels = labels_of(one)
+    with np.errstate(divide="ignore"):  # a label of probability 0 has an infinite score
+        return -np.log(one.mean_probs[np.arange(len(labels)), labels].astype(np.float64))
 
 
 def _ece(of_model: Runs, of_twin: Runs, _: int) -> Interval:

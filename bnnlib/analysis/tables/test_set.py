@@ -26,7 +26,8 @@ def scores(predictions: Sequence[Predicted], num_resamples: int = 1000) -> pd.Da
     Returns:
         A row a model and score: model, score (:data:`SCORES`, ``<score>_scaled`` after temperature
         scaling, ``ece_debiased``, ``ece_if_calibrated``, ``temperature``, ``images_per_second``),
-        runs, mean, stddev (over runs; NaN for one run), low and high (95 %, by
+        runs, mean, stddev (over runs; NaN for one run or an
+        infinite mean), low and high (95 %, by
         :func:`bnnlib.metrics.over_runs`; NaN for the plain ECE, whose bias no interval covers, and
         for images_per_second; of ``ece_if_calibrated`` what a calibrated model would show).
     """
@@ -55,11 +56,14 @@ def scores(predictions: Sequence[Predicted], num_resamples: int = 1000) -> pd.Da
             by_score.setdefault("temperature", []).append(fitted)
             by_score.setdefault("images_per_second", []).append(unknown(one.images_per_second))
         for name, intervals in by_score.items():
-            estimates = [interval.estimate for interval in intervals]
-            mean, low, high = metrics.over_runs(intervals)
-            row: dict[str, Any] = {"model": model, "score": name, "runs": len(group)}
+            # Of some runs a temperature or a speed may be unknown; the others' mean is known.
+            known = [one for one in intervals if not math.isnan(one.estimate)] or intervals
+            estimates = [interval.estimate for interval in known]
+            mean, low, high = metrics.over_runs(known)
+            row: dict[str, Any] = {"model": model, "score": name, "runs": len(known)}
             row |= {"mean": mean, "low": low, "high": high}
-            row["stddev"] = np.std(estimates, ddof=1) if len(estimates) > 1 else math.nan
+            spread = len(estimates) > 1 and np.isfinite(estimates).all()
+            row["stddev"] = np.std(estimates, ddof=1) if spread else math.nan
             rows.append(row)
     columns_in_order = ["model", "score", "runs", "mean", "stddev", "low", "high"]
     return pd.DataFrame(rows).reindex(columns=columns_in_order)
