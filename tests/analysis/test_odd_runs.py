@@ -332,6 +332,9 @@ def test_no_run_that_can_be_compared_says_why(tmp_path):
     (tmp_path / "g" / "a" / "predictions.npz").write_bytes(b"")
     with pytest.raises(RecordError, match=r"no finished run among 1; .*no readable predictions"):
         tables.Group(tmp_path / "g")
+    (tmp_path / "g" / "a" / "run.json").write_text("")
+    with pytest.raises(RecordError, match=r"no finished run among 0; .*no readable run record"):
+        tables.Group(tmp_path / "g")
 
 
 def test_draws_that_bring_the_nll_to_a_finite_value(tmp_path):
