@@ -78,7 +78,7 @@ def load(path: str | Path, damaged: dict[str, str] | None = None) -> pd.DataFram
     """
     records = _read_all(path, damaged)
     table = pd.DataFrame([_row(*one) for one in records])
-    table = table.reindex(columns=list(dict.fromkeys([*COLUMNS, *table.columns, "path"])))
+    table = table.reindex(columns=list(dict.fromkeys([*COLUMNS, *table.columns, *RECORD_COLUMNS])))
     # A number that no run knows is null in every record.
     scores = {name for _, record in records for name in record["metrics"]} - set(RECORD_COLUMNS)
     unknown = [name for name in (*scores, "kl_change") if table[name].isna().all()]

@@ -10,7 +10,7 @@ from typing import Any
 
 from bnnlib import launcher
 from bnnlib.errors import message_of
-from bnnlib.record.schema import SCHEMA, now, read_file, write_record
+from bnnlib.record.schema import new_record, now, read_file, write_record
 
 
 def error_of(error: BaseException) -> dict[str, Any]:
@@ -62,18 +62,8 @@ def record_failure(
         "startup_seconds": None,
         "first_step": None,
     }
-    record = {
-        "schema": SCHEMA,
-        "parameters": dict(parameters),
-        "status": "failed",
-        "metrics": {},
-        "evaluation": [],
-        "error": without_home(dict(error)),
-        "history": [],
-        "attempts": [*attempts, attempt],
-        "data": None,
-        "converged": None,
-    }
+    record = new_record(parameters, "failed", [*attempts, attempt])
+    record["error"] = without_home(dict(error))
     write_record(directory, record)
 
 

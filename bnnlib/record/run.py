@@ -44,7 +44,7 @@ from bnnlib.record.lock import Lock
 from bnnlib.record.logs import AccuracyLog, StepLog, read_steps, training_metrics
 from bnnlib.record.predictions import read_all_predictions, write_predictions
 from bnnlib.record.protocols import Ranks, Session, Trainer
-from bnnlib.record.schema import SCHEMA, now, read_file, read_record, write_record
+from bnnlib.record.schema import new_record, now, read_file, read_record, write_record
 from bnnlib.record.stopping import Stopped
 
 logger = logging.getLogger(__name__)
@@ -152,8 +152,7 @@ class Run:
 
         def compare() -> None:
             if self.ranks.rank == 0:
-                before = read_file(self.directory)["data"]
-                if before:  # a record older than this key does not know
+                if before := read_file(self.directory)["data"]:  # None in an older record
                     refuse_changed(self.directory, before, content)
                 elif not self.is_finished:
                     self._update(data=content)
@@ -460,18 +459,7 @@ class Run:
             "startup_seconds": None,
             "first_step": None,
         }
-        record: dict[str, Any] = {
-            "schema": SCHEMA,
-            "parameters": self.experiment.to_dict(),
-            "status": "running",
-            "metrics": {},
-            "evaluation": [],
-            "converged": None,
-            "error": None,
-            "history": [],
-            "attempts": [attempt],
-            "data": None,
-        }
+        record = new_record(self.experiment.to_dict(), "running", [attempt])
         if (self.directory / "run.json").exists():
             old = read_record(self.directory)
             record["attempts"] = [*old["attempts"], attempt]

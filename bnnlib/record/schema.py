@@ -63,6 +63,23 @@ INFINITE = {"Infinity": math.inf, "-Infinity": -math.inf}
 RENAMED = {"steps": "steps_done"}
 
 
+def new_record(
+    parameters: Mapping[str, Any], status: str, attempts: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """A record of a run of which nothing else is known yet."""
+    return {
+        "schema": SCHEMA,
+        "parameters": dict(parameters),
+        "status": status,
+        "metrics": {},
+        "evaluation": [],
+        "error": None,
+        "history": [],
+        "attempts": attempts,
+        **ADDED,
+    }
+
+
 def read_record(directory: str | Path) -> dict[str, Any]:
     """One run's record, with what is known of the attempt that trained it.
 
@@ -115,6 +132,7 @@ def read_file(directory: str | Path) -> dict[str, Any]:
             f"{path}: status = {record['status']!r}: expected one of {', '.join(STATUSES)}"
         )
     record["metrics"] = from_plain(record["metrics"])
+    record["converged"] = from_plain(record["converged"])
     record["evaluation"] = list(map(_row, record["evaluation"]))
     for key, value in record["metrics"].items():
         if not is_number(value) and value is not None:
