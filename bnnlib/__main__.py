@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from bnnlib import launcher, process
 from bnnlib.errors import BnnlibError
+from bnnlib.experiment import Experiment
 
 Parser = argparse.ArgumentParser
 Arguments = argparse.Namespace
@@ -23,8 +24,8 @@ CODES = """exit codes:
 STOPPED = """
   75  stopped in good order, by a signal or a deadline: the same command goes on"""
 
-TRAIN = """Parameters are those of notebooks/01_train; `papermill --help-notebook
-notebooks/01_train.ipynb` lists them. -p wins over -f, and the defaults hold for the rest:
+TRAIN = """Parameters are those of notebooks/01_train; a list with their defaults ends this page.
+-p wins over -f, and the defaults hold for the rest:
 
   python -m bnnlib train -p model CNN_FC -p dataset tiny -p epochs 2
   mpiexec -n 2 python -m bnnlib train -f jobs/params/digits.yaml
@@ -119,9 +120,9 @@ def _parser() -> Parser:
         command.set_defaults(run=run)
         return command
 
-    command = add(
-        "train", _train, "train, evaluate and record one run on this launch", TRAIN, CODES + STOPPED
-    )
+    more = f"{TRAIN}\n\n{Experiment.manual()}"
+    what = "train, evaluate and record one run on this launch"
+    command = add("train", _train, what, more, CODES + STOPPED)
     command.add_argument("-f", metavar="FILE", help="parameters, a YAML file of `name: value`")
     command.add_argument(
         "-p",

@@ -52,9 +52,16 @@ def _one_of(*choices: str) -> Check:
     return (lambda value: value in choices, "one of " + ", ".join(choices))
 
 
-def _parameter(default: Any, meaning: str, check: Check = _ANY) -> Any:
-    """A field whose metadata hold what the manual and the validation need."""
-    metadata = {"meaning": meaning, "check": check}
+def _parameter(default: Any, meaning: str, check: Check = _ANY, heading: str = "") -> Any:
+    """A field whose metadata hold what the manual and the validation need.
+
+    Args:
+        default: its default value.
+        meaning: one short readable line.
+        check: its limits.
+        heading: of the group of parameters that begins here.
+    """
+    metadata = {"meaning": meaning, "check": check, "heading": heading}
     if isinstance(default, list):
         return dataclasses.field(default_factory=lambda: list(default), metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
@@ -69,7 +76,9 @@ class Experiment:
             parameter, the value and what was expected.
     """
 
-    model: str = _parameter("BNN_conv_flip", "network, a name in bnnlib.names.MODELS", _NAME)
+    model: str = _parameter(
+        "BNN_conv_flip", "network, a name in bnnlib.names.MODELS", _NAME, "network and data"
+    )
     dataset: str = _parameter(
         "digits", "digits | mnist | cifar10 | tiny | tiny_cifar10 | path of an .npz", _NAME
     )
@@ -94,7 +103,9 @@ class Experiment:
         _one_of("adam", "ivon"),
     )
     subtract_mean: bool = _parameter(False, "subtract the training set's mean image")
-    epochs: int = _parameter(10, "passes over the training set", _POSITIVE)
+    epochs: int = _parameter(
+        10, "passes over the training set", _POSITIVE, "length and batch of training"
+    )
     steps: int = _parameter(
         0, "train this many steps instead of epochs; 0: train epochs", _NOT_NEGATIVE
     )
@@ -107,7 +118,7 @@ class Experiment:
     virtual_ranks: int = _parameter(
         1, "virtual ranks a process carries: a batch and a stream of noise each", _POSITIVE
     )
-    learning_rate: float = _parameter(1e-3, "step size at one rank", _POSITIVE)
+    learning_rate: float = _parameter(1e-3, "step size at one rank", _POSITIVE, "learning rate")
     learning_rate_scaling: str = _parameter(
         "linear",
         "none | sqrt | linear: its growth with all virtual ranks",
@@ -125,7 +136,7 @@ class Experiment:
         1.0, "epochs in which the rate grows linearly to its scaled value", _NOT_NEGATIVE
     )
     kl_weight: float = _parameter(
-        1.0, "factor on KL(q||p)/N in the loss; 1: the ELBO", _NOT_NEGATIVE
+        1.0, "factor on KL(q||p)/N in the loss; 1: the ELBO", _NOT_NEGATIVE, "objective and prior"
     )
     kl_annealing_epochs: float = _parameter(
         0.0, "epochs in which kl_weight grows linearly from 0", _NOT_NEGATIVE
@@ -149,8 +160,15 @@ class Experiment:
         "ivon: share of that estimate that a step keeps",
         (lambda v: 0 <= v < 1, "0 or more and less than 1"),
     )
+    dropout: float = _parameter(
+        0.0,
+        "dropout rate before the later dense layers, CNN_… only; > 0: MC dropout",
+        (lambda v: 0 <= v < 1, "0 or more and less than 1"),
+    )
     train_draws: int = _parameter(1, "weight draws a training step", _POSITIVE)
-    test_draws: int = _parameter(30, "weight draws of the predictive distribution", _POSITIVE)
+    test_draws: int = _parameter(
+        30, "weight draws of the predictive distribution", _POSITIVE, "evaluation"
+    )
     predict_with: str = _parameter(
         "draws",
         "draws | mean: the posterior's draws, or its mean alone",
@@ -161,11 +179,6 @@ class Experiment:
         "share of the training images held out to fit the temperature on",
         (lambda v: 0 <= v < 0.5, "0 or more and less than 0.5"),
     )
-    dropout: float = _parameter(
-        0.0,
-        "dropout rate before the later dense layers, CNN_… only; > 0: MC dropout",
-        (lambda v: 0 <= v < 1, "0 or more and less than 1"),
-    )
     eval_sets: list[str] = _parameter(  # noqa: RUF009 - a field with a factory
         ["test"], "test sets, or groups such as shifts (bnnlib.data.expand)", _NAMES
     )
@@ -174,13 +187,14 @@ class Experiment:
     )
     evaluate_every: int = _parameter(
         0,
-        "epochs from one test accuracy of the mean weights to the next; 0: none",
+        "epochs between looks at test accuracy and validation NLL; 0: none",
         _NOT_NEGATIVE,
     )
     noise_streams: int = _parameter(
         0,
-        "streams of weight noise; 0: one a virtual rank, 1: one for all, G: groups",
+        "streams of weight noise; 0: one a virtual rank, 1: one, G: groups",
         _NOT_NEGATIVE,
+        "noise",
     )
     seed: int = _parameter(
         0,
@@ -189,15 +203,18 @@ class Experiment:
     )
     threads: int = _parameter(
         0,
-        "TensorFlow threads of a rank inside an op; 0: its share of the host's cores",
+        "TensorFlow threads of a rank in an op; 0: its share of the cores",
         _NOT_NEGATIVE,
+        "machine",
     )
     inter_threads: int = _parameter(1, "TensorFlow threads of a rank between ops", _POSITIVE)
     compression: str = _parameter(
         "none", "none | fp16: how gradients travel between ranks", _one_of("none", "fp16")
     )
     profile: bool = _parameter(False, "record where each step's time goes, in profile.csv")
-    log_every: int = _parameter(50, "steps from one line of steps.jsonl to the next", _POSITIVE)
+    log_every: int = _parameter(
+        50, "steps from one line of steps.jsonl to the next", _POSITIVE, "record"
+    )
     checkpoint_steps: int = _parameter(
         0,
         "steps from one checkpoint to the next; 0: none by steps",
@@ -284,14 +301,30 @@ class Experiment:
         return cls.read({k: v for k, v in values.items() if k in _TYPES or k not in others})
 
     @classmethod
+    def manual(cls) -> str:
+        """All parameters under their headings, a line each: name, default, meaning."""
+        lines = []
+        for field in dataclasses.fields(cls):
+            if field.metadata["heading"]:
+                lines.append(field.metadata["heading"])
+            default = str(getattr(cls(), field.name)) or '""'
+            lines.append(f"  {field.name:22} {default:13} {field.metadata['meaning']}")
+        return "\n".join(lines)
+
+    @classmethod
     def parameters_cell(cls) -> str:
-        """The source of the notebook's parameters cell: ``name: type = default  # meaning``."""
+        """The source of the notebook's parameters cell: ``name: type = default  # meaning``.
+
+        Papermill's manual shows the meanings alone: the first of a group begins with its heading.
+        """
         lines = []
         for field in dataclasses.fields(cls):
             default = getattr(cls(), field.name)
             # As the formatter writes them: text in double quotes, True and not true.
             text = json.dumps(default) if isinstance(default, str | list) else repr(default)
-            lines.append(f"{field.name}: {field.type} = {text}  # {field.metadata['meaning']}")
+            heading, meaning = field.metadata["heading"], field.metadata["meaning"]
+            shown = f"[{heading}] {meaning}" if heading else meaning
+            lines.append(f"{field.name}: {field.type} = {text}  # {shown}")
         return "\n".join(lines)
 
     @classmethod

@@ -48,11 +48,11 @@ LIMITS: dict[str, tuple[list[Any], list[Any]]] = {
     "weight_decay": (["none", "prior"], ["", "1e-4"]),
     "ivon_h0": ([1e-3, 2.0], [0.0, -1.0]),
     "ivon_beta2": ([0.0, 0.99999], [-0.1, 1.0]),
+    "dropout": ([0.0, 0.5, 0.999], [-0.1, 1.0]),
     "train_draws": ([1, 8], [0]),
     "test_draws": ([1, 200], [0]),
     "predict_with": (["draws", "mean"], ["", "mode"]),
     "holdout": ([0.0, 0.1, 0.499], [-0.1, 0.5, 1.0]),
-    "dropout": ([0.0, 0.5, 0.999], [-0.1, 1.0]),
     "eval_sets": ([[], ["test"], ["test", "shifts"]], [[""], [" test"], ["test", "test"]]),
     "ood_sets": ([[], ["kmnist", "/data/mine.npz"]], [[""], ["kmnist "], ["a", "b", "a"]]),
     "evaluate_every": ([0, 1], [-1]),
@@ -331,6 +331,21 @@ def test_the_parameters_cell_gives_the_defaults_with_their_types():
     }
     words = {name: kind.__name__ for name, kind in TYPES.items()}
     assert annotations == words | {"eval_sets": "list[str]", "ood_sets": "list[str]"}
+
+
+def test_the_manual_is_a_screen_of_lines_under_headings():
+    lines = Experiment.manual().splitlines()
+    headings = [line for line in lines if not line.startswith("  ")]
+    assert headings[0] == lines[0] == "network and data"
+    assert "learning rate" in headings
+    parameters = [line.split(maxsplit=2) for line in lines if line.startswith("  ")]
+    assert [name for name, *_ in parameters] == NAMES
+    for (name, default, meaning), field in zip(
+        parameters, dataclasses.fields(Experiment), strict=True
+    ):
+        assert default == (str(DEFAULTS[name]) or '""')
+        assert meaning == field.metadata["meaning"]
+    assert max(map(len, lines)) <= 120
 
 
 def test_papermill_reads_every_line_of_the_parameters_cell():
