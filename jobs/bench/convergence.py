@@ -1,7 +1,7 @@
 """Which settings bring a posterior to its optimum soonest: figures/convergence/tried.csv.
 
 A line of standard input is a setting in JSON: names and values of parameters, and ``natural``, the
-rates of precisions and of means at the schedule's peak (:mod:`bnnlib.inference.natural`).
+rates of precisions and of means at the schedule's peak (:mod:`jobs.bench.natural`).
 
     echo '{"model": "BNN_FC_flip", "epochs": 100, "rho_rate": 10}' |
         taskset -c 1 python -m jobs.bench.convergence figures/convergence/tried.csv
@@ -29,11 +29,12 @@ import tensorflow as tf
 from bnnlib import data, metrics, networks
 from bnnlib.data import Dataset
 from bnnlib.experiment import Experiment
-from bnnlib.inference import distributed, natural
+from bnnlib.inference import distributed
 from bnnlib.inference.prediction import predict
 from bnnlib.inference.trainer import Trainer
 from bnnlib.networks import Network, Tensor, posterior, to_inputs
 from bnnlib.session import Session
+from jobs.bench import natural
 
 STUDY: dict[str, Any] = {
     "dataset": "digits",

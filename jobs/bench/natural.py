@@ -9,7 +9,8 @@ the negative ELBO an image of N, by m and s,
     m <- m - r' N M / p                 with M the mean of past g_m, as Adam debiases it
 
 so an entry's step has the size of its posterior: entries that the data do not reach go to the prior
-at once, others keep still. Measured in figures/convergence.
+at once, others keep still. It is tried here and no method of the library: figures/convergence
+says what it gains and what it does not.
 """
 
 from __future__ import annotations

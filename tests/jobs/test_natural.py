@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from bnnlib.inference import adam, natural
+from bnnlib.inference import adam
+from jobs.bench import natural
 
 N = 100.0
 
