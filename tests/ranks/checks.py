@@ -207,7 +207,9 @@ VIRTUAL = {
     "flipout convolution": {"model": "BNN_conv_flip"},
     "reparameterization": {"model": "BNN_FC_nonflip"},
     "twin": {"model": "CNN_FC"},
+    "local": {"model": "BNN_FC_local"},
     "two streams": {"model": "BNN_FC_nonflip", "noise_streams": 2},
+    "ivon": {"model": "CNN_FC", "inference": "ivon", "learning_rate": 0.1},
 }
 
 
