@@ -149,7 +149,8 @@ def test_papermills_help_is_the_manual(launch):
     for field in dataclasses.fields(Experiment):
         default = getattr(Experiment(), field.name)
         literal = json.dumps(default) if isinstance(default, str | list) else repr(default)
-        meaning = field.metadata["meaning"]
+        heading, meaning = field.metadata["heading"], field.metadata["meaning"]
+        meaning = f"[{heading}] {meaning}" if heading else meaning
         assert f" {field.name}: {field.type} (default {literal}) {meaning}" in manual
 
 
