@@ -109,8 +109,15 @@ def refuse_changed(directory: Path, before: Content, now: Content) -> None:
 
     Raises:
         DataError: with what differs.
+        RecordError: the record's content is damaged.
     """
-    different = _differences(before, now, "when the run began", "now")
+    try:
+        different = _differences(before, now, "when the run began", "now")
+    except (AttributeError, KeyError, TypeError) as error:
+        raise RecordError(
+            f"{directory / 'run.json'}: key 'data' is no content of a data set ({error!r}); give "
+            "another run_dir (or output notebook), or remove the key if the data are the same"
+        ) from error
     if different:
         raise DataError(
             f"{directory}: its data have changed: {different}. Put the data back as they were, or "
@@ -137,7 +144,7 @@ def _differences(first: Content, other: Content, here: str, there: str) -> str:
         if one != two:
             told.append(f"{name} {_told(one)} {here}, {_told(two)} {there}")
     if not told and first["scale"] != other["scale"]:
-        told.append(f"pixels times {first['scale']:g} {here}, {other['scale']:g} {there}")
+        told.append(f"pixels times {first['scale']} {here}, {other['scale']} {there}")
     return "; ".join(told)
 
 

@@ -11,11 +11,13 @@ import horovod.tensorflow as hvd
 import numpy as np
 import pytest
 
-from bnnlib import data
+from bnnlib import data, networks
 from bnnlib.data import EvaluationSet
-from bnnlib.errors import DataError
+from bnnlib.errors import DataError, RecordError
 from bnnlib.experiment import Experiment
 from bnnlib.inference.distributed import Ranks
+from bnnlib.inference.restore import restore
+from bnnlib.inference.trainer import Trainer
 from bnnlib.record import checkpoint
 from bnnlib.record.identity import refuse_unequal
 from bnnlib.record.run import Run
@@ -110,7 +112,7 @@ def test_other_data_on_a_rank_are_refused_with_rank_and_host(tiny):
         (lambda d: changed(d, x_test=40, y_test=40), r"x_test \(64, .*y_test \(64,\)"),
         (lambda d: dataclasses.replace(d, num_classes=8), "10 classes on rank 0 .* 8 on rank 1"),
         (lambda d: dataclasses.replace(d, y_train=d.y_train[::-1].copy()), "y_train"),
-        (lambda d: dataclasses.replace(d, scale=1.0), "pixels times 0.00392157 on rank 0"),
+        (lambda d: dataclasses.replace(d, scale=1.0), "pixels times 0.0039215[0-9]* on rank 0"),
     ],
     ids=["fewer to test", "other classes", "other order", "another scale"],
 )
@@ -156,6 +158,48 @@ def test_an_older_record_is_read_and_takes_what_it_goes_on_with(tiny, tmp_path):
     assert read_record(run.directory)["data"] is None
     opened(tmp_path).note_data(data.content(tiny))
     assert read_record(run.directory)["data"] == data.content(tiny)
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        {"arrays": {}},
+        {"num_classes": 10, "scale": 1.0, "arrays": []},
+        {"num_classes": 10, "scale": 1.0, "arrays": {"x_train": {"shape": 3}}},
+        {"num_classes": 10, "scale": 1.0, "arrays": {"x_train": "no"}},
+        {"num_classes": None, "scale": "x", "arrays": {"x_train": {"shape": [], "dtype": 1}}},
+    ],
+)
+def test_a_damaged_content_is_one_kind_of_error(tiny, tmp_path, damaged):
+    run = begun(tmp_path, data.content(tiny))
+    path = run.directory / "run.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"data": damaged}))
+    with pytest.raises(RecordError, match="key 'data' is no content of a data set"):
+        opened(tmp_path).note_data(data.content(tiny))
+    record = json.loads(path.read_text())
+    del record["data"]  # the error's advice
+    path.write_text(json.dumps(record))
+    opened(tmp_path).note_data(data.content(tiny))
+    assert read_record(run.directory)["data"] == data.content(tiny)
+
+
+def test_a_network_is_not_restored_beside_other_data(tiny, tmp_path):
+    own = tmp_path / "own.npz"
+    save(own, tiny)
+    experiment = Experiment(
+        model="CNN_FC", dataset=str(own), steps=2, batch_size=32, run_dir=str(tmp_path / "run")
+    )
+    ranks, session = Ranks(hosts=("here",)), Session()
+    run = Run.open(session, experiment, ranks, PROVENANCE)
+    dataset = data.load_for(experiment)
+    run.note_data(data.content(dataset, [EvaluationSet("noise", tiny.x_test, None)]))
+    trainer = Trainer(experiment, dataset, networks.build_for(experiment, dataset), ranks, session)
+    run.resume(trainer)
+    assert len(list(run.follow(trainer))) == 1
+    assert restore(run.directory)[0] == experiment
+    save(own, changed(tiny, x_test=40, y_test=40))
+    with pytest.raises(DataError, match=r"its data have changed: x_test \(64, "):
+        restore(run.directory)
 
 
 def test_a_run_that_failed_before_training_takes_other_data(tiny, tmp_path):
