@@ -183,16 +183,18 @@ def named(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def print_table(path: str | Path, csv: str | Path | None = None) -> None:
-    """Prints the main columns of a group's table, a row a run.
+    """Prints the main columns of a group's table, a row a run, also beside damaged records.
 
     Args:
         path: as for :func:`load`.
         csv: where the whole table is written; nowhere if not given.
 
     Raises:
-        RecordError: no run there, a damaged record, or `csv` cannot be written.
+        RecordError: no run there, `csv` cannot be written, or, after the others' table, a damaged
+            record.
     """
-    table = load(path)
+    damaged: dict[str, str] = {}
+    table = load(path, damaged)
     shown = table[list(TABLE_COLUMNS)].copy()
     shown["dataset"] = shown["dataset"].map(lambda name: Path(str(name)).name, na_action="ignore")
     # Deterministic networks have no posterior, and older records do not say.
@@ -203,7 +205,10 @@ def print_table(path: str | Path, csv: str | Path | None = None) -> None:
     formats["kl_change"] = "{:.1%}".format
     # Beside a run whose parameters were refused, the others' whole numbers are floats.
     formats["seed"] = lambda seed: f"{seed:.0f}" if isinstance(seed, float) else str(seed)
-    print(shown.to_string(index=False, formatters=formats, na_rep="-"))
+    if len(table):
+        print(shown.to_string(index=False, formatters=formats, na_rep="-"))
     if csv:
         write_atomically(Path(csv), lambda file: file.write(table.to_csv(index=False).encode()))
         print(f"written: {csv}")
+    if damaged:
+        raise RecordError("; ".join(damaged.values()))

@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bnnlib.analysis import figures, findings, tables
+from bnnlib import __main__ as program
+from bnnlib.analysis import figures, findings, scaling, tables
 from bnnlib.errors import RecordError
 from bnnlib.record.files import read_npz, write_npz
 from tests.analysis.records import random_probs, write_run
@@ -361,3 +362,29 @@ def test_training_that_logged_infinity_or_nothing_known_is_drawn():
         }
     )
     figures.training_curves(steps).canvas.draw()
+
+
+def test_the_table_shows_the_others_beside_a_damaged_record_and_fails(tmp_path, capsys):
+    good_runs(tmp_path / "g")
+    damaged_record(tmp_path / "g")
+    write_run(tmp_path / "g" / "inf", "CNN_conv", 0, surely_wrong())
+    assert program.main(["table", str(tmp_path / "g"), "--csv", str(tmp_path / "t.csv")]) == 1
+    told = capsys.readouterr()
+    header, *rows, last = told.out.splitlines()
+    assert [row.split()[0] for row in rows] == [*["BNN_FC_flip"] * 2, *["CNN_FC"] * 2, "CNN_conv"]
+    assert rows[-1].split()[header.split().index("nll")] == "inf"
+    assert last.startswith("written:")
+    assert "no readable run record" in told.err
+    assert pd.read_csv(tmp_path / "t.csv").nll.tolist()[-1] == np.inf
+
+
+def test_a_run_without_a_speed_is_no_measurement_and_leaves_the_others(tmp_path):
+    for name, seed in (("a", 0), ("b", 1), ("slow", 2)):
+        write_run(tmp_path / "g" / name, "CNN_FC", seed, sets(seed))
+    change_record(
+        tmp_path / "g" / "slow",
+        lambda r: r | {"metrics": {k: v for k, v in r["metrics"].items() if k[0] != "i"}},
+    )
+    _, left_out = scaling.timings(tmp_path / "g")
+    why = left_out.set_index("run_id").why_not.to_dict()
+    assert why == {"a": "cores unknown", "b": "cores unknown", "slow": "speed unknown"}

@@ -29,8 +29,8 @@ def timings(path: str | Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     Returns:
         Both with the columns of :func:`bnnlib.analysis.runs.load` and ``ranks_a_host``,
         ``global_batch`` (images a step of all ranks) and ``why_not``: ranks that share cores (or
-        records that do not tell how many there are), and runs that the profile's clock slowed, are
-        no measurement of scaling.
+        records that do not tell how many there are), runs that the profile's clock slowed, and runs
+        whose speed is unknown, are no measurement of scaling.
     """
     table = run_tables.load(path)
     table = table[table.status == "finished"].copy()
@@ -40,9 +40,10 @@ def timings(path: str | Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     table["ranks_a_host"] = np.ceil(table.ranks / table.num_hosts.clip(lower=1)).astype(int)
     table["global_batch"] = (table.batch_size * table.virtual_ranks * table.ranks).astype(int)
     shared = table.ranks_a_host * table.threads_used > table.cores.astype(float)
+    known = np.isfinite(table.images_per_second) & (table.images_per_second > 0)
     reasons = np.select(
-        [table.cores.isna(), shared, table.profile.astype(bool)],
-        ["cores unknown", "ranks share cores", "profiled"],
+        [~known, table.cores.isna(), shared, table.profile.astype(bool)],
+        ["speed unknown", "cores unknown", "ranks share cores", "profiled"],
         "",
     )
     table["why_not"] = reasons
