@@ -102,8 +102,12 @@ class Batches(NamedTuple):
             seeds = [tf.stack([keys[0], number]) for number in numbers]
         else:
             seeds = [tf.stack([keys, tf.repeat(number, size)], axis=1) for number in numbers]
+        # With the size told to the graph, every group is computed by the same operations.
+        images = tf.ensure_shape(
+            self.images[first : first + num_images], [num_images, *self.images.shape[1:]]
+        )
         return Group(
-            to_inputs(self.images[first : first + num_images], ranks.dataset),
+            to_inputs(images, ranks.dataset),
             self.labels[first : first + num_images],
             seeds,
         )

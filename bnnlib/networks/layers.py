@@ -22,7 +22,7 @@ from bnnlib.networks.fast_ops import (
     normal_kl,
     softplus,
 )
-from bnnlib.networks.patches import pooled_convolution, products
+from bnnlib.networks.patches import patches_of, pooled_convolution, products
 from bnnlib.networks.seeds import (
     KERNEL,
     OUTPUT,
@@ -150,26 +150,18 @@ class Layer(tf.Module):
         """
         return self._by_example(self.sample(seeds, stddev), batch)
 
-    def pooled(
-        self,
-        patches: Tensor,
-        side: tuple[int, int],
-        seeds: Tensor,
-        stddev: Tensor | None = None,
-    ) -> Tensor:
-        """The output of a convolution before bias, and 2x2 max-pooling of it.
+    def pooled(self, images: Tensor, seeds: Tensor, stddev: Tensor | None = None) -> Tensor:
+        """The output of a first convolution before bias, and 2x2 max-pooling of it.
 
         Args:
-            patches: of the images, :func:`bnnlib.networks.patches.patches_of`.
-            side: height and width of the pooled output.
+            images: for which :func:`bnnlib.networks.patches.can_unfold` holds.
             seeds: as of the call.
             stddev: what :meth:`stddev` returns, if the caller has it already.
 
         Returns:
-            ``(batch, *side, outputs)``.
+            ``(batch, height / 2, width / 2, outputs)``.
         """
-        kernel = self.batch_kernel(tf.shape(patches)[0], seeds, stddev)
-        return pooled_convolution(patches, kernel, side)
+        return pooled_convolution(images, self.batch_kernel(tf.shape(images)[0], seeds, stddev))
 
     def _by_example(self, draws: Tensor, batch: Tensor) -> Tensor:
         """One draw a seed as one for each example; a single draw as it is."""
@@ -340,22 +332,18 @@ class LocalReparameterization(Reparameterization):
         variance = self.apply(tf.square(inputs), tf.square(stddev))
         return noisy(self.apply(inputs, self.mean), variance, noise)
 
-    def pooled(
-        self,
-        patches: Tensor,
-        side: tuple[int, int],
-        seeds: Tensor,
-        stddev: Tensor | None = None,
-    ) -> Tensor:
+    def pooled(self, images: Tensor, seeds: Tensor, stddev: Tensor | None = None) -> Tensor:
         """Convolution and 2x2 max-pooling: of an image's outputs, each with noise of its own."""
         stddev = self.stddev() if stddev is None else stddev
+        patches = patches_of(images, self.kernel_shape[0])
         means = products(patches, self.mean)
         variances = products(tf.square(patches), tf.square(stddev))
         shape = means[0].shape[1:]
-        part = tf.shape(patches)[0] // how_many(seeds)
+        part = tf.shape(images)[0] // how_many(seeds)
         # The place of four first, so that a place's noise is one piece of memory.
         noise = standard_normal([4, part, *shape], substream(seeds, OUTPUT))
         if how_many(seeds) > 1:
             noise = tf.reshape(tf.transpose(noise, [1, 0, 2, 3, 4]), [4, -1, *shape])
         four = map(noisy, means, variances, tf.unstack(noise))
-        return tf.reshape(largest_of_four(*four), [-1, *side, shape[-1]])
+        _, height, width, _ = images.shape
+        return tf.reshape(largest_of_four(*four), [-1, height // 2, width // 2, shape[-1]])

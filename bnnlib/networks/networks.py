@@ -32,7 +32,6 @@ from bnnlib.networks.patches import (
     Windows,
     can_unfold,
     convolution_of_windows,
-    patches_of,
     pooled_convolution,
     windows_of,
 )
@@ -124,9 +123,8 @@ class Network(tf.Module):
         biases = [layer.bias for layer in self.layers]
         if self.unfolds(images):
             layer, s = next(self._seeded(seeds))
-            first = functools.partial(layer.pooled, seeds=s, stddev=stddevs[0])
-            return self._forward_patches(images, first, operations, biases, seeds)
-        return self._forward(images, operations, biases, seeds)
+            operations[0] = functools.partial(layer.pooled, seeds=s, stddev=stddevs[0])
+        return self._forward(images, operations, biases, seeds, pooled=self.unfolds(images))
 
     def logits(self, images: Tensor, draw: Sequence[Draw], mask_seed: Tensor) -> Tensor:
         """Logits of a training batch under one given draw of the weights, for its gradient.
@@ -141,9 +139,8 @@ class Network(tf.Module):
         """
         operations, biases = self._operations(draw)
         if self.unfolds(images):
-            first = functools.partial(pooled_convolution, kernel=draw[0]["kernel"])
-            return self._forward_patches(images, first, operations, biases, mask_seed)
-        return self._forward(images, operations, biases, mask_seed)
+            operations[0] = functools.partial(pooled_convolution, kernel=draw[0]["kernel"])
+        return self._forward(images, operations, biases, mask_seed, pooled=self.unfolds(images))
 
     def stddevs(self) -> list[Tensor | None]:
         """Each layer's posterior standard deviations; None for a deterministic one."""
@@ -269,20 +266,6 @@ class Network(tf.Module):
             for layer, weights in zip(self.layers, draw, strict=True)
         ]
         return operations, [weights["bias"] for weights in draw]
-
-    def _forward_patches(
-        self,
-        images: Tensor,
-        first: Callable[..., Tensor],
-        operations: list[Callable[[Tensor], Tensor]],
-        biases: list[Tensor],
-        mask_seed: Tensor,
-    ) -> Tensor:
-        """:meth:`_forward` of images whose first convolution works on their patches."""
-        side = (images.shape[1] // 2, images.shape[2] // 2)
-        operations[0] = functools.partial(first, side=side)
-        patches = patches_of(images, self.stages[0].size)
-        return self._forward(patches, operations, biases, mask_seed, pooled=True)
 
     def _forward(
         self,

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from bnnlib import networks
-from bnnlib.networks import fast_ops, seeds
+from bnnlib.networks import fast_ops, patches, seeds
 from tests.networks.inputs import COLOUR, GREY, SEED, images_of, set_biases
 
 
@@ -35,9 +35,16 @@ def test_windows_have_the_logits_of_their_images(image_shape):
     assert windows.first.shape[0] < windows.row_of.shape[0] == len(images) * np.prod(windows.side)
 
 
+BOTH_WAYS = pytest.mark.parametrize("convolves_fast", [False, True])
+
+
+@BOTH_WAYS
 @pytest.mark.parametrize("name", ["BNN_conv_flip", "BNN_conv_nonflip", "CNN_conv"])
 @pytest.mark.parametrize("image_shape", [GREY, COLOUR])
-def test_unfolded_training_is_the_layers_convolution_and_pooling(name, image_shape):
+def test_unfolded_training_is_the_layers_convolution_and_pooling(
+    monkeypatch, name, image_shape, convolves_fast
+):
+    monkeypatch.setattr(patches, "convolves_fast", lambda: convolves_fast)
     network = networks.build(name, image_shape, 10)
     set_biases(network)
     images = tf.constant(images_of(image_shape))
@@ -90,3 +97,39 @@ def test_unfolded_local_training_is_the_moments_the_noise_and_the_maximum(image_
         scale = np.abs(plain).max()
         assert np.isfinite(unfolded).all()
         np.testing.assert_allclose(unfolded / scale, plain / scale, atol=2e-5)
+
+
+@BOTH_WAYS
+@pytest.mark.parametrize("batch", [None, 4, 12, 16])  # unknown to the graph; 16 go in two parts
+def test_pooled_convolutions_and_their_gradients(monkeypatch, convolves_fast, batch):
+    monkeypatch.setattr(patches, "convolves_fast", lambda: convolves_fast)
+    images = images_of((8, 6, 2), batch or 16)
+    images[1] = 0.0
+    kernel = np.random.default_rng(5).normal(size=(3, 3, 2, 4)).astype(np.float32)
+    results = []
+    for function in (
+        patches.pooled_convolution,
+        lambda x, k: tf.nn.max_pool2d(tf.nn.conv2d(x, k, 1, "SAME"), 2, 2, "SAME"),
+    ):
+
+        @tf.function(input_signature=[tf.TensorSpec([batch, 8, 6, 2]), tf.TensorSpec([3, 3, 2, 4])])
+        def run(images, kernel, function=function):
+            with tf.GradientTape() as tape:
+                tape.watch(kernel)
+                pooled = function(images, kernel)
+                loss = tf.reduce_sum(tf.square(pooled))
+            return pooled, tape.gradient(loss, kernel)
+
+        results.append(run(images, kernel))
+    for ours, plain in zip(*results, strict=True):
+        np.testing.assert_allclose(ours, plain, rtol=1e-4, atol=1e-4)
+
+
+def test_a_convolution_is_fast_where_the_processor_and_onednn_make_it(monkeypatch, tmp_path):
+    answers = []
+    for flags, onednn in (("avx2 avx512f", "1"), ("avx2", "1"), ("avx2 avx512f", "0")):
+        (tmp_path / "cpuinfo").write_text(f"flags : {flags}\n")
+        monkeypatch.setattr(patches, "Path", lambda _: tmp_path / "cpuinfo")
+        monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", onednn)
+        answers.append(patches.convolves_fast.__wrapped__())
+    assert answers == [True, False, False]
