@@ -1,10 +1,10 @@
 """How is a network trained on ranks, and how is it asked?
 
 Rooms: `objective` (the loss and its gradient), `state` (all that training changes, and a method's
-verbs), `adam` (a method), `trainer` (the training page: a step and the loop), `distributed` (all of
-Horovod), `cores` (those that ranks may use), `step_clock` (stamps inside a step), `prediction`
-(draws), `evaluation` (all that a trained network is judged on), `restore` (the network of a run on
-the disk).
+verbs), `methods` (those by name), `adam` and `ivon` (a method each), `trainer` (the training page:
+a step and the loop), `distributed` (all of Horovod), `cores` (those that ranks may use),
+`step_clock` (stamps inside a step), `prediction` (draws), `evaluation` (all that a trained network
+is judged on), `restore` (the network of a run on the disk).
 """
 
 from bnnlib.inference import distributed

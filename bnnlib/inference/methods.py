@@ -56,5 +56,4 @@ _NOT_WITH_IVON = {
     "kl_annealing_epochs": "whose draws are as wide as kl_weight says and would begin as one point",
     "posterior_stddev": "whose initial deviation is 1 / sqrt(N (ivon_h0 + delta))",
     "weight_decay": "which has the prior on all weights already",
-    "rho_rate": "which has no rho",
 }

@@ -8,6 +8,7 @@ For each network, on MNIST or CIFAR-10 shapes, batch 64, one pinned core and all
     tf_function_onednn the same with TF_ENABLE_ONEDNN_OPTS=1, which this library sets for itself
     twin               this library's Trainer on the deterministic twin of a Bayesian network
     flip               this library's Trainer on the Flipout form of a network with `local` noise
+    ivon               this library's Trainer on a deterministic network, by IVON instead of Adam
 
 Every way is a process of its own. The processes of one network take turns, so that noise of the
 machine meets all of them; a figure is the median over the turns. The rates of this core (matrix
@@ -18,7 +19,8 @@ multiplications, its passes over activations and weights, its draws.
 
 writes bench.csv (a row a network, way and number of threads), floor.csv, prediction.csv (30 draws
 over 10,000 images), memory.csv (peak of a rank), twin.csv and flip.csv (a step over the twin's and
-over Flipout's) and bench.json, their origin. TFP has no local convolution.
+over Flipout's), ivon.csv (IVON's step over Adam's) and bench.json, their origin. TFP has no local
+convolution.
 """
 
 from __future__ import annotations
@@ -48,7 +50,7 @@ MNIST = (
     *("BNN_conv_local", "BNN_FC_local"),
 )
 VGG = ("BNN_VGG_flip", "CNN_VGG")
-WAYS = ("bnnlib", "keras_fit", "tf_function", "tf_function_onednn", "twin", "flip")
+WAYS = ("bnnlib", "keras_fit", "tf_function", "tf_function_onednn", "twin", "flip", "ivon")
 SHAPES = {"mnist": (28, 28, 1), "cifar10": (32, 32, 3)}
 SECONDS = 0.7  # of one turn
 NUM_IMAGES = {"mnist": 60_000, "cifar10": 50_000}
@@ -64,7 +66,7 @@ def worker(model: str, way: str, threads: int) -> None:
     dataset = dataset_of(model)
     if way in OTHERS:
         model = OTHERS[way](model)
-    step, predict = (with_bnnlib if way in ("bnnlib", *OTHERS) else with_tfp)(
+    step, predict = (with_bnnlib if way in ("bnnlib", "ivon", *OTHERS) else with_tfp)(
         model, dataset, threads, way
     )
     step(3)  # traced, and its memory answer
@@ -111,6 +113,8 @@ def can_go(model: str, way: str) -> bool:
         return model.startswith("BNN")
     if way == "flip":
         return model.endswith("_local")
+    if way == "ivon":
+        return model.startswith("CNN")
     return way == "bnnlib" or not model.endswith("_local") or "FC" in model
 
 
@@ -142,7 +146,9 @@ def with_bnnlib(model: str, dataset: str, threads: int, way: str):
         scale=1 / 255, mean_image=None,
     )  # fmt: skip
     network = networks.build(model, data.image_shape, 10)
-    trainer = Trainer(Experiment(model=model, dataset=dataset), data, network, ranks)
+    method = "ivon" if way == "ivon" else "adam"
+    experiment = Experiment(model=model, dataset=dataset, inference=method)
+    trainer = Trainer(experiment, data, network, ranks)
     batches = epoch_batches(len(x), BATCH, 1, 0, 0, 0)
 
     def step(count: int) -> None:
@@ -381,7 +387,7 @@ def main() -> None:
     gauge = Process("rates")
     gauged: list[dict[str, float]] = []
     rows, floors, predictions, memory = [], [], [], []
-    costs: dict[str, list[dict[str, object]]] = {other: [] for other in OTHERS}
+    costs: dict[str, list[dict[str, object]]] = {name: [] for name in (*OTHERS, "ivon")}
     for model in arguments.models:
         for threads in arguments.threads:
             ways = [way for way in arguments.ways if can_go(model, way)]
@@ -412,8 +418,11 @@ def main() -> None:
                 )
             for other in OTHERS:
                 if {"bnnlib", other} <= set(times):
-                    costs[other].append(over(other, model, threads, times))
+                    costs[other].append(over("bnnlib", other, model, threads, times))
                     print(f"   over its {other}:", costs[other][-1], flush=True)
+            if {"bnnlib", "ivon"} <= set(times):
+                costs["ivon"].append(over("ivon", "bnnlib", model, threads, times))
+                print("   IVON over Adam:", costs["ivon"][-1], flush=True)
             if threads == 1 and "bnnlib" in times:
                 floors.append(floor(model, here, statistics.median(times["bnnlib"])))
                 print("   floor:", floors[-1], flush=True)
@@ -483,11 +492,14 @@ def floor(model: str, here: list[dict[str, float]], measured: float) -> dict[str
     }  # fmt: skip
 
 
-def over(other: str, model: str, threads: int, times: dict[str, list[float]]) -> dict[str, object]:
-    """What the network costs beside its twin, or beside Flipout: steps of the same turn."""
-    ratios = [a / b for a, b in zip(times["bnnlib"], times[other], strict=True)]
+def over(
+    one: str, other: str, model: str, threads: int, times: dict[str, list[float]]
+) -> dict[str, object]:
+    """What one way of a network costs beside another, from steps of the same turn."""
+    ratios = [a / b for a, b in zip(times[one], times[other], strict=True)]
     median, least, most = (round(value, 3) for value in spread(ratios))
-    ratio = {f"ms_over_{other}": median, "ratio_min": least, "ratio_max": most}
+    name = "adam" if one == "ivon" else other
+    ratio = {f"ms_over_{name}": median, "ratio_min": least, "ratio_max": most}
     return {"model": model, "threads": threads, **ratio}
 
 

@@ -355,7 +355,6 @@ def test_a_bayesian_network_is_refused_with_its_twins_name(dataset):
         ({"kl_annealing_epochs": 2.0}, "kl_annealing_epochs = 2.0: not together"),
         ({"posterior_stddev": 0.1}, "posterior_stddev = 0.1: not together"),
         ({"weight_decay": "prior"}, "weight_decay = 'prior': not together"),
-        ({"rho_rate": 3.0}, "rho_rate = 3.0: not together"),
         ({"kl_weight": 0.0}, "kl_weight = 0.0: IVON needs a value above 0"),
     ],
 )

@@ -29,6 +29,7 @@ def tables(launch, tmp_path_factory):
         "2",
     ]
     words += ["--skip-prediction", "--ways", "bnnlib", "tf_function", "keras_fit", "twin", "flip"]
+    words += ["ivon"]
     for script, more in (("steps", words), ("ops", ["--models", "BNN_FC_flip"])):
         module = f"jobs.bench.{script}"
         done = launch(sys.executable, "-m", module, *more, "--out", folder, timeout=300)
@@ -43,7 +44,7 @@ def test_a_row_each_network_way_and_number_of_threads(tables):
         ("BNN_FC_flip", "bnnlib"), ("BNN_FC_flip", "keras_fit"), ("BNN_FC_flip", "tf_function"),
         ("BNN_FC_flip", "twin"), ("BNN_FC_local", "bnnlib"), ("BNN_FC_local", "flip"),
         ("BNN_FC_local", "keras_fit"), ("BNN_FC_local", "tf_function"), ("BNN_FC_local", "twin"),
-        ("CNN_FC", "bnnlib"), ("CNN_FC", "keras_fit"),
+        ("CNN_FC", "bnnlib"), ("CNN_FC", "ivon"), ("CNN_FC", "keras_fit"),
         ("CNN_FC", "tf_function"),
     ]  # fmt: skip
     assert (table["ms_min"] <= table["ms_per_step"]).all()
@@ -56,6 +57,7 @@ def test_a_row_each_network_way_and_number_of_threads(tables):
     twin = pd.read_csv(tables / "twin.csv")
     assert twin["model"].tolist() == ["BNN_FC_flip", "BNN_FC_local"]  # a twin has none
     assert pd.read_csv(tables / "flip.csv")["model"].tolist() == ["BNN_FC_local"]
+    assert pd.read_csv(tables / "ivon.csv")["model"].tolist() == ["CNN_FC"]
     memory = pd.read_csv(tables / "memory.csv")
     assert (memory["peak_mib"] > 100).all()  # TensorFlow alone is more
 

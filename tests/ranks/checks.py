@@ -201,6 +201,8 @@ def train_without_noise(ranks, folder):
     )
 
 
+# IVON whose second derivatives move within 50 steps.
+IVON = {"inference": "ivon", "learning_rate": 0.1, "ivon_h0": 0.1, "ivon_beta2": 0.99}
 # What trains on virtual ranks: every estimator, dense and convolution, and each method.
 VIRTUAL = {
     "flipout": {"model": "BNN_FC_flip"},
@@ -209,7 +211,8 @@ VIRTUAL = {
     "twin": {"model": "CNN_FC"},
     "local": {"model": "BNN_FC_local"},
     "two streams": {"model": "BNN_FC_nonflip", "noise_streams": 2},
-    "ivon": {"model": "CNN_FC", "inference": "ivon", "learning_rate": 0.1},
+    "ivon": {"model": "CNN_FC", **IVON},
+    "ivon convolution": {"model": "CNN_conv", **IVON},
 }
 
 
@@ -222,7 +225,8 @@ def train_virtual_ranks(ranks, folder):
         trainer = trainer_of(dataset, ranks, **chosen, **parameters)
         lines = [[line.loss, line.nll, line.kl] for line in trainer.run()]
         if ranks.rank == 0:
-            np.savez(folder / f"{name}.npz", lines=np.array(lines), **trainer.network.weights())
+            kept = {n: v for n, v in trainer.state().items() if n.startswith(("layer", "ivon_h"))}
+            np.savez(folder / f"{name}.npz", lines=np.array(lines), **kept)
 
 
 def check_large_nll(ranks):
