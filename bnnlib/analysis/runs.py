@@ -163,23 +163,29 @@ def named(runs: pd.DataFrame) -> pd.DataFrame:
     Returns:
         A copy with other names in the column `model`.
     """
-    runs = runs.copy()
-    defaults = Experiment().to_dict()
-    same_network = {"model", *MAY_DIFFER}
+    names, defaults = method_names(runs), Experiment().to_dict()
+    same_network = {"model", *MAY_DIFFER, *ALWAYS_NAMED}
     parameters = [name for name in defaults if name in runs and name not in same_network]
     # A run older than a parameter was made with what is its default now.
     known = runs[[*parameters, "ranks"]].fillna({name: defaults[name] for name in parameters})
-    known["inference"] = known.get("inference", defaults["inference"])
-    for _, rows in known.groupby([runs.model, known.inference]).groups.items():
+    # What a method needs otherwise than another, such as its learning rate, names neither.
+    method = runs["inference"].fillna("adam") if "inference" in runs else runs["model"]
+    for rows in known.groupby([runs["model"], method]).groups.values():
         for name, values in known.loc[rows].items():
-            if name in ALWAYS_NAMED:
-                values = values[values != defaults[name]]
-            elif values.astype(str).nunique() < 2:
+            if values.astype(str).nunique() < 2:
                 continue
-            for row, value in values.items():
-                runs.loc[row, "model"] += f" {name}({value})"
-    runs.loc[runs["converged"].eq(False), "model"] += UNCONVERGED
-    return runs
+            names[rows] += [f" {name}({value})" for value in values]
+    names[runs["converged"].eq(False)] += UNCONVERGED
+    return runs.assign(model=names)
+
+
+def method_names(runs: pd.DataFrame) -> pd.Series:
+    """The networks' names, and after each those of :data:`ALWAYS_NAMED` that are no default."""
+    names, defaults = runs["model"].copy(), Experiment().to_dict()
+    for name in ALWAYS_NAMED:
+        for row, value in runs[name].dropna().items() if name in runs else ():
+            names[row] += f" {name}({value})" if value != defaults[name] else ""
+    return names
 
 
 def print_table(path: str | Path, csv: str | Path | None = None) -> None:
@@ -195,7 +201,7 @@ def print_table(path: str | Path, csv: str | Path | None = None) -> None:
     """
     damaged: dict[str, str] = {}
     table = load(path, damaged)
-    shown = table[list(TABLE_COLUMNS)].copy()
+    shown = table[list(TABLE_COLUMNS)].assign(model=method_names(table))
     shown["dataset"] = shown["dataset"].map(lambda name: Path(str(name)).name, na_action="ignore")
     # Deterministic networks have no posterior, and older records do not say.
     answers = {True: "yes", False: "NO"}

@@ -140,6 +140,17 @@ def test_a_posterior_that_has_not_converged_is_marked_and_still_compared_with_it
         assert (row.converged, row.kl_change) == (converged, 0.03)
 
 
+def test_the_printed_table_tells_methods_apart(runs, capsys):
+    path = runs / "a1" / "run.json"
+    record = json.loads(path.read_text())
+    record["parameters"] |= {"inference": "ivon", "learning_rate": 0.2}
+    path.write_text(json.dumps(record))
+    run_tables.print_table(runs)
+    printed = capsys.readouterr().out
+    for name in ("CNN_FC inference(ivon)", "CNN_FC dropout(0.1)", "BNN_FC_flip"):
+        assert sum(line.strip().startswith(name + " ") for line in printed.splitlines()) == 1
+
+
 # -------------------------------------------------------------------------------------- ensembles
 
 

@@ -34,6 +34,7 @@ def timings(path: str | Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     """
     table = run_tables.load(path)
     table = table[table.status == "finished"].copy()
+    table["model"] = run_tables.method_names(table)
     for name, value in (("virtual_ranks", 1), ("compression", "none"), ("profile", False)):
         # Runs older than the parameter were made with what is its default now.
         table[name] = table[name].fillna(value) if name in table else value
@@ -257,7 +258,7 @@ def calibration(path: str | Path) -> pd.DataFrame:
         run of one rank stands in both batches and both noises.
     """
     runs = run_tables.load(path)
-    runs = runs[runs.status == "finished"]
+    runs = runs.assign(model=run_tables.method_names(runs))[runs.status == "finished"]
     runs = runs.assign(ranks=(runs.ranks * runs.virtual_ranks).astype(int))
     sets = run_tables.load_evaluation(path).set_index(["run_id", "set"])
     rows = []
