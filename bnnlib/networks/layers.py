@@ -9,7 +9,8 @@ side.
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -60,17 +61,41 @@ def dropout(x: Tensor, rate: float, seeds: Tensor) -> Tensor:
     The mean over masks is `x` itself (Srivastava et al. 2014, section 10, inverted as is usual).
 
     Args:
-        x: float32 ``(batch, features)``; each entry has a mask of its own.
+        x: float32 ``(batch, …)``; each entry has a mask of its own.
         rate: 0 or more and less than 1.
         seeds: int64 ``(2,)`` or ``(K, 2)``; the same seed gives the same mask.
 
     Returns:
         Of the shape of `x`.
     """
-    batch, features = tf.unstack(tf.shape(x))
-    draws = uniform([batch // how_many(seeds), features], seeds)
+    batch, *features = tf.unstack(tf.shape(x))
+    draws = uniform([batch // how_many(seeds), *features], seeds)
     kept = tf.reshape(draws, tf.shape(x)) >= rate
     return tf.where(kept, x / (1.0 - rate), 0.0)
+
+
+class Operation(NamedTuple):
+    """What a layer does with its kernel.
+
+    Attributes:
+        apply: the linear operation, of inputs ``(batch, …, channels in)`` and one kernel.
+        outputs: channels out.
+        has_bias: whether a bias is added to what `apply` makes.
+    """
+
+    apply: Callable[[Tensor, Tensor], Tensor]
+    outputs: int
+    has_bias: bool = True
+
+
+def plain_operation(kernel_shape: tuple[int, ...]) -> Operation:
+    """The matrix product, or the convolution with SAME padding and stride 1; then bias."""
+    if len(kernel_shape) == 2:
+        return Operation(tf.matmul, kernel_shape[-1])
+    return Operation(
+        lambda inputs, kernel: tf.nn.conv2d(inputs, kernel, strides=1, padding="SAME"),
+        kernel_shape[-1],
+    )
 
 
 class Layer(tf.Module):
@@ -79,15 +104,22 @@ class Layer(tf.Module):
     Attributes:
         kernel_shape: dense ``(inputs, outputs)``; convolution ``(height, width, channels in,
             channels out)``.
-        bias: ``(outputs,)``, deterministic in every layer (TFP's default).
+        operation: :func:`plain_operation` unless another is given.
+        bias: ``(outputs,)``, deterministic in every layer (TFP's default); None where the operation
+            has none.
     """
 
     bayesian = False
 
-    def __init__(self, name: str, kernel_shape: tuple[int, ...]) -> None:
+    def __init__(
+        self, name: str, kernel_shape: tuple[int, ...], operation: Operation | None = None
+    ) -> None:
         super().__init__(name=name)
         self.kernel_shape = kernel_shape
-        self.bias = tf.Variable(tf.zeros(kernel_shape[-1:]), name="bias")
+        self.operation = operation or plain_operation(kernel_shape)
+        self.bias: Any = None
+        if self.operation.has_bias:
+            self.bias = tf.Variable(tf.zeros([self.operation.outputs]), name="bias")
 
     def __call__(self, inputs: Tensor, seeds: Tensor, stddev: Tensor | None = None) -> Tensor:
         """The output before bias, ``(batch, …, outputs)``, of one weight draw a seed.
@@ -104,23 +136,20 @@ class Layer(tf.Module):
         return None
 
     def apply(self, inputs: Tensor, kernel: Tensor) -> Tensor:
-        """The linear operation: matrix product, or convolution with SAME padding and stride 1.
+        """The linear operation.
 
         Args:
             inputs: ``(batch, …, channels in)``.
             kernel: of `kernel_shape`, or ``(K, *kernel_shape)``, one for each Kth of the batch.
         """
-        dense = len(self.kernel_shape) == 2
         if len(kernel.shape) > len(self.kernel_shape):
-            if dense:
+            if len(self.kernel_shape) == len(inputs.shape) == 2:
                 parts = tf.reshape(inputs, [kernel.shape[0], -1, self.kernel_shape[0]])
                 return tf.reshape(tf.matmul(parts, kernel), [-1, self.kernel_shape[1]])
             parts = tf.split(inputs, kernel.shape[0])
             pairs = zip(parts, tf.unstack(kernel), strict=True)
             return tf.concat([self.apply(part, its_own) for part, its_own in pairs], 0)
-        if dense:
-            return tf.matmul(inputs, kernel)
-        return tf.nn.conv2d(inputs, kernel, strides=1, padding="SAME")
+        return self.operation.apply(inputs, kernel)
 
     def sample(self, seeds: Tensor, stddev: Tensor | None = None) -> Tensor:
         """One draw of the kernel from the posterior, of `kernel_shape`.
@@ -131,7 +160,10 @@ class Layer(tf.Module):
 
     def draw(self, seed: Tensor) -> Draw:
         """One draw of the layer's weights; biases are deterministic."""
-        return {"kernel": self.sample(seed), "bias": self.bias}
+        return self._with_bias(self.sample(seed))
+
+    def _with_bias(self, kernel: Tensor) -> Draw:
+        return {"kernel": kernel} | ({} if self.bias is None else {"bias": self.bias})
 
     def mean_draw(self) -> Draw:
         """The posterior's mean of the layer's weights."""
@@ -187,8 +219,9 @@ class Deterministic(Layer):
         kernel_shape: tuple[int, ...],
         seed: Tensor,
         prior_stddev: float | None = None,
+        operation: Operation | None = None,
     ) -> None:
-        super().__init__(name, kernel_shape)
+        super().__init__(name, kernel_shape, operation)
         self.prior_stddev = prior_stddev
         receptive = int(np.prod(kernel_shape[:-2]))
         limit = (6.0 / (receptive * (kernel_shape[-2] + kernel_shape[-1]))) ** 0.5
@@ -202,7 +235,7 @@ class Deterministic(Layer):
 
     def mean_draw(self) -> Draw:
         """The weights themselves."""
-        return {"kernel": self.kernel, "bias": self.bias}
+        return self._with_bias(self.kernel)
 
     def kl(self, stddev: Tensor | None = None) -> Tensor:
         """-log p(kernel) in nats but for its constant: what a posterior's KL is to a point."""
@@ -227,9 +260,10 @@ class Reparameterization(Layer):
         seed: Tensor,
         prior_stddev: float,
         posterior_stddev: float = 0.0,
+        operation: Operation | None = None,
     ) -> None:
         """Sets the initial posterior, its deviations about `posterior_stddev` (0: TFP's)."""
-        super().__init__(name, kernel_shape)
+        super().__init__(name, kernel_shape, operation)
         mean = tf.random.stateless_normal(kernel_shape, seed)
         rho = tf.random.stateless_normal(kernel_shape, substream(seed, 1))
         self.mean = tf.Variable(POSTERIOR_MEAN_STDDEV * mean, name="mean")
@@ -257,7 +291,7 @@ class Reparameterization(Layer):
 
     def mean_draw(self) -> Draw:
         """The posterior's mean of the kernel, and the bias."""
-        return {"kernel": self.mean, "bias": self.bias}
+        return self._with_bias(self.mean)
 
     def kl(self, stddev: Tensor | None = None) -> Tensor:
         """KL(q||p) in nats, closed form, summed over the kernel's entries."""
@@ -278,7 +312,8 @@ class Flipout(Reparameterization):
 
     def __call__(self, inputs: Tensor, seeds: Tensor, stddev: Tensor | None = None) -> Tensor:
         """The output before bias, ``(batch, …, outputs)``; each example has signs of its own."""
-        signs_in, signs_out = self._signs(tf.shape(inputs)[0], seeds)
+        places = len(inputs.shape) - 2
+        signs_in, signs_out = self._signs(tf.shape(inputs)[0], seeds, places)
         perturbed = self.apply(inputs * signs_in, self._perturbation(seeds, stddev))
         return self.apply(inputs, self.mean) + perturbed * signs_out
 
@@ -288,20 +323,29 @@ class Flipout(Reparameterization):
         These kernels give the call's outputs up to rounding, with half its multiplications. They
         pay where a kernel meets many places of an image, as a convolution's does.
         """
-        signs_in, signs_out = self._signs(batch, seeds)
+        signs_in, signs_out = self._signs(batch, seeds, len(self.kernel_shape) - 2)
         signs = signs_in[..., tf.newaxis] * signs_out[..., tf.newaxis, :]
         return self.mean + self._by_example(self._perturbation(seeds, stddev), batch) * signs
 
-    def _signs(self, batch: Tensor, seeds: Tensor) -> tuple[Tensor, Tensor]:
-        """The signs r ``(batch, 1…, channels in)`` and s ``(batch, 1…, channels out)``."""
-        inner = [1] * (len(self.kernel_shape) - 2)
+    def _signs(self, batch: Tensor, seeds: Tensor, places: int) -> tuple[Tensor, Tensor]:
+        """The signs r ``(batch, 1…, channels in)`` and s ``(batch, 1…, channels out)``.
+
+        Args:
+            batch: number of examples.
+            seeds: of the call.
+            places: axes between an example's and the channels', along which it has the same signs.
+        """
+        inner = [1] * places
         part = batch // how_many(seeds)
         r, s = (
             tf.reshape(
                 random_signs([part, *inner, channels], substream(seeds, use)),
                 [batch, *inner, channels],
             )
-            for use, channels in zip((SIGN_IN, SIGN_OUT), self.kernel_shape[-2:], strict=True)
+            for use, channels in (
+                (SIGN_IN, self.kernel_shape[-2]),
+                (SIGN_OUT, self.operation.outputs),
+            )
         )
         return r, s
 
