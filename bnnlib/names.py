@@ -25,6 +25,19 @@ MODELS = (
 )
 
 
+# Larger networks of the field, each defined once as a Keras model
+# (:mod:`bnnlib.networks.reference`), by the estimator of its Bayesian layers; CNN_…: its twin.
+REFERENCES = ("LeNet5", "VGG16", "ResNet18", "ResNet20_FRN")
+REFERENCE_MODELS = tuple(
+    name
+    for reference in REFERENCES
+    for name in (
+        *(f"BNN_{reference}_{estimator}" for estimator in ("flip", "nonflip", "local")),
+        f"CNN_{reference}",
+    )
+)
+ALL_MODELS = (*MODELS, *REFERENCE_MODELS)
+
 # What follows the name of a network whose posterior had not converged when training ended.
 UNCONVERGED = " converged(no)"
 
@@ -35,7 +48,7 @@ def in_order(names: Iterable[str]) -> list[str]:
     A variant follows its network, as ``CNN_FC ensemble(5)`` does ``CNN_FC``.
     """
     present = list(dict.fromkeys(names))
-    order = list(dict.fromkeys([*MODELS, *(network_of(name) for name in present)]))
+    order = list(dict.fromkeys([*ALL_MODELS, *(network_of(name) for name in present)]))
     return sorted(present, key=lambda n: (order.index(network_of(n)), n != network_of(n)))
 
 
@@ -55,5 +68,6 @@ def twin_of(name: str) -> str | None:
     point_estimate = re.sub(r" inference\(\w+\)$", "", name)
     if point_estimate != name:
         return point_estimate
-    other = "CNN_" + name.split("_")[1] if name.startswith("BNN_") else ""
-    return other if name in MODELS and other in MODELS else None
+    if name not in ALL_MODELS or not name.startswith("BNN_"):
+        return None
+    return "CNN_" + name.removeprefix("BNN_").rpartition("_")[0]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from bnnlib.names import MODELS, UNCONVERGED, in_order, network_of, twin_of
+from bnnlib.names import ALL_MODELS, UNCONVERGED, in_order, network_of, twin_of
 
 
 def test_variants_follow_their_network_and_own_models_come_last():
@@ -14,7 +14,7 @@ def test_variants_follow_their_network_and_own_models_come_last():
         "mine",
         "mine ensemble(2)",
     ]
-    assert in_order(reversed(MODELS)) == list(MODELS)
+    assert in_order(reversed(ALL_MODELS)) == list(ALL_MODELS)
 
 
 @pytest.mark.parametrize(
@@ -33,12 +33,14 @@ def test_the_network_of_a_variant(name, network):
 
 
 def test_twins():
-    pairs = {name: twin_of(name) for name in MODELS}
+    pairs = {name: twin_of(name) for name in ALL_MODELS}
     assert pairs["BNN_conv_flip"] == pairs["BNN_conv_nonflip"] == "CNN_conv"
     assert pairs["BNN_FC_flip"] == "CNN_FC"
     assert pairs["BNN_VGG_flip"] == pairs["BNN_VGG_local"] == "CNN_VGG"
     assert (pairs["BNN_FC_local"], pairs["BNN_conv_local"]) == ("CNN_FC", "CNN_conv")
-    assert pairs["CNN_FC"] is None
+    assert pairs["BNN_LeNet5_local"] == "CNN_LeNet5"
+    assert pairs["BNN_ResNet20_FRN_nonflip"] == "CNN_ResNet20_FRN"
+    assert pairs["CNN_FC"] is pairs["CNN_ResNet20_FRN"] is None
     assert twin_of("BNN_FC_flip ensemble(2)") is None
     assert twin_of("BNN_FC_flip" + UNCONVERGED) == "CNN_FC"
     assert twin_of("BNN_FC_flip ensemble(2)" + UNCONVERGED) is None

@@ -36,7 +36,7 @@ from typing import Any
 from bnnlib import data, parameters
 from bnnlib.errors import BnnlibError, ExperimentError
 from bnnlib.experiment import Experiment, read_value, unknown_name
-from bnnlib.names import MODELS
+from bnnlib.names import ALL_MODELS
 
 SHARED_KEYS = ("common", "group", "ranks", "nodes", "repeats", "walltime")
 PART_KEYS = (*SHARED_KEYS, "grid")
@@ -226,8 +226,10 @@ def _experiment(values: dict[str, Any], ranks: int) -> Experiment:
             )
         values["batch_size"] = images // total
     experiment = Experiment.from_mapping(values)
-    if experiment.model not in MODELS and ":" not in experiment.model:
-        raise ExperimentError(f"model = {unknown_name(experiment.model, list(MODELS), 'model')}")
+    if experiment.model not in ALL_MODELS and ":" not in experiment.model:
+        raise ExperimentError(
+            f"model = {unknown_name(experiment.model, list(ALL_MODELS), 'model')}"
+        )
     _check_data("dataset", experiment.dataset, data.NAMES)
     data.expand(experiment.eval_sets)
     for name in experiment.ood_sets:
