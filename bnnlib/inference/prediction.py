@@ -61,7 +61,7 @@ class Predictor:
         self.at_mean = at_mean
         self.num_draws = num_draws if network.is_stochastic and not at_mean else 1
         self.key = stream_key(seed, PREDICTION)
-        self.num_classes = network.layers[-1].kernel_shape[-1]
+        self.num_classes = network.num_classes
         height, width, _ = dataset.image_shape
         self._block = max(1, min(BLOCK, BLOCK * 32 * 32 // (height * width)))
         self._unfolds = network.unfolds(tf.zeros([1, *dataset.image_shape]))

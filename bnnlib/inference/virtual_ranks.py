@@ -152,7 +152,7 @@ def side_by_side(network: Network, count: int, batch_size: int) -> int:
     Dense layers of several batches are one matrix product; a convolution's step takes as long a
     batch at once as one after another, and more memory. So it is with draws of all weights.
     """
-    if network.posterior is not None or any(stage.kind != "dense" for stage in network.stages):
+    if network.posterior is not None or not network.is_dense:
         return 1
     most = max(1, IMAGES_AT_ONCE // batch_size)
     return max(size for size in range(1, min(count, most) + 1) if count % size == 0)

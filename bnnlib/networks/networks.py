@@ -92,6 +92,16 @@ class Network(tf.Module):
         self.posterior: Posterior | None = None
 
     @property
+    def num_classes(self) -> int:
+        """Number of logits."""
+        return int(self.layers[-1].kernel_shape[-1])
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether no layer is a convolution."""
+        return all(stage.kind == "dense" for stage in self.stages)
+
+    @property
     def is_bayesian(self) -> bool:
         """Whether any weight has a posterior."""
         return self.posterior is not None or any(layer.bayesian for layer in self.layers)
