@@ -47,6 +47,19 @@ _NAMES: Check = (
     "names without outer spaces, none twice",
 )
 
+LAYER_WORDS = ("auto", "none", "first", "last", "all")
+_LAYERS: Check = (
+    lambda value: (
+        value in LAYER_WORDS
+        if isinstance(value, str)
+        else isinstance(value, list | tuple)
+        and len(value) > 0
+        and all(isinstance(name, str) and name for name in value)
+        and len(set(value)) == len(value)
+    ),
+    "one of " + ", ".join(LAYER_WORDS) + ", or a list of layers' names, none twice",
+)
+
 
 def _one_of(*choices: str) -> Check:
     return (lambda value: value in choices, "one of " + ", ".join(choices))
@@ -77,7 +90,10 @@ class Experiment:
     """
 
     model: str = _parameter(
-        "BNN_conv_flip", "network, a name in bnnlib.names.MODELS", _NAME, "network and data"
+        "BNN_conv_flip",
+        "a name in bnnlib.names, or path/file.py:function",
+        _NAME,
+        "network and data",
     )
     dataset: str = _parameter(
         "digits", "digits | mnist | cifar10 | tiny | tiny_cifar10 | path of an .npz", _NAME
@@ -92,10 +108,19 @@ class Experiment:
         "where an .npz has its channels: auto | last | first (n, channels, …)",
         _one_of("auto", "last", "first"),
     )
-    bayesian_layers: str = _parameter(
+    bayesian_layers: object = _parameter(
+        "auto", "auto | none | first | last | all, or a list of layers' names", _LAYERS
+    )
+    estimator: str = _parameter(
         "auto",
-        "auto | first | all; auto: all for VGG, else first",
-        _one_of("auto", "first", "all"),
+        "auto | flipout | reparameterization | local, of your own network",
+        _one_of("auto", "flipout", "reparameterization", "local"),
+    )
+    init_from: str = _parameter(
+        "", "start at a twin: the folder of its finished run; model: at its own weights"
+    )
+    init_scale: float = _parameter(
+        0.1, "initial deviations as a share of init_from's weights", _POSITIVE
     )
     inference: str = _parameter(
         "adam",
@@ -429,6 +454,8 @@ def _typed(name: str, value: Any, expected: Any) -> Any:
             f"{name} = {value!r}: expected a list of text, on papermill's command line "
             f"-y '{name}: [first, second]'"
         )
+    if expected is object:
+        return list(value) if isinstance(value, tuple) else value
     if not isinstance(value, expected):
         raise ExperimentError(
             f"{name} = {value!r}: expected {expected.__name__}, got {type(value).__name__}"

@@ -10,7 +10,7 @@ from bnnlib.errors import RecordError
 from bnnlib.experiment import Experiment
 from bnnlib.inference import methods
 from bnnlib.inference.state import TrainState
-from bnnlib.networks import Network, networks
+from bnnlib.networks import Network, build_for
 from bnnlib.record import checkpoint
 from bnnlib.record.identity import refuse_changed
 from bnnlib.record.schema import read_record
@@ -36,7 +36,7 @@ def restore(directory: str | Path) -> tuple[Experiment, Dataset, Network]:
         arrays = record["data"]["arrays"].items()
         own = {name: array for name, array in arrays if not name.startswith("ood/")}
         refuse_changed(Path(directory), record["data"] | {"arrays": own}, data.content(dataset))
-    network = networks.build_for(experiment, dataset)
+    network = build_for(experiment, dataset, record["source"], start=False)
     method = methods.build_for(experiment, network, dataset.num_train_examples)
     TrainState(network, method).restore(state)  # the method's posterior, too
     return experiment, dataset, network

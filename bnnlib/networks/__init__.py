@@ -2,11 +2,16 @@
 
 Rooms: `seeds` (stateless noise), `fast_ops` (the same values and gradients in less time), `patches`
 (a convolution as matrix products), `layers` (Flipout, reparameterization, local reparameterization,
-their deterministic twin), `networks` (the study's networks by name), `posterior` (what a trained
-one is).
+their deterministic twin), `networks` (a network, and the study's by name), `keras_layers` (what
+each Keras layer is here), `from_keras` (any Keras model as a network), `reference` (the field's
+networks), `twin` (a posterior's start at its deterministic twin), `builders` (the network that a
+name means), `posterior` (what a trained one is).
 """
 
+from bnnlib.networks.builders import build, build_for
 from bnnlib.networks.fast_ops import normal_kl, plain
+from bnnlib.networks.from_keras import from_keras
+from bnnlib.networks.keras_layers import FilterResponseNormalization
 from bnnlib.networks.layers import (
     Deterministic,
     Draw,
@@ -15,7 +20,7 @@ from bnnlib.networks.layers import (
     LocalReparameterization,
     Reparameterization,
 )
-from bnnlib.networks.networks import Network, Posterior, Stage, build, build_for, summary, to_inputs
+from bnnlib.networks.networks import Network, Posterior, Stage, summary, to_inputs
 from bnnlib.networks.patches import Windows
 from bnnlib.networks.posterior import draw_probs
 from bnnlib.networks.seeds import (
@@ -33,6 +38,7 @@ __all__ = [
     "TRAINING",
     "Deterministic",
     "Draw",
+    "FilterResponseNormalization",
     "Flipout",
     "Layer",
     "LocalReparameterization",
@@ -45,6 +51,7 @@ __all__ = [
     "build",
     "build_for",
     "draw_probs",
+    "from_keras",
     "normal_kl",
     "plain",
     "standard_normal",

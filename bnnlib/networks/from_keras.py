@@ -17,17 +17,15 @@ import tensorflow as tf
 import tf_keras
 
 from bnnlib.errors import ExperimentError
-from bnnlib.experiment import unknown_name
 from bnnlib.networks import keras_layers, twin
 from bnnlib.networks.fast_ops import plain
 from bnnlib.networks.keras_layers import Scaling
 from bnnlib.networks.layers import Deterministic, Draw, Layer, Reparameterization, dropout
-from bnnlib.networks.networks import ESTIMATORS, Network
+from bnnlib.networks.networks import ESTIMATORS, Network, chosen
 from bnnlib.networks.seeds import DRAWS_PER_LAYER, INITIAL, MASK, Tensor, stream_key, substream
 
 # The estimators by their own names; the study's networks have them as a part of theirs.
 ESTIMATOR_PARTS = {"flipout": "flip", "reparameterization": "nonflip", "local": "local"}
-WORDS = ("none", "first", "last", "all")
 
 
 Arguments = tuple[list[Any], dict[str, Any]]
@@ -199,7 +197,11 @@ def from_keras(
     graph = _Graph()
     output = graph.walk(_checked(model), [Place(0)])[0]
     _refuse_probabilities(model, graph.last)
-    bayesian = _chosen(bayesian_layers, graph.parts)
+    kernels = [index for index, part in enumerate(graph.parts) if part.kernel is not None]
+    if not kernels:
+        raise ExperimentError(f"model {model.name!r} has no layer with a kernel to train")
+    numbers = chosen(bayesian_layers, [graph.parts[index].name for index in kernels])
+    bayesian = {kernels[number] for number in numbers}
     layers: list[Layer] = []
     for index, part in enumerate(graph.parts):
         key = tf.constant([stream_key(seed, INITIAL), index], tf.int64)
@@ -369,24 +371,3 @@ def _refuse_probabilities(model: Any, last: Any) -> None:
             f"model {model.name!r} has outputs of shape {model.output_shape}, expected logits "
             "(None, num_classes): end it in Flatten or a pooling, then Dense"
         )
-
-
-def _chosen(bayesian_layers: str | Sequence[str], parts: Sequence[_Part]) -> set[int]:
-    """The numbers of the layers that get a posterior."""
-    kernels = [index for index, part in enumerate(parts) if part.kernel is not None]
-    if not kernels:
-        raise ExperimentError("the model has no layer with a kernel: there is nothing to train")
-    if isinstance(bayesian_layers, str):
-        if bayesian_layers not in WORDS:
-            raise ExperimentError(
-                f"bayesian_layers = {bayesian_layers!r}: expected one of {', '.join(WORDS)}, or a "
-                "list of layers' names"
-            )
-        by_word = {"none": [], "first": kernels[:1], "last": kernels[-1:], "all": kernels}
-        return set(by_word[bayesian_layers])
-    names = list(dict.fromkeys(parts[index].name for index in kernels))
-    for name in bayesian_layers:
-        if name not in names:
-            text = unknown_name(name, names, "layer with a kernel")
-            raise ExperimentError(f"bayesian_layers = {list(bayesian_layers)!r}: {text}")
-    return {index for index in kernels if parts[index].name in set(bayesian_layers)}

@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from bnnlib.data import Dataset
 from bnnlib.errors import ExperimentError
-from bnnlib.experiment import Experiment, unknown_name
+from bnnlib.experiment import unknown_name
 from bnnlib.names import MODELS, twin_of
 from bnnlib.networks.fast_ops import max_pool, plain
 from bnnlib.networks.layers import (
@@ -334,7 +334,7 @@ def build(
     image_shape: tuple[int, int, int],
     num_classes: int,
     prior_stddev: float = 1.0,
-    bayesian_layers: str = "auto",
+    bayesian_layers: str | Sequence[str] = "auto",
     seed: int = 0,
     dropout: float = 0.0,
     posterior_stddev: float = 0.0,
@@ -347,13 +347,14 @@ def build(
         image_shape: ``(height, width, channels)``.
         num_classes: number of logits.
         prior_stddev: standard deviation of the normal prior on each kernel entry.
-        bayesian_layers: ``first`` or ``all``; ``auto`` is ``all`` for the VGG networks, else
-            ``first``. Without effect on the deterministic twins.
+        bayesian_layers: ``first``, ``last``, ``all``, or names of layers; ``auto`` is ``all`` for
+            the VGG networks, else ``first``. Of a deterministic twin, those of the network whose
+            twin it is.
         seed: seed of the initial weights; the same seed gives bitwise the same weights.
         dropout: rate before each dense layer after the first layer; deterministic networks only.
         posterior_stddev: of the initial posterior; 0: TFP's, softplus(-3) or about 0.05.
-        weight_decay: ``prior`` puts the prior on those kernels of a deterministic network that are
-            Bayesian in the network whose twin it is; ``none`` puts it on none.
+        weight_decay: ``prior`` puts the prior on the kernels of the layers `bayesian_layers` of a
+            deterministic network; ``none`` puts it on none.
 
     Returns:
         The network.
@@ -378,15 +379,19 @@ def build(
     which = bayesian_layers
     if which == "auto":
         which = "all" if architecture == "VGG" else "first"
-    if which not in ("first", "all"):
-        raise ExperimentError(f"bayesian_layers = {bayesian_layers!r}: expected auto, first or all")
+    if which == "none" and estimator:
+        raise ExperimentError(
+            f"bayesian_layers = 'none': {name} has Bayesian layers; without them it is its "
+            f"deterministic twin, {twin_of(name)}"
+        )
     stages = ARCHITECTURES[architecture](num_classes)
+    labels = [f"layer{index}_{stage.kind}" for index, stage in enumerate(stages)]
+    with_prior = chosen(which, labels)
     layers: list[Layer] = []
-    for index, (stage, kernel_shape) in enumerate(_kernel_shapes(stages, image_shape)):
+    for index, (_, kernel_shape) in enumerate(_kernel_shapes(stages, image_shape)):
         # Seeds from the run's seed alone: every rank builds bitwise the same network.
         key = tf.constant([stream_key(seed, INITIAL), index], tf.int64)
-        label = f"layer{index}_{stage.kind}"
-        has_prior = which == "all" or index == 0
+        label, has_prior = labels[index], index in with_prior
         if estimator and has_prior:
             bayesian = ESTIMATORS[estimator[0]]
             layers.append(bayesian(label, kernel_shape, key, prior_stddev, posterior_stddev))
@@ -394,6 +399,32 @@ def build(
             decays = has_prior and weight_decay == "prior"
             layers.append(Deterministic(label, kernel_shape, key, prior_stddev if decays else None))
     return Network(name, stages, layers, dropout)
+
+
+def chosen(bayesian_layers: str | Sequence[str], names: Sequence[str]) -> set[int]:
+    """The numbers of the layers that a word or a list of names chooses.
+
+    Args:
+        bayesian_layers: ``none``, ``first``, ``last``, ``all``, or names.
+        names: of the layers with a kernel, in order; parts of one layer share a name.
+
+    Raises:
+        ExperimentError: no such word, or no such layer.
+    """
+    numbers = range(len(names))
+    if isinstance(bayesian_layers, str):
+        words = {"none": numbers[:0], "first": numbers[:1], "last": numbers[-1:], "all": numbers}
+        if bayesian_layers not in words:
+            raise ExperimentError(
+                f"bayesian_layers = {bayesian_layers!r}: expected one of auto, {', '.join(words)}, "
+                "or a list of layers' names"
+            )
+        return set(words[bayesian_layers])
+    for name in bayesian_layers:
+        if name not in names:
+            told = unknown_name(name, list(dict.fromkeys(names)), "layer with a kernel")
+            raise ExperimentError(f"bayesian_layers = {list(bayesian_layers)!r}: {told}")
+    return {number for number in numbers if names[number] in set(bayesian_layers)}
 
 
 def _kernel_shapes(
@@ -411,21 +442,6 @@ def _kernel_shapes(
             height = width = 1
         channels = stage.outputs
     return shapes
-
-
-def build_for(experiment: Experiment, dataset: Dataset) -> Network:
-    """Builds the network that a run trains; raises the errors of :func:`build`."""
-    return build(
-        experiment.model,
-        dataset.image_shape,
-        dataset.num_classes,
-        experiment.prior_stddev,
-        experiment.bayesian_layers,
-        experiment.seed,
-        experiment.dropout,
-        experiment.posterior_stddev,
-        experiment.weight_decay,
-    )
 
 
 def summary(network: Network) -> list[dict[str, Any]]:

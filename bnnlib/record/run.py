@@ -30,7 +30,7 @@ import numpy as np
 from bnnlib import launcher
 from bnnlib.experiment import Experiment
 from bnnlib.metrics import Evaluation
-from bnnlib.record import checkpoint, files, lock, logs, profile
+from bnnlib.record import checkpoint, files, lock, logs, profile, source
 from bnnlib.record.convergence import convergence
 from bnnlib.record.failure import without_home
 from bnnlib.record.identity import (
@@ -57,6 +57,7 @@ class Run:
         directory: the run's directory.
         lines: the lines of ``steps.jsonl`` so far, on every rank.
         is_finished: whether an earlier start has finished the run.
+        source: the file of a user's own network, of :func:`bnnlib.record.source.read`.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class Run:
         self.experiment, self.ranks = experiment, ranks
         self.lines: list[StepLog] = []
         self.is_finished = False
+        self.source: dict[str, str] | None = None
         self._has_trained, self._timed_from = False, 0
         self._lock: Lock | None = None
         self._writer = checkpoint.Writer()
@@ -97,13 +99,17 @@ class Run:
             events: what has happened, and how, for the record's ``history``.
 
         Raises:
-            RecordError: the directory holds a run of other parameters or ranks, is being written
-                by another run (:mod:`bnnlib.record.lock`), or cannot be written. Raised on every
-                rank.
+            RecordError: the directory holds a run of other parameters or ranks or of another
+                network's file, is being written by another run (:mod:`bnnlib.record.lock`), or
+                cannot be written. Raised on every rank.
+            ExperimentError: the file of a user's own network cannot be read.
+            DistributedError: ranks read different files of it.
         """
         directory = run_directory(experiment, ranks.size)
         run = cls(session, directory, experiment, ranks)
         horovod = ranks.build_info()
+        run.source = ranks.agree(lambda: source.read(experiment.model))
+        source.refuse_unequal(ranks.gather((socket.gethostname(), run.source)))
 
         def write_first() -> bool:
             if ranks.rank != 0:
@@ -132,6 +138,7 @@ class Run:
         if record["status"] != "finished":
             return False
         refuse_other(self.directory, record, self.experiment, self.ranks.size)
+        source.refuse_changed(self.directory, record["source"], self.source)
         lock.tidy(self.directory)
         return True
 
@@ -460,6 +467,7 @@ class Run:
             "first_step": None,
         }
         record = new_record(self.experiment.to_dict(), "running", [attempt])
+        record["source"] = self.source
         if (self.directory / "run.json").exists():
             old = read_record(self.directory)
             record["attempts"] = [*old["attempts"], attempt]
@@ -467,6 +475,7 @@ class Run:
             trained = (self.directory / "checkpoints").exists()
             if trained or old["status"] != "failed":
                 refuse_other(self.directory, old, self.experiment, self.ranks.size)
+                source.refuse_changed(self.directory, old["source"], self.source)
                 if trained:
                     total = old["ranks"] * old["virtual_ranks"]
                     count = self.experiment.virtual_ranks_of(self.ranks.size, total)

@@ -29,9 +29,10 @@ KEYS: Types = {
     "history": (list,),
     "attempts": (list,),
     "data": (dict, type(None)),  # of bnnlib.data.content
+    "source": (dict, type(None)),  # of a user's own network, of bnnlib.record.source
 }
 # What a record older than a key is read with.
-ADDED: dict[str, Any] = {"data": None, "converged": None}
+ADDED: dict[str, Any] = {"data": None, "converged": None, "source": None}
 # Every key of an attempt: one start of the run, on which machine and by what it was made.
 ATTEMPT_KEYS: Types = {
     "ranks": (int,),

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +95,7 @@ def told(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}{place}"
 
 
-def refuse_other(
+def refuse_changed(
     directory: Path, then: Mapping[str, str] | None, now: Mapping[str, str] | None
 ) -> None:
     """Refuses to go on with a run whose network's file has changed.
@@ -117,21 +117,20 @@ def refuse_other(
         )
 
 
-def refuse_difference(sources: list[Mapping[str, str] | None], hosts: list[str]) -> None:
+def refuse_unequal(everyones: Sequence[tuple[str, Mapping[str, str] | None]]) -> None:
     """Refuses ranks that read different files.
 
     Args:
-        sources: of each rank.
-        hosts: of each rank.
+        everyones: of each rank its host and its source.
 
     Raises:
         DistributedError: with the first rank that differs from rank 0, and its host.
     """
-    for rank, source in enumerate(sources):
-        first = sources[0]
+    first_host, first = everyones[0]
+    for rank, (host, source) in enumerate(everyones):
         if source and first and source["sha256"] != first["sha256"]:
             raise DistributedError(
-                f"{source['file']} on rank {rank} ({hosts[rank]}) is another file than on rank 0 "
-                f"({hosts[0]}): SHA-256 {source['sha256'][:12]} and {first['sha256'][:12]}; "
-                "copy one file to all nodes"
+                f"{source['file']} on rank {rank} ({host}) is another file than on rank 0 "
+                f"({first_host}): SHA-256 {source['sha256'][:12]} and {first['sha256'][:12]}; copy "
+                "one file to all nodes, or name it by a path on a file system that they share"
             )

@@ -114,8 +114,20 @@ def test_unknown_names_are_refused():
         networks.build("BNN_conv_flop", GREY, 10)
     with pytest.raises(ExperimentError, match=r"^lenet: no such model; Known: BNN_conv_flip, "):
         networks.build("lenet", GREY, 10)
-    with pytest.raises(ExperimentError, match="'last': expected auto, first or all"):
-        networks.build("BNN_FC_flip", GREY, 10, bayesian_layers="last")
+    with pytest.raises(ExperimentError, match="'middle': expected one of auto, none, first, last"):
+        networks.build("BNN_FC_flip", GREY, 10, bayesian_layers="middle")
+    with pytest.raises(ExperimentError, match="its deterministic twin, CNN_FC"):
+        networks.build("BNN_FC_flip", GREY, 10, bayesian_layers="none")
+    with pytest.raises(ExperimentError, match="did you mean layer1_dense"):
+        networks.build("BNN_FC_flip", GREY, 10, bayesian_layers=["layer1_dens"])
+
+
+@pytest.mark.parametrize(("which", "first"), [("last", False), (["layer0_convolution"], True)])
+def test_the_bayesian_layers_are_those_chosen(which, first):
+    network = networks.build("BNN_conv_flip", GREY, 10, bayesian_layers=which)
+    assert [layer.bayesian for layer in network.layers] == [first, not first]
+    assert network.predict(images_of(GREY), network.sample(SEED)).shape == (4, 10)
+    assert network(images_of(GREY), SEED).shape == (4, 10)
 
 
 # --- what is computed -----------------------------------------------------------------------------
