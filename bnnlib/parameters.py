@@ -63,7 +63,8 @@ def read(name: str, value: Any, expected: Any) -> Any:
     Args:
         name: for the error.
         value: text, or what another reader has made of it.
-        expected: the field's type: str, int, float, bool, or a list of one of them.
+        expected: the field's type: str, int, float, bool, a list of one of them, or object for text
+            that may be a list of text.
 
     Returns:
         A value of that type, or `value` itself where that is no text to be read:
@@ -76,6 +77,9 @@ def read(name: str, value: Any, expected: Any) -> Any:
         raise ExperimentError(f"{name} = {value}: expected a value; left out, the default holds")
     if typing.get_origin(expected) is list:
         return _list(name, value, typing.get_args(expected)[0])
+    if expected is object:  # text, or a list of text
+        is_text = isinstance(value, str) and not value.strip().startswith("[")
+        return _text(name, value) if is_text else _list(name, value, str)
     if expected is str:
         return _text(name, value)
     if not isinstance(value, str):

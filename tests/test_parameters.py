@@ -42,6 +42,10 @@ from bnnlib.experiment import Experiment
         (["test", 7], list[str], ["test", "7"]),
         ("[1e-3, 2]", list[float], [0.001, 2.0]),
         ("[]", list[str], []),
+        # Text, or a list of text.
+        ("first", object, "first"),
+        ("[conv, 2024]", object, ["conv", "2024"]),
+        (["conv", 7], object, ["conv", "7"]),
     ],
 )
 def test_a_value_is_read_by_its_fields_type(written, expected, value):

@@ -99,17 +99,14 @@ class Run:
             events: what has happened, and how, for the record's ``history``.
 
         Raises:
-            RecordError: the directory holds a run of other parameters or ranks or of another
-                network's file, is being written by another run (:mod:`bnnlib.record.lock`), or
-                cannot be written. Raised on every rank.
-            ExperimentError: the file of a user's own network cannot be read.
-            DistributedError: ranks read different files of it.
+            BnnlibError: the directory holds a run of other parameters, ranks or source, is being
+                written by another run (:mod:`bnnlib.record.lock`), or cannot be written; ranks read
+                different sources, or cannot read them. Raised on every rank.
         """
         directory = run_directory(experiment, ranks.size)
         run = cls(session, directory, experiment, ranks)
         horovod = ranks.build_info()
-        run.source = ranks.agree(lambda: source.read(experiment.model))
-        source.refuse_unequal(ranks.gather((socket.gethostname(), run.source)))
+        run.source = source.read_alike(experiment.model, ranks)
 
         def write_first() -> bool:
             if ranks.rank != 0:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import socket
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any
 
 from bnnlib.errors import DistributedError, ExperimentError, RecordError
 from bnnlib.experiment import unknown_name
+from bnnlib.record.protocols import Ranks
 
 FORM = "expected path/to/file.py:function or package.module:function"
 
@@ -48,6 +50,18 @@ def read(model: str) -> dict[str, str] | None:
         raise ExperimentError(f"model = {model!r}: no readable file ({error}); {FORM}") from error
     sha256 = hashlib.sha256(content).hexdigest()
     return {"file": str(path), "function": function, "sha256": sha256, "text": text}
+
+
+def read_alike(model: str, ranks: Ranks) -> dict[str, str] | None:
+    """What :func:`read` gives, the same on every rank; all ranks call it.
+
+    Raises:
+        ExperimentError: of :func:`read`, on every rank.
+        DistributedError: ranks read different files.
+    """
+    source = ranks.agree(lambda: read(model))
+    refuse_unequal(ranks.gather((socket.gethostname(), source)))
+    return source
 
 
 def _file_of_module(model: str, name: str) -> Path:
