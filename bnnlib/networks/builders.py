@@ -128,12 +128,15 @@ def build_for(
         start: whether the posterior starts where `init_from` says; without need where trained
             weights are loaded next.
     """
+    chosen: Any = experiment.bayesian_layers
+    if chosen == "auto" and experiment.inference == "ivon" and source.is_own(experiment.model):
+        chosen = "none"  # its posterior is over the weights of a network without Bayesian layers
     return build(
         experiment.model,
         dataset.image_shape,
         dataset.num_classes,
         experiment.prior_stddev,
-        experiment.bayesian_layers,  # type: ignore[arg-type]
+        chosen,
         experiment.seed,
         experiment.dropout,
         experiment.posterior_stddev,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import os
 import socket
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -42,7 +43,9 @@ def read(model: str) -> dict[str, str] | None:
     place, _, function = model.rpartition(":")
     if not place or not function.isidentifier():
         raise ExperimentError(f"model = {model!r}: {FORM}")
-    path = Path(place) if place.endswith(".py") else _file_of_module(model, place)
+    # A path is within the folder that papermill was started in, as a run's own is.
+    started = os.environ.get("BNN_START_DIR", "")
+    path = Path(started, place) if place.endswith(".py") else _file_of_module(model, place)
     try:
         content = path.read_bytes()
         text = content.decode()
