@@ -13,7 +13,8 @@ from bnnlib.errors import ExperimentError, message_of
 from bnnlib.experiment import Experiment
 from bnnlib.record import provenance, stopping
 from bnnlib.record.failure import error_of
-from bnnlib.record.run import Run, run_directory
+from bnnlib.record.identity import run_directory
+from bnnlib.record.run import Run
 from bnnlib.session import Session
 
 Origin = dict[str, Any]

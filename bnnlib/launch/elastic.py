@@ -38,7 +38,7 @@ from bnnlib import launcher, process
 from bnnlib.errors import DistributedError
 from bnnlib.experiment import Experiment
 from bnnlib.launch import command
-from bnnlib.record.run import run_directory
+from bnnlib.record.identity import run_directory
 from bnnlib.record.schema import read_record
 from bnnlib.session import Session
 

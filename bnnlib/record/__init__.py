@@ -1,5 +1,6 @@
 """What is kept of a run, and what if something breaks? Reading needs no TensorFlow."""
 
+from bnnlib.record.identity import run_directory
 from bnnlib.record.lock import LockedError
 from bnnlib.record.logs import (
     LEVELS,
@@ -13,7 +14,7 @@ from bnnlib.record.logs import (
 )
 from bnnlib.record.predictions import read_all_predictions, read_predictions
 from bnnlib.record.profile import read_profile
-from bnnlib.record.run import Run, run_directory
+from bnnlib.record.run import Run
 from bnnlib.record.schema import ATTEMPT_KEYS, KEYS, SCHEMA, read_record
 from bnnlib.record.stopping import Stopped
 

@@ -1,7 +1,8 @@
-"""Whether a start goes on with the run that a directory holds: its parameters, ranks and data."""
+"""Which run a start is of: its directory, and whether it goes on with what is held there."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,14 @@ from bnnlib.errors import DataError, RecordError
 from bnnlib.experiment import UPKEEP, Experiment
 
 Content = Mapping[str, Any]  # of bnnlib.data.content
+
+
+def run_directory(experiment: Experiment, ranks: int) -> Path:
+    """The record's directory: `run_dir`, else the executed notebook's folder, else a name."""
+    if experiment.run_dir:  # within the folder that papermill was started in, as its output is
+        return Path(os.environ.get("BNN_START_DIR", ""), experiment.run_dir)
+    notebook = os.environ.get("BNN_RUN_DIR")
+    return Path(notebook) if notebook else experiment.default_run_dir(ranks)
 
 
 def refuse_other(

@@ -18,7 +18,6 @@ A run's directory, ``runs/<group>/<run id>/``, holds
 from __future__ import annotations
 
 import logging
-import os
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -37,6 +36,7 @@ from bnnlib.record.identity import (
     refuse_changed,
     refuse_other,
     refuse_unequal,
+    run_directory,
     told_empty,
     told_ranks,
 )
@@ -491,14 +491,6 @@ class Run:
         record = read_file(self.directory) | changes
         record["attempts"][-1] |= attempt or {}
         write_record(self.directory, record)
-
-
-def run_directory(experiment: Experiment, ranks: int) -> Path:
-    """The record's directory: `run_dir`, else the executed notebook's folder, else a name."""
-    if experiment.run_dir:  # within the folder that papermill was started in, as its output is
-        return Path(os.environ.get("BNN_START_DIR", ""), experiment.run_dir)
-    notebook = os.environ.get("BNN_RUN_DIR")
-    return Path(notebook) if notebook else experiment.default_run_dir(ranks)
 
 
 def _event(event: str, what: str) -> dict[str, Any]:

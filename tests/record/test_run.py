@@ -27,9 +27,10 @@ from bnnlib.inference.trainer import Trainer
 from bnnlib.metrics import DrawsCurve, Evaluation, Prediction, judge
 from bnnlib.record import checkpoint, logs, provenance, stopping
 from bnnlib.record.failure import record_failure
+from bnnlib.record.identity import run_directory
 from bnnlib.record.logs import StepLog, read_posterior, read_steps, training_metrics
 from bnnlib.record.predictions import read_predictions
-from bnnlib.record.run import Run, run_directory
+from bnnlib.record.run import Run
 from bnnlib.record.schema import ATTEMPT_KEYS, KEYS, SCHEMA, read_record
 from bnnlib.record.startup import Clock
 from bnnlib.session import Session
