@@ -367,14 +367,17 @@ class LocalReparameterization(Reparameterization):
     def __call__(self, inputs: Tensor, seeds: Tensor, stddev: Tensor | None = None) -> Tensor:
         """The output before bias, ``(batch, …, outputs)``."""
         stddev = self.stddev() if stddev is None else stddev
-        shape = [*inputs.shape[1:-1], self.kernel_shape[-1]]
         part = tf.shape(inputs)[0] // how_many(seeds)
-        noise = standard_normal([part, *shape], substream(seeds, OUTPUT))
-        noise = tf.reshape(noise, [-1, *shape])
-        if len(self.kernel_shape) == 2:
-            return noisy_product(inputs, self.mean, stddev, noise)
+
+        def noise(shape: Any) -> Tensor:
+            draws = standard_normal([part, *shape], substream(seeds, OUTPUT))
+            return tf.reshape(draws, [-1, *shape])
+
+        if len(self.kernel_shape) == len(inputs.shape) == 2:
+            return noisy_product(inputs, self.mean, stddev, noise(self.kernel_shape[-1:]))
+        mean = self.apply(inputs, self.mean)
         variance = self.apply(tf.square(inputs), tf.square(stddev))
-        return noisy(self.apply(inputs, self.mean), variance, noise)
+        return noisy(mean, variance, noise(mean.shape[1:]))
 
     def pooled(self, images: Tensor, seeds: Tensor, stddev: Tensor | None = None) -> Tensor:
         """Convolution and 2x2 max-pooling: of an image's outputs, each with noise of its own."""

@@ -129,7 +129,8 @@ def test_an_estimators_outputs_have_the_posteriors_mean_and_variance(estimator):
     network = from_keras(model, "first", estimator, posterior_stddev=0.2)
     layer, x = network.layers[0], images_of(SHAPE, batch=1)
     seeds = [tf.constant([3, number], tf.int64) for number in range(1500)]
-    drawn = np.stack([layer(x, seed)[0].numpy() for seed in seeds])
+    call = tf.function(layer, autograph=False)
+    drawn = np.stack([call(x, seed)[0].numpy() for seed in seeds])
     variance = layer.apply(tf.square(x), tf.square(layer.stddev()))[0]
     np.testing.assert_allclose(drawn.mean(0), layer.apply(x, layer.mean)[0], atol=0.06)
     np.testing.assert_allclose(drawn.var(0), variance, rtol=0.25)
@@ -162,7 +163,8 @@ def test_dropout_draws_masks_beside_weights_and_images_keep_their_own():
     one, other = (network.predict(images, means, SEED + number).numpy() for number in (0, 9))
     assert (one != other).any()
     np.testing.assert_array_equal(network.predict(images, means, SEED), one)
-    drawn = np.mean([network.predict(images, means, SEED + [0, n]) for n in range(600)], axis=0)
+    predict = tf.function(network.predict, autograph=False)
+    drawn = np.mean([predict(images, means, SEED + [0, n]) for n in range(600)], axis=0)
     np.testing.assert_allclose(drawn, network.predict(images, means), atol=0.4)
 
 
