@@ -27,11 +27,11 @@ def entries(network: Network) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         ``(num_entries,)``; empty for a deterministic network.
     """
     if network.posterior is not None:
-        stddevs = [draw["kernel"] for draw in network.posterior.stddevs()]
+        stddevs = [draw.get("kernel") for draw in network.posterior.stddevs()]
     else:
         stddevs = network.stddevs()
     return {
-        layer.name: (np.ravel(mean["kernel"]), np.ravel(stddev))
+        layer.name: (np.ravel(mean["kernel"]), np.ravel(stddev))  # a normalization has no kernel
         for layer, mean, stddev in zip(network.layers, network.means(), stddevs, strict=True)
         if stddev is not None
     }
