@@ -15,7 +15,7 @@ import scipy.stats
 from bnnlib import data, metrics, networks
 from bnnlib.errors import DataError, MetricsError
 from bnnlib.experiment import Experiment
-from bnnlib.inference import evaluation
+from bnnlib.inference import evaluation, prediction
 from bnnlib.inference.prediction import predict
 from bnnlib.metrics import Prediction
 
@@ -264,3 +264,23 @@ def test_an_evaluation_is_the_same_at_1_2_and_4_ranks(at_ranks, network):
     rows, values = json.loads(texts.pop())
     assert [row["set"] for row in rows] == list(sets)
     assert values["epistemic"] > 1e-3  # the draws do disagree
+
+
+# ------------------------------------------------------------------------------ a look in training
+
+
+@pytest.mark.parametrize("predict_with", ["draws", "mean"])
+@pytest.mark.parametrize("holdout", [0.0, 0.25])
+def test_the_validation_nll_is_of_the_images_held_out_else_of_the_test_images(
+    holdout, predict_with
+):
+    tiny = data.load("tiny", holdout=holdout)
+    network = networks.build("BNN_FC_flip", tiny.image_shape, 10, posterior_stddev=0.3)
+    experiment = experiment_of(model="BNN_FC_flip", test_draws=3, predict_with=predict_with)
+    images, labels = (tiny.x_holdout, tiny.y_holdout) if holdout else (tiny.x_test, tiny.y_test)
+    predictor = evaluation.validation_predictor(experiment, network, tiny)
+    at_mean = prediction.Predictor(network, tiny, 1, experiment.seed, at_mean=True)
+    drawn = predict(network, tiny, images, 3, experiment.seed)
+    expected = drawn if predict_with == "draws" else at_mean(images)
+    found = evaluation.validation_nll(predictor, tiny)
+    assert found == pytest.approx(metrics.nll(expected.mean_probs, labels), rel=1e-6)

@@ -15,7 +15,7 @@ from bnnlib.inference.distributed import Ranks
 from bnnlib.inference.trainer import Trainer
 from bnnlib.metrics import judge
 from bnnlib.networks import posterior
-from bnnlib.record.logs import read_posterior
+from bnnlib.record.logs import AccuracyLog, read_accuracy, read_posterior
 from bnnlib.record.run import Run
 from bnnlib.session import Session
 
@@ -61,6 +61,18 @@ def test_a_run_logs_the_initial_posterior_and_every_epochs(tiny, tmp_path):
     assert lines[0] == initial[0]
     assert lines[-1] == posterior.logs(trainer.network, trainer.step, 2.0)[0]
     assert lines[-1].mean != lines[0].mean
+
+
+def test_a_look_in_training_is_a_line_with_accuracy_and_validation_nll(tiny, tmp_path):
+    run, trainer = start(tiny, tmp_path, epochs=2, evaluate_every=1)
+    finish(run, trainer, tiny)
+    lines = read_accuracy(tmp_path)
+    assert [line.epoch for line in lines] == [1.0, 2.0]
+    last = AccuracyLog(trainer.step, 2.0, trainer.accuracy_of_means(), trainer.validation_nll())
+    assert lines[-1] == last
+    # A line of before the key.
+    (tmp_path / "accuracy.jsonl").write_text('{"step": 1, "epoch": 0.5, "accuracy": 0.5}\n')
+    assert read_accuracy(tmp_path) == [AccuracyLog(1, 0.5, 0.5, None)]
 
 
 def test_a_deterministic_run_has_no_such_file(tiny, tmp_path):
