@@ -13,7 +13,7 @@ from typing import Any, TextIO
 
 from nbclient import NotebookClient
 
-from bnnlib.spmd.text import CellText
+from bnnlib.spmd.text import CellText, whole_characters
 
 # Seconds between what a cell has printed and its outputs, where no other output follows.
 WRITE_EVERY = 1.0
@@ -80,7 +80,7 @@ class Recorder:
                 self._client.clear_output(self.cell.outputs, now, self.cell_index)
                 self._client.clear_before_next_output = False
                 self._text = CellText(self.cell.outputs)
-            self._text.add(name, text)
+            self._text.add(name, whole_characters(text))
             self._save()
 
     def message(self, message: dict[str, Any]) -> None:

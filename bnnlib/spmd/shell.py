@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import collections
 import contextlib
+import json
 import logging
 import os
 import sys
@@ -23,6 +24,7 @@ from ipykernel.compiler import XCachingCompiler
 from ipykernel.zmqshell import ZMQInteractiveShell
 from IPython.core import page
 from IPython.core.error import UsageError
+from jupyter_client.jsonutil import json_clean
 from jupyter_client.session import Session
 from traitlets import Any as AnyTrait
 from traitlets import Type
@@ -30,6 +32,7 @@ from traitlets.config import Config
 
 from bnnlib.record import stopping
 from bnnlib.spmd.outputs import Recorder, Stream
+from bnnlib.spmd.text import whole_characters
 
 # What ipykernel sets for the programs that cells start: colours, and no pager that waits for a key.
 _OF_A_KERNEL = {
@@ -62,7 +65,11 @@ class Messages(Session):
             message = self.msg(msg_or_type, content=content, parent=parent)
         else:
             message = msg_or_type
-        message["content"] = self.unpack(self.pack(message["content"]))
+        try:
+            message["content"] = self.unpack(self.pack(message["content"]))
+        except UnicodeEncodeError:  # the message of an error, say, holds half a character
+            text = json.dumps(json_clean(message["content"]), ensure_ascii=False)
+            message["content"] = json.loads(whole_characters(text))
         message["buffers"] = buffers or []
         self.recorder.message(message)
         return message

@@ -21,6 +21,15 @@ MAX_OUTPUTS = 1000
 _OVERWRITTEN = re.compile(r"^.*\r(?=[^\n])", re.MULTILINE)
 
 
+# Halves of characters, from file names that are no UTF-8: no notebook can be written with one.
+_HALF = re.compile("[\ud800-\udfff]")
+
+
+def whole_characters(text: str) -> str:
+    """`text` with the sign for what is no character, as a kernel's client gets it."""
+    return text if text.isascii() else _HALF.sub("\ufffd", text)
+
+
 def as_terminals_show(text: str) -> str:
     """`text` without what carriage returns have overwritten."""
     return _OVERWRITTEN.sub("", text) if "\r" in text else text

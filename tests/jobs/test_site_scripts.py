@@ -359,3 +359,49 @@ def test_polaris_gpus_are_counted_backwards():
         for local_rank in range(5)
     ]
     assert seen == ["3", "2", "1", "0", "3"]
+
+
+@pytest.mark.parametrize("value", ["runs/lr=0.1,seed=1", "runs/a b", 'runs/it\'s "one"', "runs/ü"])
+@all_sites("crux", "polaris", "aurora")
+def test_a_value_that_holds_the_lists_separator_reaches_the_job_and_its_successor(machine, value):
+    machine.submit("train.sh", RUN=value, BNN_DATA="/data,1", **TRAIN)
+    (job,) = machine.jobs()
+    assert (job["variables"]["RUN"], job["variables"]["BNN_DATA"]) == (value, "/data,1")
+    assert set(job["variables"]) > {"RUN", "BNN_DATA", "PARAMS", "MODEL", "PPN"}
+
+    # Within the job, whose environment holds these and nothing else.
+    (machine.queue / "nodes").write_text("x3001\n")
+    variables = {"PBS_JOBID": job["id"], "PBS_NODEFILE": str(machine.queue / "nodes")}
+    done = subprocess.run(
+        ["bash", "-c", f"source jobs/{machine.site}/site.sh; resubmit {job['script']}"],
+        cwd=machine.root,
+        env=os.environ | machine.environment | job["variables"] | variables,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    successor = machine.jobs()[-1]
+    assert successor["id"] != job["id"]
+    assert successor["variables"] == job["variables"] | {"RESUBMITS": "19"}
+
+
+@all_sites("theta")
+def test_cobalt_refuses_a_value_with_its_separator_before_the_first_job(machine):
+    """A comma is none there."""
+    machine.submit("train.sh", RUN="runs/lr=0.1,seed=1", **TRAIN)
+    (job,) = machine.jobs()
+    assert job["variables"]["RUN"] == "runs/lr=0.1,seed=1"
+    done = subprocess.run(
+        ["bash", "-c", "source jobs/theta/site.sh; submit jobs/theta/train.sh"],
+        cwd=machine.root,
+        env=os.environ | machine.environment | TRAIN | {"RUN": "runs/12:30"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode != 0
+    assert done.stderr == (
+        "RUN=runs/12:30: Cobalt cannot pass on a colon; choose a name without one\n"
+    )
+    assert len(machine.jobs()) == 1
