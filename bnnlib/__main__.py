@@ -42,6 +42,16 @@ those that have finished:
 
 A run that fails is recorded, the others go on, and the exit code is 1 at the end."""
 
+LAPLACE = """The posterior is of the last layer's weights, and the finished run must be of a network
+without one: a CNN_…, trained by Adam, without dropout. The run stays as it is. A new record beside
+it, RUN-laplace, has the same training and other predictions, and every table and figure shows both.
+The training set is divided among the ranks, which may be other than those that trained:
+
+  python -m bnnlib laplace runs/digits/CNN_FC-r2-s0
+  mpiexec -n 2 python -m bnnlib laplace runs/digits/CNN_FC-r2-s0 --predict-with probit
+
+The parameter `laplace: true` does the same at the end of a training."""
+
 SWEEP = """The study files are those of plan. Each run becomes a job of the site's queue, and each
 group's analysis waits for its runs. Called again, the command submits what has neither finished nor
 is queued:
@@ -143,6 +153,21 @@ def _parser() -> Parser:
         "--repeat", type=int, metavar="N", help="only the Nth of equal runs, from 0 (default: all)"
     )
 
+    command = add(
+        "laplace",
+        _laplace,
+        "fit a last-layer Laplace posterior to a finished run",
+        LAPLACE,
+        CODES + STOPPED,
+    )
+    command.add_argument("run_dir", metavar="RUN", help="a finished run's folder")
+    command.add_argument(
+        "--predict-with",
+        choices=("draws", "probit"),
+        default="draws",
+        help="of the posterior, or the probit approximation (default: %(default)s)",
+    )
+
     command = add("sweep", _sweep, "submit all runs of a study file to a site's queue", SWEEP)
     command.add_argument("file", metavar="FILE", help="a study file")
     _add_runs(command)
@@ -197,6 +222,14 @@ def _plan(arguments: Arguments) -> int:
     experiments = here.read(arguments.file, arguments.runs, arguments.repeat)
     stopping.stop_time()
     return here.train_all(experiments)
+
+
+def _laplace(arguments: Arguments) -> None:
+    from bnnlib.launch import command
+    from bnnlib.record import stopping
+
+    stopping.stop_time()
+    command.laplace(arguments.run_dir, arguments.predict_with)
 
 
 def _sweep(arguments: Arguments) -> None:

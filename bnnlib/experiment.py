@@ -196,8 +196,11 @@ class Experiment:
     )
     predict_with: str = _parameter(
         "draws",
-        "draws | mean: the posterior's draws, or its mean alone",
-        _one_of("draws", "mean"),
+        "draws | mean | probit (of laplace): what makes the prediction",
+        _one_of("draws", "mean", "probit"),
+    )
+    laplace: bool = _parameter(
+        False, "give a CNN_… a posterior of its last layer, once it has been trained"
     )
     holdout: float = _parameter(
         0.0,

@@ -12,7 +12,7 @@ from bnnlib.record.failure import error_of, record_failure
 
 ROOT = Path(__file__).parents[1]
 
-COMMANDS = ["train", "plan", "sweep", "table", "figures", "ladder"]
+COMMANDS = ["train", "plan", "laplace", "sweep", "table", "figures", "ladder"]
 # A process in which the imports fail that take seconds, or that a service node cannot do.
 WITHOUT = """
 import runpy, sys
@@ -43,7 +43,7 @@ def test_a_command_says_what_it_does_with_an_example_and_its_exit_codes(command,
     told = capsys.readouterr().out
     assert f"python -m bnnlib {command} " in told.split("options:")[1]
     assert "exit codes:" in told
-    assert ("  75  stopped" in told) == (command in ("train", "plan"))
+    assert ("  75  stopped" in told) == (command in ("train", "plan", "laplace"))
 
 
 @pytest.mark.parametrize("command", COMMANDS)

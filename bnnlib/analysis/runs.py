@@ -59,7 +59,7 @@ MAY_DIFFER = {
 }
 # Parameters that make another method of a network: named wherever they are not the default, so that
 # the network itself keeps its plain name, by which it is compared.
-ALWAYS_NAMED = ("inference", "dropout", "weight_decay", "predict_with")
+ALWAYS_NAMED = ("inference", "dropout", "weight_decay", "predict_with", "laplace")
 
 
 def load(path: str | Path, damaged: dict[str, str] | None = None) -> pd.DataFrame:

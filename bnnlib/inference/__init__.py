@@ -1,15 +1,17 @@
 """How is a network trained on ranks, and how is it asked?
 
 Rooms: `objective` (the loss and its gradient), `state` (all that training changes, and a method's
-verbs), `methods` (those by name), `adam` and `ivon` (a method each), `trainer` (the training page:
-a step and the loop), `distributed` (all of Horovod), `cores` (those that ranks may use),
-`step_clock` (stamps inside a step), `prediction` (draws), `evaluation` (all that a trained network
-is judged on), `restore` (the network of a run on the disk).
+verbs), `methods` (those by name), `adam`, `ivon` and `swag` (a method each), `trainer` (the
+training page: a step and the loop), `laplace` (a posterior of a trained network's last layer),
+`distributed` (all of Horovod), `cores` (those that ranks may use), `step_clock` (stamps inside a
+step), `prediction` (draws), `evaluation` (all that a trained network is judged on), `restore` (the
+network of a run on the disk).
 """
 
 from bnnlib.inference import distributed
 from bnnlib.inference.distributed import Ranks
 from bnnlib.inference.evaluation import accuracy_of_means, evaluate, sets
+from bnnlib.inference.laplace import refuse_unfit
 from bnnlib.inference.objective import objective
 from bnnlib.inference.prediction import Predictor, predict
 from bnnlib.inference.restore import restore
@@ -28,6 +30,7 @@ __all__ = [
     "evaluate",
     "objective",
     "predict",
+    "refuse_unfit",
     "restore",
     "sets",
 ]

@@ -182,6 +182,19 @@ def average(tensor: Tensor, name: str, compression: str = "none") -> Tensor:
     return hvd.allreduce(tensor, op=hvd.Average, name=name, compression=packing)
 
 
+def total(array: np.ndarray, name: str) -> np.ndarray:
+    """The sum over ranks of an array of any shape, in its own precision; outside of a graph.
+
+    Args:
+        array: of each rank.
+        name: the same on all ranks.
+    """
+    if hvd.size() == 1:
+        return array
+    added: np.ndarray = hvd.allreduce(tf.constant(array), op=hvd.Sum, name=name).numpy()
+    return added
+
+
 class Message:
     """What each rank gives to the average over ranks in a step: gradients, and a few scalars.
 

@@ -17,7 +17,7 @@ from bnnlib import data
 from bnnlib.data import Dataset, EvaluationSet
 from bnnlib.errors import DataError
 from bnnlib.experiment import Experiment
-from bnnlib.inference import prediction
+from bnnlib.inference import laplace, prediction
 from bnnlib.inference.distributed import Ranks
 from bnnlib.inference.prediction import Predictor
 from bnnlib.metrics import HOLDOUT, TEST, Evaluation, Labels, Prediction, judge, nll
@@ -107,7 +107,9 @@ def evaluate(
     """
     started = time.perf_counter()
     session = session or Session()
-    at_mean = experiment.predict_with == "mean"
+    at_mean = experiment.predict_with != "draws"
+    if experiment.predict_with == "probit":
+        network = laplace.Probit(network)
     predictor = Predictor(
         network, dataset, experiment.test_draws, experiment.seed, ranks, session, at_mean
     )

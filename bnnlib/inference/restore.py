@@ -8,7 +8,7 @@ from bnnlib import data
 from bnnlib.data import Dataset
 from bnnlib.errors import RecordError
 from bnnlib.experiment import Experiment
-from bnnlib.inference import methods
+from bnnlib.inference import laplace, methods
 from bnnlib.inference.state import TrainState
 from bnnlib.networks import Network, build_for
 from bnnlib.record import checkpoint
@@ -20,7 +20,7 @@ def restore(directory: str | Path) -> tuple[Experiment, Dataset, Network]:
     """A run's network as its last checkpoint has it, with the data set it was trained on.
 
     Raises:
-        RecordError: there is no record, or no readable checkpoint.
+        RecordError: there is no record, or no readable checkpoint or Laplace posterior.
         DataError: the data set is not on this machine, or another than the run was trained on.
         ExperimentError: the checkpoint is not of the network that the record describes.
     """
@@ -39,4 +39,6 @@ def restore(directory: str | Path) -> tuple[Experiment, Dataset, Network]:
     network = build_for(experiment, dataset, record["source"], start=False)
     method = methods.build_for(experiment, network, dataset.num_train_examples)
     TrainState(network, method).restore(state)  # the method's posterior, too
+    if experiment.laplace:
+        network.posterior = laplace.load(directory, network)
     return experiment, dataset, network

@@ -16,7 +16,7 @@ import tensorflow as tf
 from bnnlib.data import Dataset, epoch_batches, steps_per_epoch
 from bnnlib.errors import BnnlibError
 from bnnlib.experiment import Experiment
-from bnnlib.inference import evaluation, methods, schedules
+from bnnlib.inference import evaluation, laplace, methods, schedules
 from bnnlib.inference.distributed import Message, Ranks
 from bnnlib.inference.state import TrainState
 from bnnlib.inference.step_clock import StepClock
@@ -55,6 +55,7 @@ class Trainer:
         self.network = network
         self.method = methods.build_for(experiment, network, dataset.num_train_examples)
         self.train_state = TrainState(network, self.method)
+        laplace.refuse_unfit(experiment, network, dataset.num_train_examples)
         self.message = Message(ranks.size, experiment.compression, num_scalars=2)
         self.validation_predictor = evaluation.validation_predictor(experiment, network, dataset)
         self.stopped, self.stamps = False, list[np.ndarray]()

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 from bnnlib import launcher, parameters, process
 from bnnlib.errors import ExperimentError, message_of
 from bnnlib.experiment import Experiment
-from bnnlib.record import provenance, stopping
+from bnnlib.record import branch, provenance, stopping
 from bnnlib.record.failure import error_of
 from bnnlib.record.identity import run_directory
 from bnnlib.record.run import Run
@@ -42,6 +42,7 @@ def run(
     experiment: Experiment,
     verbose: bool = False,
     train: Callable[[Session, Experiment, Origin, bool], Path] | None = None,
+    prepare: Callable[[Session], object] = lambda session: None,
 ) -> Path:
     """Trains, evaluates and records one run in this process; ends all ranks on an error.
 
@@ -52,6 +53,7 @@ def run(
         verbose: whether rank 0 prints the network's layers.
         train: what trains, given the session, these and the run's origin; :func:`train_one` if not
             given.
+        prepare: called before, on all ranks; its errors are raised on all, and no record tells.
 
     Returns:
         The run's directory.
@@ -60,6 +62,7 @@ def run(
 
     with Session.begin() as session:
         origin = provenance.collect()  # starts processes, which none may once MPI runs
+        prepare(session)
         with all_end_with(experiment, session):
             directory = (train or train_one)(session, experiment, origin, verbose)
             if launcher.rank() == 0:
@@ -112,6 +115,7 @@ def train_one(
     verbose: bool = False,
     quiet: bool = False,
     events: Sequence[tuple[str, str]] = (),
+    trained: bool = False,
 ) -> Path:
     """Trains, evaluates and records one run on the ranks of this launch; all ranks call it.
 
@@ -122,6 +126,7 @@ def train_one(
         verbose: print the network's layers.
         quiet: no progress bars.
         events: what has happened, and how, for the record's ``history``.
+        trained: whether nothing is left to train, so that other ranks change nothing.
 
     Returns:
         The run's directory.
@@ -129,11 +134,11 @@ def train_one(
     from tqdm import tqdm
 
     from bnnlib import data, networks
-    from bnnlib.inference import distributed, evaluation
+    from bnnlib.inference import distributed, evaluation, laplace
     from bnnlib.inference.trainer import Trainer
 
     ranks = distributed.init(session, experiment.threads, experiment.inter_threads)
-    run = Run.open(session, experiment, ranks, origin, events)
+    run = Run.open(session, experiment, ranks, origin, events, trained)
     if run.is_finished:
         return run.directory
     dataset = distributed.on_first_local_rank(lambda: data.load_for(experiment), ranks)
@@ -156,7 +161,45 @@ def train_one(
                 nll=f"{line.nll:.3f}", images_per_second=f"{line.images_per_second:.0f}"
             )
             bar.update(trainer.step - bar.n)
+    laplace.attach(experiment, network, dataset, run)
     with tqdm(total=len(sets), unit="set", disable=quiet or ranks.rank > 0) as bar:
         judged = evaluation.evaluate(experiment, network, dataset, sets, ranks, bar.update, session)
     run.finish(judged)
     return run.directory
+
+
+def laplace(source: str | Path, predict_with: str = "draws") -> Path:
+    """Fits a last-layer Laplace posterior to a finished run, and records it beside that run.
+
+    Args:
+        source: the finished run's directory, which stays as it is.
+        predict_with: ``draws`` or ``probit``.
+
+    Returns:
+        The new run's directory, ``<run>-laplace`` or ``<run>-laplace-probit``.
+
+    Raises:
+        BnnlibError: the run has not finished, or its network cannot have such a posterior; no
+            directory is made then.
+    """
+    name = "laplace" if predict_with == "draws" else f"laplace-{predict_with}"
+    experiment = branch.experiment_of(source, name, laplace=True, predict_with=predict_with)
+
+    def prepare(session: Session) -> None:
+        from bnnlib.inference import distributed, refuse_unfit, restore
+
+        ranks = distributed.init(session, experiment.threads, experiment.inter_threads)
+
+        def begin() -> None:
+            _, dataset, network = restore(source)
+            refuse_unfit(experiment, network, dataset.num_train_examples)
+            if ranks.rank == 0:
+                branch.begin(source, experiment)
+
+        ranks.agree(begin)
+
+    def fit(session: Session, experiment: Experiment, origin: Origin, verbose: bool) -> Path:
+        event = ("laplace", f"of the network that {source} has trained")
+        return train_one(session, experiment, origin, verbose, events=[event], trained=True)
+
+    return run(experiment, train=fit, prepare=prepare)

@@ -98,7 +98,7 @@ def sync(path: Path) -> None:
 
 def remove_leftovers(directory: Path) -> None:
     """Removes temporary files of killed writers; only the run's writer may call it."""
-    written = ("run.json", "run.lock", "predictions.npz", "profile.csv")
+    written = ("run.json", "run.lock", "predictions.npz", "laplace.npz", "profile.csv")
     for name in (*written, *(f"{kind}.jsonl" for kind in ("steps", "posterior", "accuracy"))):
         _unlink_all(directory.glob(f".{name}.*.tmp"))
     _unlink_all((directory / "checkpoints").glob(".step-*.npz.*.tmp"))

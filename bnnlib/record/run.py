@@ -9,6 +9,7 @@ A run's directory, ``runs/<group>/<run id>/``, holds
   before training and after every epoch;
 - ``accuracy.jsonl``, with `evaluate_every`: one :class:`bnnlib.record.logs.AccuracyLog` a line;
 - ``predictions.npz``: of each evaluation set (:mod:`bnnlib.record.predictions`);
+- ``laplace.npz``, with `laplace`: the last layer's posterior (:mod:`bnnlib.inference.laplace`);
 - ``profile.csv``, with `profile`: where each step's time went on each rank since the run was last
   started (:mod:`bnnlib.record.profile`); ``timeline.json``, Horovod's own;
 - ``checkpoints/``: training states; ``train.ipynb``: the executed notebook;
@@ -26,7 +27,6 @@ from typing import Any
 
 import numpy as np
 
-from bnnlib import launcher
 from bnnlib.experiment import Experiment
 from bnnlib.metrics import Evaluation
 from bnnlib.record import checkpoint, files, lock, logs, profile, source
@@ -44,7 +44,7 @@ from bnnlib.record.lock import Lock
 from bnnlib.record.logs import AccuracyLog, StepLog, read_steps, training_metrics
 from bnnlib.record.predictions import read_all_predictions, write_predictions
 from bnnlib.record.protocols import Ranks, Session, Trainer
-from bnnlib.record.schema import new_record, now, read_file, read_record, write_record
+from bnnlib.record.schema import event_of, new_record, now, read_file, read_record, write_record
 from bnnlib.record.stopping import Stopped
 
 logger = logging.getLogger(__name__)
@@ -83,6 +83,7 @@ class Run:
         ranks: Ranks,
         provenance: Mapping[str, Any],
         events: Sequence[tuple[str, str]] = (),
+        trained: bool = False,
     ) -> Run:
         """Writes the record, status ``running``, before anything is trained; all ranks call it.
 
@@ -97,6 +98,7 @@ class Run:
             ranks: this process' place.
             provenance: of :func:`bnnlib.record.provenance.collect`.
             events: what has happened, and how, for the record's ``history``.
+            trained: whether nothing is left to train, so that other ranks change nothing.
 
         Raises:
             BnnlibError: the directory holds a run of other parameters, ranks or source, is being
@@ -109,14 +111,12 @@ class Run:
         run.source = source.read_alike(experiment.model, ranks)
 
         def write_first() -> bool:
-            if ranks.rank != 0:
-                return False
-            if run._was_finished():
-                return True
+            if ranks.rank != 0 or run._was_finished():
+                return ranks.rank == 0
             run._lock = lock.acquire(directory)
             try:
                 files.remove_leftovers(directory)
-                run._write_first(provenance, horovod, events)
+                run._write_first(provenance, horovod, events, trained)
             except BaseException:
                 run._lock.release()
                 raise
@@ -219,12 +219,12 @@ class Run:
         """
         if self.is_finished:
             return
+        self._training = {"bytes_a_step": trainer.bytes_a_step}
         if self.is_trained(trainer):
             return
         first_step = trainer.step
         if first_step == 0:
             self.log_posterior(trainer)
-        self._training = {"bytes_a_step": trainer.bytes_a_step}
         stamped: list[tuple[StepLog, np.ndarray]] = []
         if self.experiment.profile and self.ranks.rank == 0:
             self.ranks.start_timeline(str(self.directory / profile.TIMELINE))
@@ -345,6 +345,10 @@ class Run:
         self._writer.start(write)
         self._saved_step, self._saved_at = trainer.step, time.monotonic()
 
+    def note(self, metrics: Mapping[str, float]) -> None:
+        """Adds numbers on what was done beside training to the metrics of :meth:`finish`."""
+        self._training |= metrics
+
     def evaluation(self) -> Evaluation | None:
         """The evaluation in a finished run's record, on every rank; None if it is still to be made.
 
@@ -414,8 +418,7 @@ class Run:
             self._close()
 
     def _add_event(self, event: str, what: str) -> None:
-        history = read_file(self.directory)["history"]
-        self._update(history=[*history, _event(event, what)])
+        self._update(history=[*read_file(self.directory)["history"], event_of(event, what)])
 
     def abandon(self) -> None:
         """Closes the run but leaves its record as it is, for another start of this process.
@@ -449,6 +452,7 @@ class Run:
         provenance: Mapping[str, Any],
         horovod: Mapping[str, Any],
         events: Sequence[tuple[str, str]],
+        trained_before: bool,
     ) -> None:
         attempt = {
             "ranks": self.ranks.size,
@@ -468,7 +472,7 @@ class Run:
         if (self.directory / "run.json").exists():
             old = read_record(self.directory)
             record["attempts"] = [*old["attempts"], attempt]
-            record["history"] = [*old["history"], *(_event(*event) for event in events)]
+            record["history"] = [*old["history"], *(event_of(*event) for event in events)]
             trained = (self.directory / "checkpoints").exists()
             if trained or old["status"] != "failed":
                 refuse_other(self.directory, old, self.experiment, self.ranks.size)
@@ -477,12 +481,11 @@ class Run:
                     total = old["ranks"] * old["virtual_ranks"]
                     count = self.experiment.virtual_ranks_of(self.ranks.size, total)
                     attempt["virtual_ranks"] = count
-                    if old["ranks"] != self.ranks.size:
+                    if old["ranks"] != self.ranks.size and not trained_before:
                         text = told_ranks(self.experiment, self.ranks.size, count, old)
                         logger.warning("%s: %s", self.directory, text)
-                        record["history"].append(_event("ranks changed", text))
-                kept = ("metrics", "evaluation", "converged", "data")
-                record |= {key: old[key] for key in kept}
+                        record["history"].append(event_of("ranks changed", text))
+                record |= {key: old[key] for key in ("metrics", "evaluation", "converged", "data")}
         write_record(self.directory, record)
 
     def _update(self, attempt: Mapping[str, Any] | None = None, **changes: Any) -> None:
@@ -491,8 +494,3 @@ class Run:
         record = read_file(self.directory) | changes
         record["attempts"][-1] |= attempt or {}
         write_record(self.directory, record)
-
-
-def _event(event: str, what: str) -> dict[str, Any]:
-    """A line of the record's ``history``: what happened to the run beside its training."""
-    return {"time": now(), "event": event, "what": what, "job_id": launcher.job_id()}

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from bnnlib import metrics
+from bnnlib import launcher, metrics
 from bnnlib.errors import RecordError
 from bnnlib.record.files import write_atomically
 
@@ -220,6 +220,11 @@ def from_plain(value: Any) -> Any:
 def now() -> str:
     """The time in a record, ISO 8601, UTC."""
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def event_of(event: str, what: str) -> dict[str, Any]:
+    """A line of the record's ``history``: what happened to the run beside its training."""
+    return {"time": now(), "event": event, "what": what, "job_id": launcher.job_id()}
 
 
 def is_number(value: Any) -> bool:

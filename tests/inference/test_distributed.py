@@ -338,3 +338,20 @@ def test_prediction_is_bitwise_the_same_at_any_number_of_ranks(started, name):
     for lowest, total in started(name).of("prediction", "sums"):
         assert lowest == pytest.approx(1, abs=1e-5)
         assert total == pytest.approx(64, abs=1e-3)
+
+
+# --- after training -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", ["full", "kronecker", "gram"])
+@pytest.mark.parametrize("name", MANY)
+def test_laplace_is_the_same_on_all_ranks_and_at_any_number_of_them(started, name, form):
+    size, _ = LAUNCHES[name]
+    (alone,) = started("alone").of("laplace", form)
+    many = started(name).of("laplace", form)
+    assert many == [many[0]] * size  # bitwise
+    for key in ("prior_precision", "log_marginal_likelihood"):
+        assert many[0][key] == pytest.approx(alone[key], rel=1e-6)
+    one, other = (np.load(started(w).folder / f"laplace_{form}.npz") for w in ("alone", name))
+    for key in one.files:
+        np.testing.assert_allclose(other[key], one[key], rtol=1e-6, atol=1e-6 * one[key].max())

@@ -18,7 +18,7 @@ import bnnlib  # noqa: F401  chooses Keras 2, before TensorFlow is imported
 from bnnlib import data, launcher, networks, process
 from bnnlib.errors import BnnlibError, ExperimentError
 from bnnlib.experiment import Experiment
-from bnnlib.inference import distributed, prediction
+from bnnlib.inference import distributed, laplace, prediction
 from bnnlib.inference.trainer import DivergedError, Trainer
 from bnnlib.session import Session
 
@@ -273,6 +273,35 @@ def check_prediction(ranks):
     }
 
 
+def check_laplace(ranks, folder):
+    """Last-layer Laplace of one network by all ranks: of each form, numbers and a digest of all."""
+    prediction.BLOCK = 10  # more blocks than ranks, not the same number on every rank
+    dataset = data.load("tiny")
+    found = {}
+    for form, model, images in (
+        ("full", "CNN_FC", 64),
+        ("kronecker", "CNN_VGG", 300),  # more images than the last layer's 129 inputs
+        ("gram", "CNN_conv", 64),
+    ):
+        some = np.arange(images) % dataset.num_train_examples
+        part = dataclasses.replace(
+            dataset, x_train=dataset.x_train[some], y_train=dataset.y_train[some]
+        )
+        network = networks.build(model, dataset.image_shape, 10, seed=1)
+        full, laplace.FULL = laplace.FULL, 1_000 if form == "kronecker" else laplace.FULL
+        arrays = laplace.fit(network, part, ranks).arrays
+        laplace.FULL = full
+        names = ["values"] if form == "full" else ["values_in", "values_out"]
+        if ranks.rank == 0:
+            np.savez(folder / f"laplace_{form}.npz", **{n: arrays[n] for n in names})
+        found[form] = {
+            "digest": digest_of(arrays),
+            "prior_precision": float(arrays["prior_precision"]),
+            "log_marginal_likelihood": float(arrays["log_marginal_likelihood"]),
+        }
+    return found
+
+
 def main(folder, only=""):
     ranks = distributed.init(Session(), threads=1)
     train_virtual_ranks(ranks, folder)
@@ -293,6 +322,7 @@ def main(folder, only=""):
         "divergence": check_divergence(ranks),
         "large_nll": check_large_nll(ranks),
         "equality": check_equality(ranks),
+        "laplace": check_laplace(ranks, folder),
         "prediction": check_prediction(ranks),
         "threads_error": error_of(lambda: distributed.init(Session(), threads=2)),
         "same_threads_again": dataclasses.asdict(distributed.init(Session(), threads=1)),
