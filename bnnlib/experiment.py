@@ -124,8 +124,8 @@ class Experiment:
     )
     inference: str = _parameter(
         "adam",
-        "adam | ivon: a posterior on all weights of a CNN_…, rate near 0.2",
-        _one_of("adam", "ivon"),
+        "adam | ivon (rate near 0.2) | swag: posterior on all weights of a CNN_…",
+        _one_of("adam", "ivon", "swag"),
     )
     subtract_mean: bool = _parameter(False, "subtract the training set's mean image")
     epochs: int = _parameter(
@@ -184,6 +184,14 @@ class Experiment:
         0.99999,
         "ivon: share of that estimate that a step keeps",
         (lambda v: 0 <= v < 1, "0 or more and less than 1"),
+    )
+    swag_start: float = _parameter(
+        0.5,
+        "swag: share of the epochs from which on the weights at their ends count",
+        (lambda v: 0 <= v < 1, "0 or more and less than 1"),
+    )
+    swag_rate: float = _parameter(
+        1.0, "swag: factor on the learning rate from then on, constant", _POSITIVE
     )
     dropout: float = _parameter(
         0.0,

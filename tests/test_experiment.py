@@ -35,7 +35,7 @@ LIMITS: dict[str, tuple[list[Any], list[Any]]] = {
     "estimator": (["auto", "flipout", "reparameterization", "local"], ["", "flip"]),
     "init_from": (["", "model", "runs/digits/CNN_LeNet5"], []),
     "init_scale": ([1e-3, 0.1, 1.0], [0.0, -0.1]),
-    "inference": (["adam", "ivon"], ["", "IVON"]),
+    "inference": (["adam", "ivon", "swag"], ["", "IVON"]),
     "subtract_mean": ([True, False], []),
     "epochs": ([1, 10**6], [0, -1]),
     "steps": ([0, 1], [-1]),
@@ -54,6 +54,8 @@ LIMITS: dict[str, tuple[list[Any], list[Any]]] = {
     "weight_decay": (["none", "prior"], ["", "1e-4"]),
     "ivon_h0": ([1e-3, 2.0], [0.0, -1.0]),
     "ivon_beta2": ([0.0, 0.99999], [-0.1, 1.0]),
+    "swag_start": ([0.0, 0.5], [-0.1, 1.0]),
+    "swag_rate": ([0.5, 2.0], [0.0]),
     "dropout": ([0.0, 0.5, 0.999], [-0.1, 1.0]),
     "train_draws": ([1, 8], [0]),
     "test_draws": ([1, 200], [0]),
@@ -108,7 +110,8 @@ def some_fields() -> st.SearchStrategy[dict[str, Any]]:
     chosen = {name: kinds.get(TYPES[name], st.sampled_from(LIMITS[name][0])) for name in NAMES}
     text = st.text(min_size=1, max_size=40).filter(lambda t: t == t.strip())
     chosen |= {
-        name: st.sampled_from(LIMITS[name][0]) for name in ("holdout", "dropout", "ivon_beta2")
+        name: st.sampled_from(LIMITS[name][0])
+        for name in ("holdout", "dropout", "ivon_beta2", "swag_start")
     }
     chosen |= {"model": text, "dataset": text, "run_dir": st.just("")}
     return st.fixed_dictionaries({}, optional=chosen)

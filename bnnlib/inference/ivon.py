@@ -37,7 +37,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from bnnlib.errors import ExperimentError
-from bnnlib.inference.state import Method
+from bnnlib.inference.state import Method, by_layer
 from bnnlib.inference.virtual_ranks import Batches, Group
 from bnnlib.networks import Draw, Network, Tensor, normal_kl, plain, standard_normal
 
@@ -127,6 +127,10 @@ class NormalPosterior:
         """One draw of every layer's weights; the same seed, int64 ``(2,)``, gives the same."""
         return self.by_layer(self.at(self.noise(seed), self.flat_stddevs()))
 
+    def means(self) -> list[Draw]:
+        """The mean m of every layer's weights."""
+        return self.by_layer(list(self.weights.values()))
+
     def stddevs(self) -> list[Draw]:
         """The standard deviation of every layer's weights, in the shape of a draw."""
         return self.by_layer(self.flat_stddevs())
@@ -154,11 +158,7 @@ class NormalPosterior:
 
     def by_layer(self, tensors: Sequence[Tensor]) -> list[Draw]:
         """Tensors in the order of the network's names as a draw: by layer, then by name."""
-        layers: dict[str, Draw] = {}
-        for name, tensor in zip(self.weights, tensors, strict=True):
-            layer, _, of_layer = name.partition("/")
-            layers.setdefault(layer, {})[of_layer] = tensor
-        return list(layers.values())
+        return by_layer(dict(zip(self.weights, tensors, strict=True)))
 
 
 @plain

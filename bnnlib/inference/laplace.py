@@ -94,9 +94,13 @@ class LastLayer:
         """One draw of every layer's weights, of which the last layer's differ from their means."""
         last = (len(self.network.layers) - 1) * DRAWS_PER_LAYER
         noise = self.spread(standard_normal(self.shape, substream(seed, last + KERNEL)))
-        *others, means = (layer.mean_draw() for layer in self.network.layers)
+        *others, means = self.means()
         kernel, bias = means["kernel"] + noise[:-1], means["bias"] + noise[-1]
         return [*others, {"kernel": kernel, "bias": bias}]
+
+    def means(self) -> list[Draw]:
+        """The trained weights of every layer."""
+        return [layer.mean_draw() for layer in self.network.layers]
 
     def stddevs(self) -> list[Draw]:
         """The standard deviation of the last layer's weights, in the shape of a draw.
@@ -191,6 +195,11 @@ def refuse_unfit(experiment: Experiment, network: Network, num_train_examples: i
         raise ExperimentError(
             f"laplace = True: {experiment.model} has {own}, so that the last layer's inputs are no "
             "function of the image alone; expected a CNN_… trained by inference: adam, dropout: 0"
+        )
+    if type(network) is not Network:  # a graph: its output need not be its last layer's
+        raise ExperimentError(
+            f"laplace = True: {experiment.model} is a Keras model's graph, whose last layer's inputs "
+            "are not known here; expected a CNN_… of bnnlib.names.MODELS, or inference: swag"
         )
     rows, _ = network.layers[-1].kernel_shape
     columns = min(rows + 1, num_train_examples)

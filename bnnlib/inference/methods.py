@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from bnnlib.errors import ExperimentError
 from bnnlib.experiment import Experiment
-from bnnlib.inference import adam, ivon
+from bnnlib.inference import adam, ivon, swag
 from bnnlib.inference.state import Method
 from bnnlib.names import twin_of
 from bnnlib.networks import Network
@@ -26,13 +26,7 @@ def _adam(experiment: Experiment, network: Network, num_train_examples: int) -> 
 
 
 def _ivon(experiment: Experiment, network: Network, num_train_examples: int) -> Method:
-    if any(layer.bayesian for layer in network.layers):
-        twin = twin_of(experiment.model)
-        raise ExperimentError(
-            f"inference = 'ivon': {experiment.model} has Bayesian layers, and IVON's posterior is "
-            "over the weights of a network without them; take "
-            f"{'model: ' + twin if twin else 'its deterministic twin'}, or inference: adam"
-        )
+    _refuse_bayesian(experiment, network)
     for name, why in _NOT_WITH_IVON.items():
         value, default = getattr(experiment, name), getattr(Experiment(), name)
         if value != default:
@@ -49,7 +43,33 @@ def _ivon(experiment: Experiment, network: Network, num_train_examples: int) -> 
     )
 
 
-METHODS: dict[str, Callable[[Experiment, Network, int], Method]] = {"adam": _adam, "ivon": _ivon}
+def _swag(experiment: Experiment, network: Network, num_train_examples: int) -> Method:
+    _refuse_bayesian(experiment, network)
+    if experiment.dropout:
+        raise ExperimentError(
+            f"dropout = {experiment.dropout}: not together with inference = 'swag', whose draws of "
+            "all weights are the posterior: masks would be a second one; leave it at 0.0, or take "
+            "inference: adam"
+        )
+    return swag.build(experiment)
+
+
+def _refuse_bayesian(experiment: Experiment, network: Network) -> None:
+    if any(layer.bayesian for layer in network.layers):
+        twin = twin_of(experiment.model)
+        raise ExperimentError(
+            f"inference = {experiment.inference!r}: {experiment.model} has Bayesian layers, and "
+            f"the posterior of {experiment.inference} is over the weights of a network without "
+            f"them; take {'model: ' + twin if twin else 'its deterministic twin'}, or inference: "
+            "adam"
+        )
+
+
+METHODS: dict[str, Callable[[Experiment, Network, int], Method]] = {
+    "adam": _adam,
+    "ivon": _ivon,
+    "swag": _swag,
+}
 
 _NOT_WITH_IVON = {
     "dropout": "whose draws of all weights are the posterior: masks would be a second one",

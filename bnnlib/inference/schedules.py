@@ -18,6 +18,7 @@ def learning_rates(
 
     ``constant`` stays there. ``cosine`` multiplies all of it by (1 + cos(pi t)) / 2, with t from 0
     at the first step to 1 at the run's end (Loshchilov and Hutter 2017, equation 5, one period).
+    SWAG's rate is `swag_rate` times `factor` times `learning_rate` from `swag_start` on.
 
     Args:
         experiment: its `learning_rate`, `warmup_epochs` and `learning_rate_schedule`.
@@ -33,6 +34,9 @@ def learning_rates(
     rates: np.ndarray = experiment.learning_rate * (1 + (factor - 1) * share)
     if experiment.learning_rate_schedule == "cosine":
         rates *= 0.5 * (1 + np.cos(np.pi * places / last))
+    if experiment.inference == "swag":
+        after = experiment.learning_rate * factor * experiment.swag_rate
+        rates = np.where(places < experiment.swag_start * last, rates, after)
     return rates
 
 

@@ -12,7 +12,7 @@ import tensorflow as tf
 from bnnlib.errors import RecordError
 from bnnlib.inference import distributed
 from bnnlib.inference.virtual_ranks import Batches
-from bnnlib.networks import Network, Posterior, Tensor
+from bnnlib.networks import Draw, Network, Posterior, Tensor
 
 
 class Method(NamedTuple):
@@ -30,6 +30,8 @@ class Method(NamedTuple):
         sent: of the weights by name, tensors of the shapes that `gradient` returns.
         posterior: of the network and the method's own variables, what the network's draws come
             from; None where each Bayesian layer has its posterior.
+        epoch_ended: of weights, own variables and the share of the run's epochs that are over;
+            changes own variables at an epoch's end, on each rank for itself.
     """
 
     init: Callable[[Mapping[str, tf.Variable]], dict[str, tf.Variable]]
@@ -39,6 +41,18 @@ class Method(NamedTuple):
     posterior: Callable[[Network, Mapping[str, tf.Variable]], Posterior | None] = (
         lambda network, own: None
     )
+    epoch_ended: Callable[[Mapping[str, tf.Variable], Mapping[str, tf.Variable], float], None] = (
+        lambda weights, own, share: None
+    )
+
+
+def by_layer(weights: Mapping[str, Tensor]) -> list[Draw]:
+    """Tensors by the names of a network's variables, such as ``layer0/kernel``, as a draw."""
+    layers: dict[str, Draw] = {}
+    for name, tensor in weights.items():
+        layer, _, of_layer = name.partition("/")
+        layers.setdefault(layer, {})[of_layer] = tensor
+    return list(layers.values())
 
 
 class TrainState:

@@ -124,6 +124,10 @@ class Trainer:
                 )
                 done, rate = self.train(batches[first:last])
                 first += done
+                if first == self.steps_per_epoch:
+                    share = self.position / (self.num_steps + self.position - self.step)
+                    state = self.train_state
+                    self.method.epoch_ended(state.weights, state.optimizer, share)
                 if first == last:
                     yield self._line(rate, warmup)
                     warmup = False

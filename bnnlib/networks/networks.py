@@ -67,6 +67,9 @@ class Posterior(Protocol):
     def sample(self, seed: Tensor) -> list[Draw]:
         """One draw of every layer's weights; the same seed, int64 ``(2,)``, gives the same."""
 
+    def means(self) -> list[Draw]:
+        """The mean of every layer's weights, each in the shape of a draw."""
+
     def stddevs(self) -> list[Draw]:
         """The standard deviation of every layer's weights, each in the shape of a draw."""
 
@@ -164,6 +167,8 @@ class Network(tf.Module):
 
     def means(self) -> list[Draw]:
         """The posterior's mean of every layer's weights, as a draw."""
+        if self.posterior is not None:
+            return self.posterior.means()
         return [layer.mean_draw() for layer in self.layers]
 
     def is_drawn(self, index: int) -> bool:
