@@ -14,7 +14,7 @@ from bnnlib.record.predictions import read_predictions
 from bnnlib.record.schema import read_file, read_record
 from tests.conftest import BIN
 
-pytestmark = pytest.mark.ranks
+pytestmark = [pytest.mark.ranks, pytest.mark.timeout(900)]
 PARAMETERS = {"dataset": "tiny", "epochs": 2, "seed": 4}
 PAIRS = [word for name, value in PARAMETERS.items() for word in ("-p", name, str(value))]
 TRAIN = [sys.executable, "-m", "bnnlib", "train", *PAIRS]
@@ -35,12 +35,15 @@ def group(launch, tmp_path_factory):
     group = tmp_path_factory.mktemp("runs") / "group"
     source = group / "CNN_FC"
     model = ["-p", "model", "CNN_FC"]
-    launched = [launch(*TRAIN, *model, "-p", "run_dir", source)]
+    launched = [launch(*TRAIN, *model, "-p", "run_dir", source, timeout=300)]
     before = contents(source)
     launched += [
-        launch(BIN / "mpiexec", "-n", "2", *LAPLACE, source, timeout=240),
-        launch(*LAPLACE, source, "--predict-with", "probit"),
-        launch(*TRAIN, *model, "-p", "run_dir", group / "at_once", "-p", "laplace", "true"),
+        launch(BIN / "mpiexec", "-n", "2", *LAPLACE, source, timeout=300),
+        launch(*LAPLACE, source, "--predict-with", "probit", timeout=300),
+        launch(
+            *[*TRAIN, *model, "-p", "run_dir", group / "at_once", "-p", "laplace", "true"],
+            timeout=300,
+        ),
     ]
     for each in launched:
         assert each.returncode == 0, each.stdout + each.stderr
@@ -91,15 +94,16 @@ def test_tables_show_each_beside_the_others(group):
 
 def test_the_same_command_again_changes_nothing(group, launch):
     before = contents(group)
-    again = launch(*LAPLACE, group / "CNN_FC")
+    again = launch(*LAPLACE, group / "CNN_FC", timeout=300)
     assert again.returncode == 0, again.stderr
     assert contents(group) == before
 
 
 def test_what_cannot_be_fitted_leaves_no_directory(launch, tmp_path):
     source = tmp_path / "group" / "BNN"
-    assert launch(*TRAIN, "-p", "model", "BNN_FC_flip", "-p", "run_dir", source).returncode == 0
-    refused = launch(*LAPLACE, source)
+    trained = launch(*TRAIN, "-p", "model", "BNN_FC_flip", "-p", "run_dir", source, timeout=300)
+    assert trained.returncode == 0, trained.stderr
+    refused = launch(*LAPLACE, source, timeout=300)
     assert refused.returncode == 1
     assert "BNN_FC_flip has a posterior already" in refused.stderr
     assert [path.name for path in source.parent.iterdir()] == ["BNN"]
