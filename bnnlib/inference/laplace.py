@@ -198,8 +198,8 @@ def refuse_unfit(experiment: Experiment, network: Network, num_train_examples: i
         )
     if type(network) is not Network:  # a graph: its output need not be its last layer's
         raise ExperimentError(
-            f"laplace = True: {experiment.model} is a Keras model's graph, whose last layer's inputs "
-            "are not known here; expected a CNN_… of bnnlib.names.MODELS, or inference: swag"
+            f"laplace = True: {experiment.model} is a Keras model's graph, whose last layer's "
+            "inputs are not known here; expected a CNN_… of bnnlib.names.MODELS, or inference: swag"
         )
     rows, _ = network.layers[-1].kernel_shape
     columns = min(rows + 1, num_train_examples)

@@ -129,7 +129,11 @@ def build_for(
             weights are loaded next.
     """
     chosen: Any = experiment.bayesian_layers
-    if chosen == "auto" and experiment.inference == "ivon" and source.is_own(experiment.model):
+    if (
+        chosen == "auto"
+        and experiment.inference in ("ivon", "swag")
+        and source.is_own(experiment.model)
+    ):
         chosen = "none"  # its posterior is over the weights of a network without Bayesian layers
     return build(
         experiment.model,

@@ -266,6 +266,7 @@ def test_the_posterior_does_not_depend_on_the_blocks(monkeypatch):
         ({"model": "BNN_FC_flip", "laplace": True}, "BNN_FC_flip has a posterior already"),
         ({"model": "CNN_FC", "dropout": 0.1, "laplace": True}, "CNN_FC has dropout masks"),
         ({"model": "CNN_FC", "predict_with": "probit"}, "set laplace: true"),
+        ({"model": "CNN_LeNet5", "laplace": True}, "CNN_LeNet5 is a Keras model's graph"),
     ],
 )
 def test_other_networks_are_refused_before_training(parameters, told):
