@@ -39,7 +39,7 @@ import tensorflow as tf
 from bnnlib.errors import ExperimentError
 from bnnlib.inference.state import Method, by_layer
 from bnnlib.inference.virtual_ranks import Batches, Group
-from bnnlib.networks import Draw, Network, Tensor, normal_kl, plain, standard_normal
+from bnnlib.networks import Draw, Network, Tensor, plain, standard_normal
 
 BETA_1 = 0.9  # the paper's, for all of its experiments
 
@@ -136,10 +136,17 @@ class NormalPosterior:
         return self.by_layer(self.flat_stddevs())
 
     def kl(self, stddevs: Sequence[Tensor]) -> Tensor:
-        """KL(q||p) in nats over all weights; `stddevs` are those of :meth:`flat_stddevs`."""
+        """KL(q||p) in nats over all weights; `stddevs` are those of :meth:`flat_stddevs`.
+
+        With the prior's deviation s, the sum over weights of (m^2 + stddev^2) / (2 s^2)
+        - log(stddev / s) - 1/2. Nothing differentiates it, so it takes fewer passes than
+        :func:`bnnlib.networks.fast_ops.normal_kl`.
+        """
         prior_stddev = self.settings.prior_stddev
-        pairs = zip(self.weights.values(), stddevs, strict=True)
-        return tf.add_n([normal_kl(mean, stddev, prior_stddev) for mean, stddev in pairs])
+        halves = tf.add_n([tf.nn.l2_loss(t) for t in (*self.weights.values(), *stddevs)])
+        logs = tf.add_n([tf.reduce_sum(tf.math.log(stddev)) for stddev in stddevs])
+        count = sum(math.prod(h.shape) for h in self.h)
+        return halves / prior_stddev**2 - logs + count * (math.log(prior_stddev) - 0.5)
 
     def flat_stddevs(self) -> list[Tensor]:
         """The standard deviations, one tensor a weight in the order of the network's names."""

@@ -9,7 +9,7 @@ name means), `posterior` (what a trained one is).
 """
 
 from bnnlib.networks.builders import build, build_for
-from bnnlib.networks.fast_ops import normal_kl, plain
+from bnnlib.networks.fast_ops import plain
 from bnnlib.networks.from_keras import from_keras
 from bnnlib.networks.keras_layers import FilterResponseNormalization
 from bnnlib.networks.layers import (
@@ -52,7 +52,6 @@ __all__ = [
     "build_for",
     "draw_probs",
     "from_keras",
-    "normal_kl",
     "plain",
     "standard_normal",
     "stream_key",
