@@ -1,7 +1,9 @@
 """Distributed training of Bayesian neural networks: models, training, evaluation, records."""
 
+import importlib
 import os
 import tempfile
+from typing import Any
 
 # TensorFlow Probability's layers need Keras 2, and the choice is read when TensorFlow is imported.
 os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
@@ -17,3 +19,10 @@ if not os.path.isabs(os.path.expanduser("~")):
     os.environ.setdefault("KERAS_HOME", f"{tempfile.gettempdir()}/.keras-{os.getuid()}")
 
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    """``load_run`` (:mod:`bnnlib.inference.loading`), imported with TensorFlow when first used."""
+    if name == "load_run":
+        return importlib.import_module("bnnlib.inference.loading").load_run
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -12,6 +12,7 @@ from bnnlib.inference import distributed
 from bnnlib.inference.distributed import Ranks
 from bnnlib.inference.evaluation import accuracy_of_means, evaluate, sets
 from bnnlib.inference.laplace import refuse_unfit
+from bnnlib.inference.loading import LoadedRun, Predicted, load_run
 from bnnlib.inference.objective import objective
 from bnnlib.inference.prediction import Predictor, predict
 from bnnlib.inference.restore import restore
@@ -20,7 +21,9 @@ from bnnlib.inference.trainer import DivergedError, Trainer
 
 __all__ = [
     "DivergedError",
+    "LoadedRun",
     "Method",
+    "Predicted",
     "Predictor",
     "Ranks",
     "TrainState",
@@ -28,6 +31,7 @@ __all__ = [
     "accuracy_of_means",
     "distributed",
     "evaluate",
+    "load_run",
     "objective",
     "predict",
     "refuse_unfit",

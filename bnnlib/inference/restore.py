@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import logging
+from collections.abc import Mapping
 from pathlib import Path
 
 from bnnlib import data
@@ -15,6 +18,8 @@ from bnnlib.record import checkpoint
 from bnnlib.record.identity import refuse_changed
 from bnnlib.record.schema import read_record
 
+logger = logging.getLogger(__name__)
+
 
 def restore(directory: str | Path) -> tuple[Experiment, Dataset, Network]:
     """A run's network as its last checkpoint has it, with the data set it was trained on.
@@ -25,6 +30,7 @@ def restore(directory: str | Path) -> tuple[Experiment, Dataset, Network]:
         ExperimentError: the checkpoint is not of the network that the record describes.
     """
     record = read_record(directory)
+    _tell_changed(directory, record["source"])
     experiment = Experiment.from_mapping(record["parameters"])
     state = checkpoint.latest(Path(directory) / "checkpoints")
     if state is None:
@@ -42,3 +48,17 @@ def restore(directory: str | Path) -> tuple[Experiment, Dataset, Network]:
     if experiment.laplace:
         network.posterior = laplace.load(directory, network)
     return experiment, dataset, network
+
+
+def _tell_changed(directory: str | Path, own: Mapping[str, str] | None) -> None:
+    """Says where the file of a user's network is no longer the one that the record holds."""
+    path = Path(own["file"]) if own else None
+    if own and path and path.exists():
+        sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+        if sha256 != own["sha256"]:
+            logger.warning(
+                "%s: %s has changed since the run began; the network is made by the text in the "
+                "record",
+                directory,
+                path,
+            )

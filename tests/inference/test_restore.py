@@ -1,18 +1,22 @@
 """A trained network comes back from its record."""
 
+import dataclasses
+
 import horovod.tensorflow as hvd
 import numpy as np
+import pandas as pd
 import pytest
 
+import bnnlib
 from bnnlib import data, networks
-from bnnlib.errors import RecordError
+from bnnlib.errors import DataError, DistributedError, ExperimentError, RecordError
 from bnnlib.experiment import Experiment
 from bnnlib.inference import prediction
 from bnnlib.inference.distributed import Ranks
 from bnnlib.inference.restore import restore
 from bnnlib.inference.trainer import Trainer
 from bnnlib.metrics import judge
-from bnnlib.record import provenance
+from bnnlib.record import provenance, source
 from bnnlib.record.predictions import read_predictions
 from bnnlib.record.run import Run
 from bnnlib.session import Session
@@ -51,3 +55,135 @@ def test_restore_without_a_checkpoint_says_so(trained, tmp_path):
         path.unlink()
     with pytest.raises(RecordError, match="no readable checkpoint"):
         restore(tmp_path)
+
+
+OWN = """
+import tf_keras
+from tf_keras import layers
+
+
+def network(image_shape, num_classes):
+    first = layers.Conv2D(2, 5, strides=4, activation="relu")
+    return tf_keras.Sequential([first, layers.Flatten(), layers.Dense(num_classes)])
+"""
+
+
+@pytest.fixture
+def own_run(tmp_path):
+    """A run of a network from a file of the user's, two steps long, and that file."""
+    hvd.init()
+    path = tmp_path / "mine.py"
+    path.write_text(OWN)
+    experiment = Experiment(
+        model=f"{path}:network",
+        dataset="tiny",
+        batch_size=32,
+        steps=2,
+        test_draws=2,
+        run_dir=str(tmp_path / "run"),
+    )
+    tiny = data.load("tiny")
+    run = Run.open(Session(), experiment, Ranks(), provenance.collect())
+    trainer = Trainer(experiment, tiny, networks.build_for(experiment, tiny), Ranks())
+    run.resume(trainer)
+    list(run.follow(trainer))
+    run.finish(
+        judge({"test": (prediction.predict(trainer.network, tiny, tiny.x_test, 2, 0), tiny.y_test)})
+    )
+    return experiment, path
+
+
+def test_an_own_network_is_loaded_from_its_record_alone(own_run, tmp_path, caplog):
+    _, path = own_run
+    path.write_text("raise RuntimeError('this file has changed')\n")
+    loaded = bnnlib.load_run(tmp_path / "run")
+    assert "has changed since the run began" in caplog.text
+    path.unlink()
+    images = loaded.dataset.x_test
+    recorded = read_predictions(tmp_path / "run")[0]
+    predicted = bnnlib.load_run(tmp_path / "run").predict(images, draws=2, keep_draws=True)
+    assert np.array_equal(predicted.mean_probs, recorded.mean_probs)
+    assert np.array_equal(predicted.expected_entropy, recorded.expected_entropy)
+    np.testing.assert_allclose(predicted.draw_probs.mean(0), predicted.mean_probs, atol=1e-6)
+
+    one = loaded.predict(images[3], draws=2)
+    np.testing.assert_allclose(one.mean_probs, predicted.mean_probs[3:4], atol=1e-6)
+    predicted.to_npz(tmp_path / "out.npz")
+    predicted.to_csv(tmp_path / "out.csv")
+    with np.load(tmp_path / "out.npz") as arrays:
+        assert np.array_equal(arrays["draw_probs"], predicted.draw_probs)
+    table = pd.read_csv(tmp_path / "out.csv")
+    assert list(table.columns[:3]) == ["image", "predicted", "expected_entropy"]
+    np.testing.assert_allclose(table.iloc[:, 3:], predicted.mean_probs, rtol=1e-6)
+    assert (table["predicted"] == predicted.mean_probs.argmax(1)).all()
+
+
+def test_images_of_another_type_or_shape_are_refused(own_run, tmp_path):
+    loaded = bnnlib.load_run(tmp_path / "run")
+    with pytest.raises(DataError, match=r"float64: expected \(num_images, 28, 28, 1\) of uint8"):
+        loaded.predict(np.zeros((2, 28, 28, 1)))
+    with pytest.raises(DataError, match=r"shape \(2, 14, 14, 1\)"):
+        loaded.predict(np.zeros((2, 14, 14, 1), np.uint8))
+
+
+def test_a_run_is_not_continued_with_a_changed_source(own_run):
+    experiment, path = own_run
+    path.write_text(OWN + "# changed\n")
+    with pytest.raises(RecordError, match=r"mine\.py has changed since the run began.*put the old"):
+        Run.open(Session(), experiment, Ranks(), provenance.collect())
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (
+            "import no_such_module_here\n",
+            "cannot be executed: ModuleNotFoundError.*mine.py, line 1",
+        ),
+        (
+            "def networks(shape, classes): ...\n",
+            "network: no such function .*did you mean networks",
+        ),
+        ("def network(shape, classes): return 3\n", "a builtins.int is no model of Keras 2"),
+        ("def network(shape, classes): return 1 / 0\n", "raised ZeroDivisionError.*line 1"),
+        (
+            OWN.replace("num_classes)]", "3)]"),
+            r"outputs of shape \(None, 3\), expected \(None, 10\)",
+        ),
+    ],
+)
+def test_a_function_that_makes_no_network_is_told(tmp_path, text, told):
+    path = tmp_path / "mine.py"
+    path.write_text(text)
+    with pytest.raises(ExperimentError, match=told):
+        networks.build(f"{path}:network", (28, 28, 1), 10)
+
+
+def test_ranks_with_different_files_are_refused(tmp_path):
+    one, other = ({"file": "mine.py", "sha256": letter * 64} for letter in "ab")
+    source.refuse_unequal([("here", one), ("there", one)])
+    with pytest.raises(DistributedError, match=r"mine\.py on rank 1 \(there\) is another file"):
+        source.refuse_unequal([("here", one), ("there", other)])
+
+
+def test_a_posterior_starts_at_its_finished_twin(tmp_path, own_run):
+    experiment, _ = own_run
+    twin = dataclasses.replace(experiment, bayesian_layers="none", run_dir=str(tmp_path / "twin"))
+    tiny = data.load("tiny")
+    with pytest.raises(RecordError, match="no readable run record"):
+        networks.build_for(dataclasses.replace(experiment, init_from=str(tmp_path / "no")), tiny)
+    run = Run.open(Session(), twin, Ranks(), provenance.collect())
+    trainer = Trainer(twin, tiny, networks.build_for(twin, tiny), Ranks())
+    run.resume(trainer)
+    list(run.follow(trainer))
+    bayesian = dataclasses.replace(experiment, init_from=str(tmp_path / "twin"), init_scale=0.2)
+    with pytest.raises(RecordError, match="the run is running, expected finished"):
+        networks.build_for(bayesian, tiny)
+    run.finish(
+        judge({"test": (prediction.predict(trainer.network, tiny, tiny.x_test, 2, 0), tiny.y_test)})
+    )
+    network, weights = networks.build_for(bayesian, tiny), trainer.network.weights()
+    assert np.array_equal(network.weights()["layer0/mean"], weights["layer0/kernel"])
+    assert np.array_equal(network.weights()["layer1/bias"], weights["layer1/bias"])
+    expected = 0.2 * np.abs(weights["layer1/kernel"])
+    np.testing.assert_allclose(network.layers[1].stddev(), expected, rtol=1e-3, atol=2e-5)
