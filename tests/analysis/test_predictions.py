@@ -12,7 +12,7 @@ from bnnlib.analysis import tables
 from bnnlib.errors import MetricsError, RecordError
 from bnnlib.experiment import Experiment
 from bnnlib.metrics import Prediction
-from tests.analysis.records import random_probs, write_record
+from tests.analysis.records import random_probs, write_record, write_run
 
 LABELS = np.array([0, 1, 1, 0])
 PROBS = np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4], [0.7, 0.3]])  # the third is wrong
@@ -267,3 +267,16 @@ def test_too_few_members_or_a_set_that_one_lacks_are_no_ensemble(group):
             tables.ensemble(members[:count])
     with pytest.raises(RecordError, match="no evaluation set 'rotate-30'"):
         tables.ensemble(members, "rotate-30")
+
+
+def test_seeds_of_one_posterior_after_training_are_its_ensembles(tmp_path):
+    """MultiSWAG (Wilson and Izmailov 2020) is an ensemble of SWAG's runs; so it is of Laplace's."""
+    labels = np.arange(40) % 3
+    for method, parameters in (("adam", {}), ("swag", {"inference": "swag"})):
+        for seed in (0, 1):
+            sets = {"test": (random_probs(seed, num_draws=4), labels)}
+            write_run(tmp_path / f"{method}-{seed}", "CNN_FC", seed, sets, **parameters)
+    sets = {"test": (random_probs(9, num_draws=4), labels)}
+    write_run(tmp_path / "adam-0-laplace", "CNN_FC", 0, sets, laplace=True)
+    found = {one.model for one in tables.Group(tmp_path).predictions() if "ensemble" in one.model}
+    assert found == {"CNN_FC ensemble(2)", "CNN_FC inference(swag) ensemble(2)"}
