@@ -1,6 +1,7 @@
 """Stopping in good order: a signal or a deadline asks, all ranks agree on a step, status 75.
 
-SIGTERM and SIGUSR1 are what batch systems send before they kill; a deadline is known beforehand
+SIGTERM and SIGUSR1 are what batch systems send before they kill, SIGHUP comes when the terminal is
+closed (unless `nohup` has the process ignore it); a deadline is known beforehand
 (``BNN_DEADLINE``, seconds since the epoch). Any of them on any rank asks. The request rides on the
 gradients' allreduce, so that all ranks see it after the same step; they write a checkpoint, the
 record (status ``stopped``) and the notebook, and leave with :data:`EXIT_CODE`. The same command
@@ -29,7 +30,7 @@ EXIT_CODE = 75
 DEADLINE = "BNN_DEADLINE"  # seconds since the epoch at which the run must have ended
 MARGIN = "BNN_STOP_MARGIN"  # seconds before it at which the run begins to stop
 DEFAULT_MARGIN = 60.0
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 
 
 class Stopped(BaseException):
@@ -121,7 +122,8 @@ class Listener(Requests):
         self._before_told = -1
         if threading.current_thread() is threading.main_thread():  # no other can take signals
             for number in SIGNALS:
-                self._before[number] = signal.signal(number, _nothing)
+                if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup sets SIGHUP
+                    self._before[number] = signal.signal(number, _nothing)
             self._before_told = signal.set_wakeup_fd(self._told, warn_on_full_buffer=False)
         self._thread = threading.Thread(target=self._listen, name="bnnlib-stopping", daemon=True)
         self._thread.start()

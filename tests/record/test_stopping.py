@@ -60,7 +60,7 @@ def run(code: str, **environ: str) -> subprocess.Popen:
     )
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP])
 def test_a_signal_is_heard_while_the_main_thread_is_inside_c(number):
     process = run("""
         import contextlib, ctypes, math, os, signal
@@ -86,6 +86,21 @@ def test_a_signal_is_heard_while_the_main_thread_is_inside_c(number):
     assert process.stdout.readline() == f"asked by {signal.Signals(number).name}\n"
     assert process.wait(timeout=20) == 7
     process.stdout.close()
+
+
+def test_under_nohup_a_closed_terminal_asks_for_nothing():
+    process = run("""
+        import math, os, signal, time
+        from bnnlib.record import stopping
+
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # what nohup does before it starts a command
+        listener = stopping.Listener(math.inf)
+        os.kill(os.getpid(), signal.SIGHUP)
+        time.sleep(0.5)
+        listener.close()
+        print(repr(listener.reason), signal.getsignal(signal.SIGHUP).name)
+    """)
+    assert process.communicate(timeout=20)[0] == "'' SIG_IGN\n"
 
 
 def test_the_deadline_is_heard():
