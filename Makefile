@@ -13,7 +13,7 @@ help: ## list these targets
 env: ## .venv with the locked packages, Horovod built with MPI and Gloo (PYTHON=… to choose one)
 	@jobs/local/environment.sh
 
-study: env ## train the six models on real digits with 2 ranks, then table and figures
+study: env ## train six models and two by IVON on real digits with 2 ranks, then table and figures
 	@jobs/local/study.sh
 
 # Tests of one process run side by side; those that start ranks one at a time, since two ranks fill

@@ -26,7 +26,7 @@ LAUNCH = "BNN_TEST_LAUNCH"
 
 @pytest.hookimpl(tryfirst=True)  # before `-m` chooses by these markers
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks the tests that need the study: the first of them waits for its six trainings."""
+    """Marks the tests that need the study: the first of them waits for its eight trainings."""
     for item in items:
         if "study" in getattr(item, "fixturenames", ()):
             for mark in (pytest.mark.ranks, pytest.mark.long, pytest.mark.timeout(960)):
@@ -133,7 +133,7 @@ class Study:
 
 @pytest.fixture(scope="session")
 def study(launch, tmp_path_factory) -> Study:
-    """The six models trained at 2 ranks on tiny data and compared: the dear run, shared by all."""
+    """The eight runs trained at 2 ranks on tiny data and compared: the dear run, shared by all."""
     root = tmp_path_factory.mktemp("study")
     for folder in ("jobs", "notebooks"):
         shutil.copytree(ROOT / folder, root / folder)

@@ -14,7 +14,10 @@ from bnnlib.record.schema import read_record
 ROOT = Path(__file__).parents[2]
 SCRIPTS = sorted(path.relative_to(ROOT) for path in (ROOT / "jobs").rglob("*.sh"))
 # In the order of training.
-SIX = ["CNN_FC", "BNN_FC_nonflip", "BNN_FC_flip", "CNN_conv", "BNN_conv_nonflip", "BNN_conv_flip"]
+EIGHT = [
+    *("CNN_FC", "CNN_FC_ivon", "BNN_FC_nonflip", "BNN_FC_flip"),
+    *("CNN_conv", "CNN_conv_ivon", "BNN_conv_nonflip", "BNN_conv_flip"),
+]
 
 
 def test_there_are_scripts():
@@ -37,25 +40,32 @@ def test_a_script_is_correct_bash_and_stops_at_an_error(script):
 @pytest.mark.ranks
 def test_the_study_says_what_it_is_at(study):
     headings = re.findall(r"^=== (.*) ===$", study.launched.stdout, re.MULTILINE)
-    expected = [f"{i} of 6: {model}, 2 ranks" for i, model in enumerate(SIX, start=1)]
+    expected = [f"{i} of 8: {name}, 2 ranks" for i, name in enumerate(EIGHT, start=1)]
     scaling = [*(f"times: repeat 1 of 1, {n} rank(s)" for n in (1, 2))]
     scaling += [f"calibration: {n} rank(s)" for n in (1, 2)]
     assert headings == [*expected, "comparison", *scaling, "the table"]
     # Training's own bar from 0 to its end, 8 steps, for each model.
-    assert len(re.findall(r" 0/8 \[00:00<\?, \?step/s\]", study.launched.stderr)) == len(SIX)
-    assert len(re.findall(r"100%\|█+\| 8/8 \[", study.launched.stderr)) >= len(SIX)
+    assert len(re.findall(r" 0/8 \[00:00<\?, \?step/s\]", study.launched.stderr)) == len(EIGHT)
+    assert len(re.findall(r"100%\|█+\| 8/8 \[", study.launched.stderr)) >= len(EIGHT)
 
 
 @pytest.mark.ranks
-def test_the_study_ends_with_the_table_of_six_and_the_paths(study):
+def test_the_study_ends_with_the_table_of_eight_and_the_paths(study):
     end = study.launched.stdout.split("=== the table ===\n")[1]
     table, paths = end.split("executed notebooks:\n")
     notebooks, figures = (part.split() for part in paths.split("figures:\n"))
 
-    header, *rows = (line.split() for line in table.splitlines())
-    assert header == list(run_tables.TABLE_COLUMNS)
-    shown = {row[0]: dict(zip(header, row, strict=True)) for row in rows}
-    assert sorted(shown) == sorted(SIX)
+    header, *lines = table.splitlines()
+    assert header.split() == list(run_tables.TABLE_COLUMNS)
+    # A name may hold a space, as `CNN_FC inference(ivon)` does.
+    rows = [line.rsplit(None, len(header.split()) - 1) for line in lines]
+    shown = {
+        row[0].strip().replace(" inference(ivon)", "_ivon"): dict(
+            zip(header.split(), row, strict=True)
+        )
+        for row in rows
+    }
+    assert sorted(shown) == sorted(EIGHT)
     for model, row in shown.items():
         assert (row["dataset"], row["ranks"], row["status"]) == ("tiny", "2", "finished")
         record = read_record(study.runs / model)
@@ -64,7 +74,7 @@ def test_the_study_ends_with_the_table_of_six_and_the_paths(study):
         assert float(row["images_per_second"]) > 0
 
     runs, scaling = Path("runs/tiny"), Path("runs/scaling_tiny")
-    executed = [runs / "02_calibration.ipynb", *(runs / model / "train.ipynb" for model in SIX)]
+    executed = [runs / "02_calibration.ipynb", *(runs / name / "train.ipynb" for name in EIGHT)]
     executed.append(scaling / "03_scaling.ipynb")
     assert sorted(notebooks) == sorted(map(str, executed))
     assert len(figures) >= 10

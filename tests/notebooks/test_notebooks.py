@@ -243,13 +243,14 @@ def test_interactive_training_goes_on_with_another_learning_rate(executed):
 
 
 @pytest.mark.ranks
-def test_the_comparison_shows_the_six_models_and_its_figures(study, executed):
+def test_the_comparison_shows_the_eight_runs_and_its_figures(study, executed):
     nb = read(executed["02_calibration.ipynb"])
     models = sorted(path.parent.name for path in study.runs.glob("*/run.json"))
-    assert len(models) == 6
+    assert len(models) == 8
     comparison = of_type(nb, "text/html")[0]
     for model in models:
-        assert re.search(rf"\b{model}\b", comparison)
+        name = model.replace("_ivon", " inference(ivon)")
+        assert re.search(rf"\b{re.escape(name)}(?!\w)", comparison), name
     figures = sorted((study.runs / "figures").glob("*.png"))
     assert len(of_type(nb, "image/png")) >= len(figures) >= 3
     for figure in figures:
