@@ -80,7 +80,8 @@ def _file_of_module(model: str, name: str) -> Path:
 def function_of(source: Mapping[str, str], model: str) -> Callable[..., Any]:
     """The function itself, from the text of its file.
 
-    Only that text is executed: a file beside it cannot be imported, an installed package can.
+    Only that text is executed: a file beside it cannot be imported, an installed package can. It
+    may be text of a record: a run of somebody else's network is somebody else's code.
 
     Raises:
         ExperimentError: the text cannot be executed, or has no such function.

@@ -92,8 +92,10 @@ def test_a_parameter_file_cannot_make_objects(tmp_path, monkeypatch, content):
 def test_no_module_unpickles_evaluates_or_loads_yaml_unsafely():
     forbidden = ("pickle.load", "allow_pickle=True", "eval(", "exec(", "yaml.load(", "shell=True")
     for path in sorted((ROOT / "bnnlib").rglob("*.py")):
-        text = path.read_text()
-        assert not [word for word in forbidden if word in text.replace(".eval(", "")], path.name
+        text = path.read_text().replace(".eval(", "")
+        # A user's own network is a function in a file that he names: its code has to be executed.
+        allowed = {"source.py": ["exec("]}.get(path.name, [])
+        assert [word for word in forbidden if word in text] == allowed, path.name
 
 
 SECRETS = {
