@@ -2,15 +2,18 @@
 
 import json
 import shutil
+import sys
 
 import numpy as np
 import pytest
 
 import bnnlib
+from bnnlib.names import REFERENCES
 from bnnlib.record.predictions import read_predictions
+from bnnlib.record.schema import read_record
 from tests.end_to_end.test_end_to_end import assert_same_state, train
 
-pytestmark = [pytest.mark.ranks, pytest.mark.long]
+pytestmark = [pytest.mark.ranks, pytest.mark.long, pytest.mark.timeout(900)]
 
 OWN = """
 import tf_keras
@@ -65,3 +68,24 @@ def test_an_own_network_trains_resumes_bitwise_and_predicts_from_its_record(
     predicted = loaded.predict(loaded.dataset.x_test, draws)
     np.testing.assert_allclose(predicted.mean_probs, recorded.mean_probs, atol=1e-6)
     assert loaded.predict(loaded.dataset.x_test[0], draws).mean_probs.shape == (1, 10)
+
+
+def test_the_fields_networks_train_at_two_ranks(launch, tmp_path):
+    """Each reference network as Flipout, as reparameterization and as its twin, a few steps."""
+    names = [
+        name.format(reference)
+        for reference in REFERENCES
+        for name in ("BNN_{}_flip", "BNN_{}_nonflip", "CNN_{}")
+    ]
+    (tmp_path / "study.yaml").write_text(
+        "group: references\nranks: 2\n"
+        "common: {dataset: tiny_cifar10, steps: 2, batch_size: 4, test_draws: 1, threads: 1}\n"
+        f"grid: {{model: [{', '.join(names)}]}}\n"
+    )
+    words = ("mpiexec", "-n", "2", sys.executable, "-m", "bnnlib", "plan", "study.yaml")
+    done = launch(*words, cwd=tmp_path, timeout=850)
+    assert done.returncode == 0, done.stderr
+    for name in names:
+        record = read_record(tmp_path / "runs" / "references" / f"{name}-r2-model={name}")
+        assert (record["status"], record["metrics"]["steps_done"]) == ("finished", 2)
+        assert (record["metrics"]["kl"] > 0) == name.startswith("BNN")

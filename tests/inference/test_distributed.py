@@ -125,6 +125,27 @@ def test_another_mpi_than_the_launchers_is_told(monkeypatch):
         distributed.init(Session())
 
 
+def test_srun_that_tells_the_ranks_nothing_is_named_with_its_remedy():
+    """What `srun --mpi=none` leaves: Slurm's variables, and no PMI for Horovod's MPI."""
+    outer = ("PMI_", "HOROVOD_", "SLURM_")
+    environ = {k: v for k, v in os.environ.items() if not k.startswith(outer)}
+    slurm = {"JOB_ID": 7, "STEP_ID": 0, "PROCID": 1, "NTASKS": 2, "LOCALID": 1}
+    code = "from bnnlib.inference import distributed; from bnnlib.session import Session; "
+    done = subprocess.run(
+        [sys.executable, "-c", code + "distributed.init(Session())"],
+        env=environ
+        | {f"SLURM_{name}": str(value) for name, value in slurm.items()}
+        | {"SLURM_STEP_TASKS_PER_NODE": "2", "PYTHONPATH": str(RUNNER.parents[2])},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    last = done.stderr.strip().splitlines()[-1]
+    assert "(slurm) started 2 ranks and Horovod sees 1" in last
+    assert "srun --mpi=pmi2" in last
+
+
 # --- collectives and agreement --------------------------------------------------------------------
 
 
