@@ -86,6 +86,6 @@ def test_the_fields_networks_train_at_two_ranks(launch, tmp_path):
     done = launch(*words, cwd=tmp_path, timeout=850)
     assert done.returncode == 0, done.stderr
     for name in names:
-        record = read_record(tmp_path / "runs" / "references" / f"{name}-r2-model={name}")
+        record = read_record(tmp_path / "runs" / "references" / f"{name}-r2")
         assert (record["status"], record["metrics"]["steps_done"]) == ("finished", 2)
         assert (record["metrics"]["kl"] > 0) == name.startswith("BNN")
