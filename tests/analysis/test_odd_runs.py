@@ -388,3 +388,30 @@ def test_a_run_without_a_speed_is_no_measurement_and_leaves_the_others(tmp_path)
     _, left_out = scaling.timings(tmp_path / "g")
     why = left_out.set_index("run_id").why_not.to_dict()
     assert why == {"a": "cores unknown", "b": "cores unknown", "slow": "speed unknown"}
+
+
+@pytest.mark.parametrize("odd", ["damaged", "without evaluation rows"])
+def test_an_odd_run_leaves_the_scaling_of_the_others_as_it_is(tmp_path, odd):
+    good_runs(tmp_path / "g")
+    expected = scaling.calibration(tmp_path)
+    timed, left_out = scaling.timings(tmp_path)
+    folder = tmp_path / "g" / ODD
+    write_run(folder, "CNN_conv", 0, sets(5))
+    if odd == "damaged":
+        (folder / "run.json").write_text("{")
+    else:
+        change_record(folder, lambda record: record | {"evaluation": []})
+    pd.testing.assert_frame_equal(scaling.calibration(tmp_path), expected)
+    now, out = scaling.timings(tmp_path)
+    if odd == "damaged":
+        pd.testing.assert_frame_equal(now, timed, check_dtype=False)
+        assert out.why_not.tolist() == [*left_out.why_not, "record damaged"]
+        assert out.path.tolist()[-1] == str(folder)
+        assert "record damaged" in findings_of_scaling(now, out)
+        assert not scaling.profiles(tmp_path).shape[0]
+
+
+def findings_of_scaling(timed, left_out):
+    from bnnlib.analysis.scaling import findings as of_scaling
+
+    return of_scaling.efficiency(scaling.efficiencies(timed), left_out)

@@ -30,9 +30,10 @@ def timings(path: str | Path) -> tuple[pd.DataFrame, pd.DataFrame]:
         Both with the columns of :func:`bnnlib.analysis.runs.load` and ``ranks_a_host``,
         ``global_batch`` (images a step of all ranks) and ``why_not``: ranks that share cores (or
         records that do not tell how many there are), runs that the profile's clock slowed, and runs
-        whose speed is unknown, are no measurement of scaling.
+        whose speed is unknown or whose record is damaged, are no measurement of scaling.
     """
-    table = run_tables.load(path)
+    damaged = dict[str, str]()
+    table = run_tables.load(path, damaged)
     table = table[table.status == "finished"].copy()
     table["model"] = run_tables.method_names(table)
     for name, value in (("virtual_ranks", 1), ("compression", "none"), ("profile", False)):
@@ -49,7 +50,14 @@ def timings(path: str | Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     )
     table["why_not"] = reasons
     good = table.why_not == ""
-    return table[good].reset_index(drop=True), table[~good].reset_index(drop=True)
+    unread = pd.DataFrame(
+        [
+            {"run_id": Path(directory).name, "path": directory, "profile": False, "why_not": why}
+            for directory, why in dict.fromkeys(damaged, "record damaged").items()
+        ]
+    )
+    left_out = pd.concat([table[~good], unread]) if damaged else table[~good]
+    return table[good].reset_index(drop=True), left_out.reset_index(drop=True)
 
 
 def efficiencies(table: pd.DataFrame) -> pd.DataFrame:
@@ -257,12 +265,15 @@ def calibration(path: str | Path) -> pd.DataFrame:
         all ranks is), noise (``independent``, ``shared`` or ``G streams``), seed, score, value. A
         run of one rank stands in both batches and both noises.
     """
-    runs = run_tables.load(path)
+    damaged = dict[str, str]()  # timings, which every reader of this table calls, names them
+    runs = run_tables.load(path, damaged)
     runs = runs.assign(model=run_tables.method_names(runs))[runs.status == "finished"]
     runs = runs.assign(ranks=(runs.ranks * runs.virtual_ranks).astype(int))
-    sets = run_tables.load_evaluation(path).set_index(["run_id", "set"])
+    sets = run_tables.load_evaluation(path, damaged).set_index(["run_id", "set"])
     rows = []
     for run in runs.to_dict("records"):
+        if (run["run_id"], "test") not in sets.index:  # an old record without evaluation rows
+            continue
         alone = runs[(runs.model == run["model"]) & (runs.ranks == 1)]
         if alone.empty:
             continue
