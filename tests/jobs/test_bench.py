@@ -4,9 +4,14 @@ import json
 import math
 import sys
 
+import horovod.tensorflow as hvd
 import pandas as pd
 import pytest
 
+from bnnlib import data, networks
+from bnnlib.experiment import Experiment
+from bnnlib.inference.distributed import Ranks
+from bnnlib.inference.trainer import Trainer
 from jobs.bench import steps
 
 pytestmark = pytest.mark.long
@@ -74,14 +79,27 @@ def test_the_floor_is_its_parts(tables):
 
 def test_ops_are_those_of_a_step(tables):
     table = pd.read_csv(tables / "ops.csv").set_index("op")
-    # Forward, gradient of the kernel and of the input, less the first layer's input; Flipout's
-    # first layer has each of its two twice. TensorFlow's profiler leaves out ops of a few
-    # microseconds, as two of the last layer's are on a fast processor.
+    # TensorFlow's profiler leaves out ops of a few microseconds, as two of the last layer's are on
+    # a fast processor; how many products a step has is in its graph, below.
     products = [name for name in table.index if "MatMul" in name]
     calls = table.loc[products, "calls_per_step"].sum()
     assert 5 <= round(calls) <= 7, table
     assert table.loc["StatelessRandomUniformV2", "calls_per_step"] >= 0.9
     assert table["ms_per_step"].drop("between ops").min() >= 0
+
+
+def test_a_step_has_the_products_that_the_ops_are_held_against():
+    """Forward, gradient of the kernel and of the input, less the first layer's input.
+
+    Flipout's first layer has each of its two twice.
+    """
+    experiment = Experiment(model="BNN_FC_flip", dataset="tiny")
+    dataset = data.load("tiny")
+    hvd.init()
+    trainer = Trainer(experiment, dataset, networks.build_for(experiment, dataset), Ranks())
+    step = trainer._updates.get_concrete_function().graph.as_graph_def()
+    nodes = [node.op for function in step.library.function for node in function.node_def]
+    assert nodes.count("MatMul") == 7
 
 
 @pytest.mark.parametrize("name", ["bench.json", "ops.json"])
