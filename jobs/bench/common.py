@@ -23,7 +23,9 @@ def worker_command(module: str, *words: object) -> list[str]:
 
 def worker_environment() -> dict[str, str]:
     """This process' variables, and this checkout's code whatever .venv has installed."""
-    return os.environ | {"PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
+    beside = str(Path(sys.executable).parent)  # the launchers, also where `make bench` is all
+    path = os.pathsep.join([beside, os.environ.get("PATH", os.defpath)])
+    return os.environ | {"PATH": path, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
 
 
 def pin(threads: int) -> None:
