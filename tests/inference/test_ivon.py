@@ -9,7 +9,6 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from bnnlib import data, networks
-from bnnlib.data import Dataset
 from bnnlib.errors import ExperimentError, RecordError
 from bnnlib.experiment import Experiment
 from bnnlib.inference import ivon, prediction
@@ -21,6 +20,7 @@ from bnnlib.networks import Deterministic, Network, Stage, posterior
 from bnnlib.record import provenance
 from bnnlib.record.run import Run
 from bnnlib.session import Session
+from tests.inference.small import dataset_of
 
 NUM_TRAIN, SHAPE, CLASSES = 48, (4, 4, 1), 3
 IVON = {
@@ -39,10 +39,7 @@ def alone():
 
 @pytest.fixture(scope="module")
 def dataset():
-    rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, size=(NUM_TRAIN, *SHAPE)).astype(np.uint8)
-    labels = np.arange(NUM_TRAIN, dtype=np.int64) % CLASSES
-    return Dataset("small", images, labels, images[:6], labels[:6], CLASSES, scale=1 / 255)
+    return dataset_of(NUM_TRAIN, SHAPE, CLASSES)
 
 
 def trainer_of(dataset, rank=0, size=1, network=None, **parameters):

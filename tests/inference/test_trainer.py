@@ -23,6 +23,7 @@ from bnnlib.inference.objective import objective
 from bnnlib.inference.trainer import DivergedError, Trainer
 from bnnlib.names import MODELS
 from bnnlib.networks import Deterministic, Flipout, Network, Reparameterization, Stage
+from tests.inference.small import dataset_of
 
 NUM_TRAIN, SHAPE, CLASSES = 24, (4, 4, 1), 3
 NO_WIDTH = -200.0  # of rho: a standard deviation of 2^-23, so that a draw is the mean
@@ -35,10 +36,7 @@ def alone():
 
 @pytest.fixture(scope="module")
 def dataset():
-    rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, size=(NUM_TRAIN, *SHAPE)).astype(np.uint8)
-    labels = np.arange(NUM_TRAIN, dtype=np.int64) % CLASSES
-    return Dataset("small", images, labels, images[:6], labels[:6], CLASSES, scale=1 / 255)
+    return dataset_of(NUM_TRAIN, SHAPE, CLASSES)
 
 
 def trainer_of(dataset, rank=0, size=1, network=None, **parameters):

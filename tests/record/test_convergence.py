@@ -6,38 +6,16 @@ import horovod.tensorflow as hvd
 import pytest
 import tensorflow as tf
 
-from bnnlib import data, networks
-from bnnlib.experiment import Experiment
-from bnnlib.inference import prediction
-from bnnlib.inference.distributed import Ranks
-from bnnlib.inference.trainer import Trainer
-from bnnlib.metrics import judge
-from bnnlib.record import provenance
+from bnnlib import data
 from bnnlib.record.convergence import convergence, sentence
 from bnnlib.record.logs import StepLog, read_posterior, read_steps
-from bnnlib.record.run import Run
-from bnnlib.session import Session
+from tests.record.small_runs import finish, start
 
 
 @pytest.fixture(scope="module")
 def tiny():
     hvd.init()
     return data.load("tiny")
-
-
-def start(tiny, directory, **parameters):
-    given = {"model": "BNN_FC_flip", "dataset": "tiny", "batch_size": 32, "log_every": 2}
-    experiment = Experiment(**{**given, "run_dir": str(directory), **parameters})
-    network = networks.build_for(experiment, tiny)
-    trainer = Trainer(experiment, tiny, network, Ranks())
-    return Run.open(Session(), experiment, Ranks(), provenance.collect()), trainer
-
-
-def finish(run, trainer, tiny):
-    run.resume(trainer)
-    list(run.follow(trainer))
-    test = prediction.predict(trainer.network, tiny, tiny.x_test, 2, 0)
-    run.finish(judge({"test": (test, tiny.y_test)}))
 
 
 def lines(*kls):

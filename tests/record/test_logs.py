@@ -2,53 +2,21 @@
 
 import dataclasses
 import json
-from typing import Any
 
 import horovod.tensorflow as hvd
 import pytest
 
-from bnnlib import data, networks
+from bnnlib import data
 from bnnlib.errors import RecordError
-from bnnlib.experiment import Experiment
-from bnnlib.inference import prediction
-from bnnlib.inference.distributed import Ranks
-from bnnlib.inference.trainer import Trainer
-from bnnlib.metrics import judge
 from bnnlib.networks import posterior
 from bnnlib.record.logs import AccuracyLog, read_accuracy, read_posterior
-from bnnlib.record.run import Run
-from bnnlib.session import Session
-
-PROVENANCE: dict[str, Any] = {
-    "commit": None,
-    "clean": None,
-    "versions": {},
-    "launcher": "alone",
-    "job_id": None,
-    "environment": {},
-    "command": "test",
-}
+from tests.record.small_runs import finish, start
 
 
 @pytest.fixture(scope="module")
 def tiny():
     hvd.init()
     return data.load("tiny")
-
-
-def start(tiny, directory, **parameters):
-    given = {"model": "BNN_FC_flip", "dataset": "tiny", "batch_size": 32, "log_every": 2}
-    experiment = Experiment(**{**given, "run_dir": str(directory), **parameters})
-    network = networks.build_for(experiment, tiny)
-    trainer = Trainer(experiment, tiny, network, Ranks())
-    return Run.open(Session(), experiment, Ranks(), PROVENANCE), trainer
-
-
-def finish(run, trainer, tiny):
-    run.resume(trainer)
-    list(run.follow(trainer))
-    test = prediction.predict(trainer.network, tiny, tiny.x_test, 2, 0)
-    run.finish(judge({"test": (test, tiny.y_test)}))
 
 
 def test_a_run_logs_the_initial_posterior_and_every_epochs(tiny, tmp_path):
