@@ -54,6 +54,10 @@ class DataError(BnnlibError, ValueError):
     """A data set is missing, damaged or not what its name says."""
 
 
+class MissingDataError(DataError):
+    """A data set is in none of the places where it is looked for; another may do without it."""
+
+
 class MetricsError(BnnlibError, ValueError):
     """Probabilities or labels that no metric can be computed from."""
 

@@ -3,7 +3,8 @@
 Rooms: `datasets` (what a data set is, and by which name), `sources` (where MNIST and CIFAR-10 come
 from), `npz` (files read without trust), `meaning` (what a user's arrays mean), `content` (what
 makes two data sets the same), `batches` (each rank's images, step by step), `shifts` (rotated,
-moved and corrupted test images), `ood` (images of none of the classes).
+moved and corrupted test images), `ood` (images of none of the classes), `subset` (a fixed part of a
+set).
 
 Each file is checked before it is used. Every failure is one `DataError` that names the file, what
 was expected and what to do.
@@ -12,23 +13,45 @@ was expected and what to do.
 from bnnlib.data.batches import epoch_batches, steps_per_epoch
 from bnnlib.data.content import content
 from bnnlib.data.datasets import NAMES, Dataset, load, load_for, split
-from bnnlib.data.ood import OOD_NAMES, ood_set
+from bnnlib.data.ood import (
+    OOD_FILES,
+    OOD_GROUP_NAMES,
+    OOD_GROUPS,
+    OOD_NAMES,
+    OodGroup,
+    missing_members,
+    ood_group,
+    ood_remedy,
+    ood_set,
+    ood_sets,
+)
 from bnnlib.data.shifts import CORRUPTIONS, GROUPS, EvaluationSet, evaluation_set, expand
+from bnnlib.data.subset import chosen, subset
 
 __all__ = [
     "CORRUPTIONS",
     "GROUPS",
     "NAMES",
+    "OOD_FILES",
+    "OOD_GROUPS",
+    "OOD_GROUP_NAMES",
     "OOD_NAMES",
     "Dataset",
     "EvaluationSet",
+    "OodGroup",
+    "chosen",
     "content",
     "epoch_batches",
     "evaluation_set",
     "expand",
     "load",
     "load_for",
+    "missing_members",
+    "ood_group",
+    "ood_remedy",
     "ood_set",
+    "ood_sets",
     "split",
     "steps_per_epoch",
+    "subset",
 ]

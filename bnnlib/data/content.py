@@ -1,17 +1,22 @@
 """What a data set is: its arrays, by shape, type and checksum, whatever path they come from."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from bnnlib.data.datasets import Dataset
 from bnnlib.data.npz import Array
+from bnnlib.data.ood import missing_members, ood_remedy
 from bnnlib.data.shifts import EvaluationSet
 from bnnlib.data.sources import sha256_of
 
 
-def content(dataset: Dataset, outside: Sequence[EvaluationSet] = ()) -> dict[str, Any]:
+def content(
+    dataset: Dataset,
+    outside: Sequence[EvaluationSet] = (),
+    groups: Mapping[str, Sequence[str]] | None = None,
+) -> dict[str, Any]:
     """What a run is trained and judged on, for its record and for comparison.
 
     MNIST's 70,000 images take 0.03 s, CIFAR-10's 0.1 s (one core of an EPYC).
@@ -19,21 +24,31 @@ def content(dataset: Dataset, outside: Sequence[EvaluationSet] = ()) -> dict[str
     Args:
         dataset: The data set, as it is trained on.
         outside: The sets out of distribution, which are read from files of their own.
+        groups: The names of those that a group has brought, by the group's name.
 
     Returns:
         Plain values: `num_classes`, `scale` (what stored pixels are multiplied by), `empty_classes`
         (those without a training image) and `arrays`, of each array by name (`x_train`, …,
-        `ood/<set>`) its `shape`, `dtype` and `sha256`.
+        `ood/<set>`) its `shape`, `dtype` and `sha256`. Where there are groups also `ood_groups`, of
+        each by name its `members`, and those `missing` on this machine with what to do.
     """
     names = ("x_train", "y_train", "x_test", "y_test", "x_holdout", "y_holdout")
     arrays = {name: getattr(dataset, name) for name in names}
     arrays |= {f"ood/{one.name}": one.images for one in outside}
-    return {
+    values = {
         "num_classes": dataset.num_classes,
         "scale": dataset.scale,
         "empty_classes": dataset.empty_classes,
         "arrays": {name: _of(array) for name, array in arrays.items() if array is not None},
     }
+    if not groups:
+        return values
+    missing = {group: missing_members(dataset.name, group, of) for group, of in groups.items()}
+    ood_groups = {
+        group: {"members": list(of), "missing": {name: ood_remedy(name) for name in missing[group]}}
+        for group, of in groups.items()
+    }
+    return values | {"ood_groups": ood_groups}
 
 
 def _of(array: Array) -> dict[str, Any]:

@@ -5,9 +5,9 @@ the SHA-256 of their bytes, whatever container they came in.
 
 Environment variables:
     BNN_DATA: folder with `mnist.npz` and `cifar10.npz` (keys x_train, y_train, x_test, y_test), and
-        with `fashion_mnist_test.npz`, `kmnist_test.npz` and `svhn_test.npz` (key x_test), the sets
-        out of distribution. Where it is not set or lacks MNIST or CIFAR-10, Keras' cache
-        `~/.keras/datasets` is read, and after that the file is downloaded into that cache.
+        with `fashion_mnist_test.npz`, `kmnist_test.npz` and so on (key x_test), the sets out of
+        distribution (`bnnlib.data.ood`). Where it is not set or lacks MNIST or CIFAR-10, Keras'
+        cache `~/.keras/datasets` is read, and after that the file is downloaded into that cache.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bnnlib.data.npz import Array, exists, path_of, read_npz
-from bnnlib.errors import DataError
+from bnnlib.errors import DataError, MissingDataError
 
 logger = logging.getLogger(__name__)
 
@@ -108,7 +108,7 @@ def canonical(name: str, keys: Sequence[str]) -> dict[str, Array]:
         path = _download(name)
     except DataError as error:
         tried.append(f"the download of {origin} ({error})")
-        raise DataError(
+        raise MissingDataError(
             f"The data set {name!r} was not found; tried {'; '.join(tried)}. {_remedy(name)}"
         ) from None  # the reason is in the sentence
     return _read_keras(path, name, keys)

@@ -233,7 +233,7 @@ def _experiment(values: dict[str, Any], ranks: int) -> Experiment:
     _check_data("dataset", experiment.dataset, data.NAMES)
     data.expand(experiment.eval_sets)
     for name in experiment.ood_sets:
-        _check_data("ood_sets", name, data.OOD_NAMES)
+        _check_data("ood_sets", name, (*data.OOD_NAMES, *data.OOD_GROUP_NAMES))
     return experiment
 
 

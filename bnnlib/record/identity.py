@@ -134,8 +134,21 @@ def refuse_changed(directory: Path, before: Content, now: Content) -> None:
         )
 
 
-def told_empty(content: Content) -> str:
-    """Says which classes have no training image."""
+def remarks(content: Content) -> list[str]:
+    """What a run says once of its data: empty classes, and missing sets out of distribution."""
+    told = [_told_empty(content)] if content["empty_classes"] else []
+    missing = {name: of["missing"] for name, of in content.get("ood_groups", {}).items()}
+    if any(missing.values()):
+        lacks = [f"{name!r} without {', '.join(of)}" for name, of in missing.items() if of]
+        remedies = dict.fromkeys(text for of in missing.values() for text in of.values())
+        told.append(
+            f"ood_sets: this run is evaluated on the group {', on the group '.join(lacks)}, which "
+            f"are not on this machine. {' '.join(remedies)}"
+        )
+    return told
+
+
+def _told_empty(content: Content) -> str:
     empty, number = content["empty_classes"], content["num_classes"]
     names = ", ".join(map(str, empty[:10])) + (", …" if len(empty) > 10 else "")
     text = f"no training image has the label {names}: the network has {number} outputs, for "

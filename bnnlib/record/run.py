@@ -36,8 +36,8 @@ from bnnlib.record.identity import (
     refuse_changed,
     refuse_other,
     refuse_unequal,
+    remarks,
     run_directory,
-    told_empty,
     told_ranks,
 )
 from bnnlib.record.lock import Lock
@@ -143,7 +143,7 @@ class Run:
         """Holds the data equal on all ranks, and to what the run began with; all ranks call it.
 
         Call it before the network is built. The first start writes the content into the record and
-        says which classes have no training image.
+        says which classes have no training image, and which members of a group are missing.
 
         Args:
             content: of :func:`bnnlib.data.content`, on this rank.
@@ -160,8 +160,8 @@ class Run:
                     refuse_changed(self.directory, before, content)
                 elif not self.is_finished:
                     self._update(data=content)
-                    if content["empty_classes"]:
-                        logger.warning("%s", told_empty(content))
+                    for remark in remarks(content):
+                        logger.warning("%s", remark)
 
         self.ranks.agree(compare)
 

@@ -3,6 +3,7 @@
 import dataclasses
 import gzip
 import hashlib
+import re
 import struct
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 
 from bnnlib import data
 from bnnlib.data import ood, sources
-from bnnlib.errors import DataError
+from bnnlib.errors import DataError, MissingDataError
 
 
 @pytest.mark.parametrize("name", ["fashion_mnist", "kmnist", "mnist", "cifar10_grey"])
@@ -126,3 +127,140 @@ def test_sets_out_of_distribution_that_cannot_be(tmp_path, monkeypatch, empty_ho
     four = dataclasses.replace(tiny, x_train=tiny.x_train.repeat(4, axis=3))
     with pytest.raises(DataError, match="4 channels, but named out-of-distribution sets exist for"):
         data.ood_set(four, "svhn")
+
+
+# ----------------------------------------------------------------------------- OpenOOD's two groups
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return data.load("digits")
+
+
+@pytest.fixture
+def at_hand(tmp_path, monkeypatch):
+    """A machine that has Fashion-MNIST, KMNIST, MNIST and CIFAR-10, of made-up images."""
+    rng = np.random.default_rng(0)
+    grey = rng.integers(0, 256, (1010, 28, 28, 1), dtype=np.uint8)
+    colour = rng.integers(0, 256, (1010, 32, 32, 3), dtype=np.uint8)
+    for name in ("fashion_mnist", "kmnist"):
+        np.savez(tmp_path / f"{name}_test.npz", x_test=grey)
+        digest = hashlib.sha256(grey.tobytes()).hexdigest()
+        monkeypatch.setitem(sources.SHA256, name, {"x_test": digest})
+    images = {"mnist": grey, "cifar10": colour}
+    monkeypatch.setattr(ood, "canonical", lambda name, keys: {"x_test": images[name]})
+    monkeypatch.setenv("BNN_DATA", str(tmp_path))
+    return tmp_path
+
+
+def test_groups_bring_the_members_at_hand(at_hand, digits):
+    found = data.ood_sets(digits, ["near", "far"])
+    assert [(group, one.name) for _, group, one in found] == [
+        *(("near", name) for name in ("fashion_mnist", "kmnist")),
+        *(("far", name) for name in ("cifar10_grey", "uniform_noise")),
+    ]
+    for name, _, one in found:
+        np.testing.assert_array_equal(one.images, data.ood_set(digits, name).images)
+
+
+def test_a_member_that_is_brought_joins_its_group(at_hand, digits):
+    images = np.arange(1200, dtype=np.uint16)[:, None, None].repeat(28, 1).repeat(28, 2)
+    np.savez(at_hand / "notmnist_test.npz", x_test=(images % 256).astype(np.uint8))
+    found = {one.name: group for _, group, one in data.ood_sets(digits, ["near"])}
+    assert found == dict.fromkeys(["notmnist", "fashion_mnist", "kmnist"], "near")
+    # Its images may be sorted by class, so that they are drawn: not the first 1,000.
+    drawn = data.ood_set(digits, "notmnist").images
+    assert drawn.shape == digits.x_test.shape
+    assert not np.array_equal(drawn[:, 0, 0, 0], np.arange(1000) % 256)
+    np.testing.assert_array_equal(drawn, data.ood_set(digits, "notmnist").images)
+
+
+def test_a_set_named_twice_is_loaded_once_and_keeps_its_group(at_hand, digits):
+    found = data.ood_sets(digits, ["kmnist", "near", "uniform_noise"])
+    assert [(name, group) for name, group, _ in found] == [
+        ("kmnist", "near"),
+        ("fashion_mnist", "near"),
+        ("uniform_noise", ""),
+    ]
+
+
+def test_a_named_member_that_is_missing_is_an_error_with_its_remedy(at_hand, digits):
+    for names in (["textures"], ["far", "textures"]):
+        with pytest.raises(
+            MissingDataError, match=r"Put a textures_test\.npz .*\(n, 32, 32, 3\).*vgg/data/dtd"
+        ):
+            data.ood_sets(digits, names)
+
+
+def test_a_member_that_is_damaged_is_an_error_though_the_group_was_named(at_hand, digits):
+    np.savez(at_hand / "notmnist_test.npz", x_test=np.zeros((5, 32, 32, 3), np.uint8))
+    with pytest.raises(DataError, match=r"notmnist_test\.npz: .*expected uint8 of \(n, 28, 28, 1"):
+        data.ood_sets(digits, ["near"])
+    np.savez(at_hand / "notmnist_test.npz", x_test=np.zeros((0, 28, 28), np.uint8))
+    with pytest.raises(DataError, match=r"notmnist_test\.npz: .*shape \(0, 28, 28, 1\)"):
+        data.ood_sets(digits, ["near"])
+
+
+def test_a_group_without_any_member_is_an_error_with_every_remedy(at_hand, digits):
+    cifar10 = dataclasses.replace(data.load("tiny_cifar10"), name="cifar10")
+    with pytest.raises(MissingDataError) as error:
+        data.ood_sets(cifar10, ["near", "far"])
+    for words in ("'near' of 'cifar10'", "cifar100_test.npz", "tiny_imagenet_test.npz"):
+        assert words in str(error.value)
+    found = [one.name for _, _, one in data.ood_sets(cifar10, ["far"])]
+    assert found == ["mnist", "uniform_noise"]
+
+
+def test_a_data_set_without_groups_says_which_have_some():
+    with pytest.raises(DataError, match=r"known for mnist, digits, cifar10, not for 'tiny'; name"):
+        data.ood_sets(data.load("tiny"), ["near"])
+
+
+@pytest.mark.parametrize("name", data.OOD_FILES)
+def test_what_a_user_brings_is_read_from_the_file_that_its_remedy_names(
+    name, tmp_path, monkeypatch, digits
+):
+    """The remedy's own words are followed: the file, its key, the images' type and shape."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    monkeypatch.setenv("BNN_DATA", str(folder))
+    monkeypatch.setattr(ood, "DEBIAN_DATA", tmp_path)
+    monkeypatch.setattr(ood, "keras_caches", list)
+    remedy = data.ood_remedy(name)
+    with pytest.raises(MissingDataError, match=re.escape(remedy)):
+        data.ood_set(digits, name)
+    file, key = re.match(r"Put a (\S+) with the test images \(uint8\) as (\w+), ", remedy).groups()
+    shape = [int(number) for number in re.search(r"\(n, ([\d, ]+)\)", remedy)[1].split(",")]
+    images = np.random.default_rng(0).integers(0, 256, (1010, *shape), dtype=np.uint8)
+    if name in sources.SHA256:
+        digest = hashlib.sha256(images.tobytes()).hexdigest()
+        monkeypatch.setitem(sources.SHA256, name, {"x_test": digest})
+    np.savez(folder / file, **{key: images})
+    made = data.ood_set(digits, name)
+    assert (made.name, made.images.shape) == (name, digits.x_test.shape)
+
+
+def test_groups_are_of_known_sets_and_none_is_of_both():
+    for dataset, groups in data.OOD_GROUPS.items():
+        members = [name for group in groups.values() for name in group.members]
+        assert set(members) <= set(data.OOD_NAMES)
+        assert len(set(members)) == len(members)
+        assert list(groups) == list(data.OOD_GROUP_NAMES)
+        for group, of in groups.items():
+            assert {data.ood_group(dataset, name) for name in of.members} == {group}
+    assert data.ood_group("mnist", "letters") == data.ood_group("tiny", "kmnist") == ""
+
+
+def test_the_record_says_who_is_in_a_group_and_who_is_missing(at_hand, digits):
+    members = ["fashion_mnist", "kmnist"]
+    found = data.content(digits, [], {"near": members})["ood_groups"]
+    assert found == {
+        "near": {"members": members, "missing": {"notmnist": data.ood_remedy("notmnist")}}
+    }
+    assert "ood_groups" not in data.content(digits)
+
+
+def test_a_data_sets_own_images_are_not_foreign():
+    cifar10 = dataclasses.replace(data.load("tiny_cifar10"), name="cifar10")
+    with pytest.raises(DataError, match="'cifar10_grey' is not out of distribution for models of"):
+        data.ood_set(cifar10, "cifar10_grey")

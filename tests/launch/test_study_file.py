@@ -67,6 +67,8 @@ def test_one_part_stands_at_the_top_and_one_value_needs_no_list(read):
     (run,) = read({"ranks": 1, "common": {"eval_sets": "shifts"}}, runs="elsewhere")
     assert run.experiment.eval_sets == ["shifts"]
     assert str(run.directory) == "elsewhere/study/BNN_conv_flip-r1"
+    (run,) = read({"ranks": 1, "common": {"dataset": "mnist", "ood_sets": ["near", "far"]}})
+    assert run.experiment.ood_sets == ["near", "far"]
 
 
 def test_all_repeats_come_one_after_another(read):

@@ -257,6 +257,31 @@ def test_a_class_that_only_the_test_set_has_is_said(tiny, tmp_path, caplog):
     assert "subtract" not in caplog.text
 
 
+# -------------------------------------------------- members of groups that are not on this machine
+
+
+def test_a_missing_member_of_a_group_is_said_once_and_in_the_record(tiny, tmp_path, caplog):
+    digits = dataclasses.replace(tiny, name="digits")
+    groups = {
+        "near": ["fashion_mnist", "kmnist"],
+        "far": list(data.OOD_GROUPS["mnist"]["far"].members),
+    }
+    found = data.content(digits, [], groups)
+    with caplog.at_level(logging.WARNING):
+        run = begun(tmp_path, found)
+        opened(tmp_path).note_data(found)
+    (record,) = caplog.records
+    assert "the group 'near' without notmnist, which are not on this machine" in record.message
+    assert data.ood_remedy("notmnist") in record.message
+    assert "'far'" not in record.message  # it is whole
+    noted = read_record(run.directory)["data"]["ood_groups"]
+    assert noted["near"] == {
+        "members": groups["near"],
+        "missing": {"notmnist": data.ood_remedy("notmnist")},
+    }
+    assert noted["far"]["missing"] == {}
+
+
 # ------------------------------------------------------------------------------------ real launches
 
 QUICK = {
