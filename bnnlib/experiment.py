@@ -202,6 +202,12 @@ class Experiment:
     test_draws: int = _parameter(
         30, "weight draws of the predictive distribution", _POSITIVE, "evaluation"
     )
+    eval_draws: int = _parameter(
+        0, "the same for all sets but test and holdout; 0: test_draws", _NOT_NEGATIVE
+    )
+    eval_images: int = _parameter(
+        1000, "images of each of these, a fixed part with all classes; 0: all", _NOT_NEGATIVE
+    )
     predict_with: str = _parameter(
         "draws",
         "draws | mean | probit (of laplace): what makes the prediction",
@@ -219,7 +225,7 @@ class Experiment:
         ["test"], "test sets, or groups such as shifts (bnnlib.data.expand)", _NAMES
     )
     ood_sets: list[str] = _parameter(  # noqa: RUF009
-        [], "sets out of distribution: bnnlib.data.OOD_NAMES, paths of .npz", _NAMES
+        [], "out of distribution: near, far, bnnlib.data.OOD_NAMES, paths of .npz", _NAMES
     )
     evaluate_every: int = _parameter(
         0,

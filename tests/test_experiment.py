@@ -59,6 +59,8 @@ LIMITS: dict[str, tuple[list[Any], list[Any]]] = {
     "dropout": ([0.0, 0.5, 0.999], [-0.1, 1.0]),
     "train_draws": ([1, 8], [0]),
     "test_draws": ([1, 200], [0]),
+    "eval_draws": ([0, 10], [-1]),
+    "eval_images": ([0, 1000], [-1]),
     "predict_with": (["draws", "mean", "probit"], ["", "mode"]),
     "laplace": ([True, False], []),
     "holdout": ([0.0, 0.1, 0.499], [-0.1, 0.5, 1.0]),

@@ -171,6 +171,16 @@ class Group:
             self._predicted[name] = self._of_runs(name) + self._of_ensembles(name)
         return self._predicted[name]
 
+    def reference(self) -> list[Predicted]:
+        """:meth:`predictions` of the test images as shifted and foreign ones are predicted.
+
+        Each run's ``reference``, of as many images and draws as these sets have, or the whole test
+        set where a run has none, since there the two are the same.
+        """
+        if not any(metrics.REFERENCE in sets for sets in self._sets.values()):
+            return self.predictions()
+        return self.predictions(metrics.REFERENCE)
+
     def by_set(self, kind: str) -> dict[str, list[Predicted]]:
         """:meth:`predictions` of every set of a kind, by the set's name."""
         return {name: self.predictions(name) for name in self.sets(kind)}
@@ -192,9 +202,10 @@ class Group:
     def _of_runs(self, name: str) -> list[Predicted]:
         predicted = []
         for run in self.runs.itertuples():
-            if name != metrics.TEST and name not in self._sets.get(run.path, ()):
+            its_name = self._name_in(run.path, name)
+            if its_name != metrics.TEST and its_name not in self._sets.get(run.path, ()):
                 continue
-            prediction, labels = read_predictions(run.path, name)
+            prediction, labels = read_predictions(run.path, its_name)
             predicted.append(
                 Predicted(
                     model=run.model,
@@ -209,6 +220,12 @@ class Group:
                 )
             )
         return predicted
+
+    def _name_in(self, path: str, name: str) -> str:
+        """The name by which a run holds a set: ``test`` where it has no other reference."""
+        if name == metrics.REFERENCE and name not in self._sets.get(path, ()):
+            return metrics.TEST
+        return name
 
     def _temperature_interval(self, path: str) -> metrics.Interval | None:
         if metrics.HOLDOUT not in self._sets.get(path, ()):
@@ -225,8 +242,9 @@ class Group:
         # Of several runs with one seed the first is a member: the others predict the same.
         for _, runs in self.runs.drop_duplicates(["model", "seed"]).groupby("model"):
             sets = [self._sets.get(path, {metrics.TEST}) for path in runs.path]
-            if len(runs) > 1 and all(name in one for one in sets):
-                predicted.append(ensemble(runs, name))
+            its_name = self._name_in(runs.path.iloc[0], name)
+            if len(runs) > 1 and all(its_name in one for one in sets):
+                predicted.append(ensemble(runs, its_name))
         return predicted
 
 

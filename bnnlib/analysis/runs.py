@@ -50,6 +50,7 @@ EVALUATION_COLUMNS = (
     "num_images",
     "family",
     "severity",
+    "ood_group",
 )
 # What may differ between runs of one variant of a network: nothing of it changes what a trained
 # network predicts, but for the seed. Other evaluation sets leave those that all runs have.
@@ -95,7 +96,8 @@ def load_evaluation(path: str | Path, damaged: dict[str, str] | None = None) -> 
     Returns:
         The columns :data:`EVALUATION_COLUMNS` and then the scores of the record's rows
         (:class:`bnnlib.metrics.Evaluation`), NaN where a set has none. A shift's ``family`` and
-        ``severity`` are the two parts of its name, such as rotate and 30. A run without a finished
+        ``severity`` are the two parts of its name, such as rotate and 30; ``ood_group`` names the
+        group that has brought a set out of distribution. A run without a finished
         evaluation has no row.
 
     Raises:

@@ -1,12 +1,14 @@
 """Evaluates a trained network in one pass: makes each set, predicts it and scores it.
 
-The sets are, in this order, the test set, the images held out from training, the shifted test sets
-and the sets out of distribution. :func:`bnnlib.metrics.judge` scores what is predicted.
+The sets are, in this order, the test set, the images held out from training, the reference (the
+test images as the others are evaluated, where that differs), the shifted test sets and the sets out
+of distribution. :func:`bnnlib.metrics.judge` scores what is predicted.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -20,7 +22,7 @@ from bnnlib.experiment import Experiment
 from bnnlib.inference import laplace, prediction
 from bnnlib.inference.distributed import Ranks
 from bnnlib.inference.prediction import Predictor
-from bnnlib.metrics import HOLDOUT, TEST, Evaluation, Labels, Prediction, judge, nll
+from bnnlib.metrics import HOLDOUT, REFERENCE, TEST, Evaluation, Labels, Prediction, judge, nll
 from bnnlib.networks import Network, to_inputs
 from bnnlib.session import Session
 
@@ -32,12 +34,18 @@ class Set:
     """A set to evaluate: its name in the record, and what makes its images when their turn comes.
 
     Shifted images are made one set at a time, so that memory does not grow with their number.
-    `outside` holds a set out of distribution, which is read before training.
+    `outside` holds a set out of distribution, which is read before training, and `group` the name
+    of the group that has brought it.
     """
 
     name: str
     make: Callable[[], EvaluationSet]
     outside: EvaluationSet | None = None
+    group: str = ""
+
+    def __str__(self) -> str:
+        """The name, and the group in brackets."""
+        return f"{self.name} ({self.group})" if self.group else self.name
 
 
 def sets(experiment: Experiment, dataset: Dataset) -> list[Set]:
@@ -46,37 +54,50 @@ def sets(experiment: Experiment, dataset: Dataset) -> list[Set]:
     Call it before training: it reports a mistyped name or a missing file now, not hours later.
 
     Args:
-        experiment: its `eval_sets` and `ood_sets`.
+        experiment: its `eval_sets`, `ood_sets`, `eval_images` and `eval_draws`.
         dataset: what it is trained on; images held out are a set, too.
 
     Returns:
-        The sets in the order of evaluation.
+        The sets in the order of evaluation. Those but ``test`` and ``holdout`` have `eval_images`
+        images; where this or `eval_draws` makes them unlike ``test``, there is a ``reference``.
 
     Raises:
         DataError: a name is unknown, a file is missing or damaged, or two sets have one name.
     """
-    names = data.expand([TEST, *experiment.eval_sets], dataset.image_shape)
-    listed = [
-        Set(name, lambda name=name: data.evaluation_set(dataset, name))  # type: ignore[misc]
-        for name in names
-    ]
+
+    def part(name: str, make: Callable[[], EvaluationSet], *of_ood: Any) -> Set:
+        return Set(name, lambda: data.subset(make(), experiment.eval_images), *of_ood)
+
+    test = data.evaluation_set(dataset, TEST)
+    listed = [Set(TEST, lambda: test)]
     if dataset.x_holdout is not None:
         held_out = EvaluationSet(HOLDOUT, dataset.x_holdout, dataset.y_holdout)
-        listed.insert(1, Set(HOLDOUT, lambda: held_out))
-    for name in experiment.ood_sets:
-        outside = data.ood_set(dataset, name)
-        if outside.name in (HOLDOUT, *(listed_set.name for listed_set in listed)):
+        listed.append(Set(HOLDOUT, lambda: held_out))
+    others = [
+        part(name, functools.partial(data.evaluation_set, dataset, name))
+        for name in data.expand(experiment.eval_sets, dataset.image_shape)
+        if name != TEST
+    ]
+    for name, group, outside in data.ood_sets(dataset, experiment.ood_sets):
+        if outside.name in (TEST, HOLDOUT, REFERENCE, *(other.name for other in others)):
             raise DataError(
                 f"ood_sets: {name!r} would be the second set called {outside.name!r} in the "
                 "record; rename the file."
             )
-        listed.append(Set(outside.name, lambda outside=outside: outside, outside))  # type: ignore[misc]
-    return listed
+        others.append(part(outside.name, lambda outside=outside: outside, outside, group))  # type: ignore[misc]
+    fewer_images = 0 < experiment.eval_images < len(dataset.x_test)
+    if others and (fewer_images or experiment.eval_draws not in (0, experiment.test_draws)):
+        listed.append(part(REFERENCE, lambda: test))
+    return [*listed, *others]
 
 
 def content(dataset: Dataset, sets: Sequence[Set]) -> dict[str, Any]:
     """What a run is trained and judged on, for :meth:`bnnlib.record.run.Run.note_data`."""
-    return data.content(dataset, [one.outside for one in sets if one.outside is not None])
+    groups: dict[str, list[str]] = {}
+    for one in sets:
+        if one.group:
+            groups.setdefault(one.group, []).append(one.name)
+    return data.content(dataset, [one.outside for one in sets if one.outside is not None], groups)
 
 
 def evaluate(
@@ -91,7 +112,7 @@ def evaluate(
     """Predicts every set with all ranks together, and scores it; the same result on every rank.
 
     Args:
-        experiment: its `test_draws`, `predict_with`, `seed` and `stall_minutes`.
+        experiment: its `test_draws`, `eval_draws`, `predict_with`, `seed` and `stall_minutes`.
         network: trained.
         dataset: what it was trained on.
         sets: of :func:`sets`.
@@ -100,13 +121,16 @@ def evaluate(
         session: of this process, which may ask to stop and ends it when it hangs.
 
     Returns:
-        Predictions, rows and metrics; the test set's prediction has a draws curve.
+        Predictions, rows (each with its `num_draws`, and `ood_group` where a group has brought the
+        set) and metrics; the test set's prediction has a
+        draws curve.
 
     Raises:
         MetricsError: the network's predictions are no probabilities.
     """
     started = time.perf_counter()
     session = session or Session()
+    others = experiment.eval_draws or experiment.test_draws
     at_mean = experiment.predict_with != "draws"
     if experiment.predict_with == "probit":
         network = laplace.Probit(network)
@@ -114,15 +138,24 @@ def evaluate(
         network, dataset, experiment.test_draws, experiment.seed, ranks, session, at_mean
     )
     predictions: dict[str, tuple[Prediction, Labels]] = {}
+    num_draws: dict[str, int] = {}
     with session.watch(experiment.stall_minutes, "draw of the evaluation") as watch:
         for one in sets:
             made = one.make()
-            predicted = predictor(made.images, draws_curve=one.name == TEST, meanwhile=watch.alive)
+            # A copy of one that has its graph, since `test` is the first.
+            of_set = predictor if one.name in (TEST, HOLDOUT) else predictor.with_draws(others)
+            predicted = of_set(made.images, draws_curve=one.name == TEST, meanwhile=watch.alive)
             predictions[one.name] = predicted, made.labels
+            num_draws[one.name] = of_set.num_draws
             after_set()
     judged = judge(predictions)
-    seconds = time.perf_counter() - started
-    return dataclasses.replace(judged, metrics=judged.metrics | {"evaluation_seconds": seconds})
+    groups = {one.name: {"ood_group": one.group} for one in sets if one.group}
+    rows = [
+        row | {"num_draws": num_draws[row["set"]]} | groups.get(row["set"], {})
+        for row in judged.rows
+    ]
+    metrics = judged.metrics | {"evaluation_seconds": time.perf_counter() - started}
+    return dataclasses.replace(judged, rows=rows, metrics=metrics)
 
 
 def validation_predictor(experiment: Experiment, network: Network, dataset: Dataset) -> Predictor:

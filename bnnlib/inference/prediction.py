@@ -8,6 +8,7 @@ from (`seed`, draw, the image's place in its set), and so does not depend on the
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 
 import numpy as np
@@ -116,6 +117,12 @@ class Predictor:
             np.ascontiguousarray(entropy[-1]),
             DrawsCurve(np.array(kept, np.int64), mean_probs, entropy) if draws_curve else None,
         )
+
+    def with_draws(self, num_draws: int) -> Predictor:
+        """Predicts by the first so many draws, however many, with the same graph."""
+        other = copy.copy(self)
+        other.num_draws = num_draws if self.network.is_stochastic and not self.at_mean else 1
+        return other
 
     def _varies(self, index: int) -> bool:
         """Whether the weights of layer `index` differ from draw to draw."""

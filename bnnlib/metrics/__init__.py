@@ -41,6 +41,7 @@ from bnnlib.metrics.ece_law import IfCalibrated, ece_debiased, ece_interval, if_
 from bnnlib.metrics.evaluation import (
     HOLDOUT,
     KINDS,
+    REFERENCE,
     SCALED,
     SMALLEST_PROB,
     TEST,
@@ -82,6 +83,7 @@ __all__ = [
     "MUTUAL_INFORMATION_RESOLUTION",
     "NUM_BINS",
     "PROBABILITY_TOLERANCE",
+    "REFERENCE",
     "SCALED",
     "SMALLEST_PROB",
     "TEMPERATURE_RANGE",

@@ -19,7 +19,10 @@ from bnnlib.metrics.summaries import ood_summary, summary
 from bnnlib.metrics.temperature import apply_temperature, fit_temperature
 
 TEST, HOLDOUT, TRAIN = "test", "holdout", "train"
-KINDS = (TEST, HOLDOUT, TRAIN, "shift", "ood")
+# The test images as the shifted and foreign ones are predicted, where that is not as `test` is: as
+# many images and as many draws, so that only what is shifted or foreign differs.
+REFERENCE = "reference"
+KINDS = (TEST, HOLDOUT, TRAIN, REFERENCE, "shift", "ood")
 # What temperature scaling changes; accuracy it does not.
 SCALED: dict[str, Callable[..., float]] = {
     "nll": nll,
@@ -76,7 +79,7 @@ class Evaluation:
         rows: one a set: ``set``, ``kind`` (one of :data:`KINDS`), ``num_images``; for a labelled
             set the keys of :func:`bnnlib.metrics.summary` and, where there is a temperature,
             ``nll_scaled``, ``brier_scaled`` and ``ece_scaled``; for one out of distribution the
-            keys of :func:`bnnlib.metrics.ood_summary` against ``test``.
+            keys of :func:`bnnlib.metrics.ood_summary` against ``reference``, else ``test``.
         metrics: of the test set, with ``temperature`` and the scaled ones (None without images held
             out), and ``evaluation_seconds``.
     """
@@ -106,7 +109,7 @@ def judge(predictions: Predictions) -> Evaluation:
     rows = [
         {"set": name, "kind": set_kind(name, labels), "num_images": len(prediction.mean_probs)}
         | (
-            _outside(predictions[TEST][0], prediction)
+            _outside(predictions.get(REFERENCE, predictions[TEST])[0], prediction)
             if labels is None
             else _labelled(prediction, labels, temperature)
         )
@@ -123,7 +126,7 @@ def set_kind(name: str, labels: Labels) -> str:
     """The kind of a set, one of :data:`KINDS`."""
     if labels is None:
         return "ood"
-    return name if name in (TEST, HOLDOUT, TRAIN) else "shift"
+    return name if name in (TEST, HOLDOUT, TRAIN, REFERENCE) else "shift"
 
 
 def log_mean_probs(mean_probs: np.ndarray) -> np.ndarray:

@@ -3,8 +3,9 @@
 The arrays of a set by name: ``<set>/labels`` int64 ``(num_images,)``, left out for a set out of
 distribution, ``<set>/mean_probs`` float32 ``(num_images, num_classes)`` and
 ``<set>/expected_entropy`` float32 ``(num_images,)`` in nats; sets are ``test``, ``holdout`` where
-images are held out, and those of `eval_sets` and `ood_sets`. Of ``test`` also how the prediction
-came to be with the number of draws: ``test/ladder_draws`` int64 ``(num_counts,)``,
+images are held out, ``reference`` where the others are predicted otherwise than ``test`` (see
+:mod:`bnnlib.inference.evaluation`), and those of `eval_sets` and `ood_sets`. Of ``test`` also how
+the prediction came to be with the number of draws: ``test/ladder_draws`` int64 ``(num_counts,)``,
 ``test/ladder_mean_probs`` float32 ``(num_counts, num_images, num_classes)`` and
 ``test/ladder_expected_entropy`` float32 ``(num_counts, num_images)``.
 """

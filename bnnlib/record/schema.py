@@ -53,12 +53,13 @@ ATTEMPT_KEYS: Types = {
     "startup_seconds": (dict, type(None)),
     "first_step": (int, type(None)),  # from which the attempt trained; None: it trained nothing
 }
+# 7: `num_draws` of a row, and the kind `reference`; before, all sets had all images and test_draws.
 # 6: `converged`; older records are None there, since it was not asked.
 # 5: `data`, and infinite values as text; before an infinite value was null.
 # 4: `virtual_ranks` and `noise_streams`; 3 had `accumulate` and `noise`.
 # 3: `attempts`; 2 had one start's keys beside the others, and a later start overwrote them.
 # 2: `evaluation`, a row a set of :class:`bnnlib.metrics.Evaluation`; 1 had the test set alone.
-SCHEMA = 6
+SCHEMA = 7
 INFINITE = {"Infinity": math.inf, "-Infinity": -math.inf}
 # Metrics of schemas 1 and 2 by their present name: `steps` is a parameter.
 RENAMED = {"steps": "steps_done"}
@@ -180,7 +181,7 @@ def _check_types(path: Path, values: Mapping[str, Any], keys: Types) -> None:
             raise RecordError(f"{path}: key {key!r}: expected {expected}, found {read}")
 
 
-_TEXTS = ("set", "kind")  # of a row; its other values are numbers
+_TEXTS = ("set", "kind", "ood_group")  # of a row, the last where there is one; others are numbers
 
 
 def _row(row: Any) -> Any:
@@ -192,7 +193,8 @@ def _row(row: Any) -> Any:
 
 def _check_row(path: Path, row: Any) -> None:
     """Refuses a value that is no row of :class:`bnnlib.metrics.Evaluation`."""
-    if not isinstance(row, dict) or not all(isinstance(row.get(key), str) for key in _TEXTS):
+    texts = {"ood_group": ""} | row if isinstance(row, dict) else {}
+    if not all(isinstance(texts.get(key), str) for key in _TEXTS):
         raise RecordError(f"{path}: evaluation: expected rows with set and kind, found {row!r:.60}")
     if row["kind"] not in metrics.KINDS:
         expected = ", ".join(metrics.KINDS)

@@ -13,7 +13,7 @@ import pytest
 import scipy.stats
 
 from bnnlib import data, metrics, networks
-from bnnlib.errors import DataError, MetricsError
+from bnnlib.errors import DataError, MetricsError, MissingDataError
 from bnnlib.experiment import Experiment
 from bnnlib.inference import evaluation, prediction
 from bnnlib.inference.prediction import predict
@@ -88,7 +88,9 @@ def test_a_mistyped_set_is_told_when_the_sets_are_listed(dataset, parameters, me
 
 
 @pytest.mark.parametrize(
-    "stems", [["a", "sub/a"], ["test"], ["holdout"], ["rotate-30"]], ids=lambda stems: stems[0]
+    "stems",
+    [["a", "sub/a"], ["test"], ["holdout"], ["reference"], ["rotate-30"]],
+    ids=lambda stems: stems[0],
 )
 def test_two_sets_of_one_name_are_refused(dataset, tmp_path, stems):
     (tmp_path / "sub").mkdir()
@@ -104,6 +106,24 @@ def test_a_users_own_set_has_its_files_name(dataset, tmp_path):
     np.savez(path, x_test=dataset.x_test[:3])
     *_, last = evaluation.sets(experiment_of(ood_sets=[str(path)]), dataset)
     assert (last.name, len(last.make().images)) == ("letters", 3)
+
+
+def test_a_group_brings_its_members_and_the_content_says_who_is_missing(monkeypatch):
+    digits = data.load("digits")
+
+    def nowhere(name, keys):
+        raise MissingDataError(f"no {name} on this machine")
+
+    monkeypatch.setattr(data.ood, "canonical", nowhere)
+    monkeypatch.setenv("BNN_DATA", str(Path(__file__).parent))
+    listed = evaluation.sets(experiment_of(dataset="digits", ood_sets=["far"]), digits)
+    assert [str(one) for one in listed] == ["test", "uniform_noise (far)"]
+    (group,) = evaluation.content(digits, listed)["ood_groups"].items()
+    assert (group[0], group[1]["members"]) == ("far", ["uniform_noise"])
+    assert list(group[1]["missing"]) == ["textures", "cifar10_grey", "tiny_imagenet", "places365"]
+    assert "Put cifar10.npz in the folder that BNN_DATA" in group[1]["missing"]["cifar10_grey"]
+    with pytest.raises(MissingDataError, match="no cifar10 on this machine"):
+        evaluation.sets(experiment_of(dataset="digits", ood_sets=["far", "cifar10_grey"]), digits)
 
 
 # ------------------------------------------------------------------------------------ predictions
@@ -140,7 +160,7 @@ def test_a_trained_network_is_predicted_on_every_set_and_scored_by_metrics(datas
         expected["ece_scaled"] = metrics.ece(scaled, labels)
         values = {key: rows[name][key] for key in expected}
         assert values == pytest.approx(expected, rel=1e-6)
-        assert set(rows[name]) == {"set", "kind", "num_images", *expected}
+        assert set(rows[name]) == {"set", "kind", "num_images", "num_draws", *expected}
     (inside, _), (outside, _) = found.predictions["test"], found.predictions["uniform_noise"]
     expected = metrics.ood_summary(
         inside.mean_probs, inside.expected_entropy, outside.mean_probs, outside.expected_entropy
@@ -149,13 +169,84 @@ def test_a_trained_network_is_predicted_on_every_set_and_scored_by_metrics(datas
         "set": "uniform_noise",
         "kind": "ood",
         "num_images": 64,
+        "num_draws": 12,
         **expected,
     }
     seconds = found.metrics.pop("evaluation_seconds")
-    named = ("set", "kind", "num_images")
+    named = ("set", "kind", "num_images", "num_draws")
     of_test = {key: value for key, value in rows["test"].items() if key not in named}
     assert found.metrics == of_test | {"temperature": temperature}
     assert seconds > 0
+
+
+@pytest.fixture
+def drawn(dataset):
+    """A network whose draws disagree."""
+    return networks.build("BNN_FC_flip", dataset.image_shape, 10, posterior_stddev=0.5)
+
+
+def test_other_sets_have_draws_and_images_of_their_own_and_the_test_set_stays(dataset, drawn):
+    asked = {"eval_sets": ["train", "rotate-30"], "ood_sets": ["uniform_noise"], "test_draws": 12}
+    whole = experiment_of(model="BNN_FC_flip", **asked)
+    fewer = dataclasses.replace(whole, eval_draws=5, eval_images=20)
+    before, after = (
+        evaluation.evaluate(one, drawn, dataset, evaluation.sets(one, dataset))
+        for one in (whole, fewer)
+    )
+    rows = {row["set"]: row for row in after.rows}
+    assert [(name, row["num_images"], row["num_draws"]) for name, row in rows.items()] == [
+        ("test", 64, 12),
+        ("holdout", 32, 12),
+        ("reference", 20, 5),
+        ("train", 20, 5),
+        ("rotate-30", 20, 5),
+        ("uniform_noise", 20, 5),
+    ]
+    assert [row["kind"] for row in after.rows] == [
+        *("test", "holdout", "reference", "train", "shift", "ood")
+    ]
+    for name in ("test", "holdout"):
+        one, other = before.predictions[name][0], after.predictions[name][0]
+        np.testing.assert_array_equal(one.mean_probs, other.mean_probs)
+        np.testing.assert_array_equal(one.expected_entropy, other.expected_entropy)
+    assert rows["test"] == before.rows[0]
+    # Another route to each: the images by the rule, predicted alone.
+    part = data.chosen(64, 20, dataset.y_test)
+    for name, shifted in (("reference", "test"), ("rotate-30", "rotate-30")):
+        made = data.evaluation_set(dataset, shifted)
+        expected = predict(drawn, dataset, made.images[part], 5, seed=0)
+        np.testing.assert_array_equal(after.predictions[name][0].mean_probs, expected.mean_probs)
+        np.testing.assert_array_equal(after.predictions[name][1], dataset.y_test[part])
+    (inside, _), (outside, _) = (after.predictions[key] for key in ("reference", "uniform_noise"))
+    expected = metrics.ood_summary(
+        inside.mean_probs, inside.expected_entropy, outside.mean_probs, outside.expected_entropy
+    )
+    assert {key: rows["uniform_noise"][key] for key in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("parameters", "has_reference"),
+    [
+        ({}, False),
+        ({"eval_images": 64, "eval_draws": 3}, False),
+        ({"eval_images": 0}, False),
+        ({"eval_images": 63}, True),
+        ({"eval_draws": 2}, True),
+        ({"eval_images": 63, "eval_sets": [], "ood_sets": []}, False),  # nothing is held against it
+    ],
+)
+def test_a_reference_is_there_where_other_sets_are_unlike_the_test_set(
+    dataset, parameters, has_reference
+):
+    asked = {"eval_sets": ["rotate-30"], "ood_sets": ["uniform_noise"]} | parameters
+    assert ("reference" in names_of(dataset, **asked)) == has_reference
+
+
+def test_a_deterministic_network_has_one_draw_of_every_set(dataset):
+    experiment = experiment_of(ood_sets=["uniform_noise"], eval_draws=7)
+    network = networks.build("CNN_FC", dataset.image_shape, 10)
+    found = evaluation.evaluate(experiment, network, dataset, evaluation.sets(experiment, dataset))
+    assert {row["num_draws"] for row in found.rows} == {1}
 
 
 # ------------------------------------------------------------------------------------ temperature
@@ -219,6 +310,7 @@ def test_diverged_predictions_are_refused():
         ("test", [0], "test"),
         ("holdout", [0], "holdout"),
         ("train", [0], "train"),
+        ("reference", [0], "reference"),
         ("rotate-30", [0], "shift"),
         ("mine", None, "ood"),
     ],
@@ -253,7 +345,7 @@ def test_an_evaluation_is_the_same_at_1_2_and_4_ranks(at_ranks, network):
     """Bit by bit, on every rank: shifts, images out of distribution, dropout masks, fewer draws."""
     places = [f"{network}-{size}-{rank}" for size in (1, 2, 4) for rank in range(4)]
     first, *others = (np.load(at_ranks / f"{place}.npz") for place in places)
-    sets = ("test", "holdout", "rotate-30", "gaussian_noise-3", "uniform_noise")
+    sets = ("test", "holdout", "reference", "rotate-30", "gaussian_noise-3", "uniform_noise")
     assert {key.split("/")[0] for key in first.files} == {*sets, "ladder", "ladder_entropy"}
     for other in others:
         assert other.files == first.files

@@ -43,6 +43,8 @@ def main(folder):
             dropout=dropout,
             holdout=0.1,
             test_draws=7,
+            eval_draws=4,
+            eval_images=33,
             eval_sets=["rotate-30", "gaussian_noise-3"],
             ood_sets=["uniform_noise"],
         )

@@ -1177,7 +1177,7 @@ def test_every_set_has_its_row_and_its_predictions():
     judged = judged_by_hand()
     values = run.finish(judged)
     record = read(run.directory)
-    assert record["schema"] == SCHEMA == 6
+    assert record["schema"] == SCHEMA == 7
     assert record["evaluation"] == judged.rows
     assert [row["set"] for row in record["evaluation"]] == ["test", "holdout", "rotate-30", "mine"]
     # Right three times of four at (0.8, 0.1, 0.1): softened to 0.75, 8^(1/T) = 6.
@@ -1218,7 +1218,7 @@ def test_load_evaluation_gives_a_row_a_run_and_set():
         open_run(f"runs/g/{run_id}", seed=seed).finish(judged_by_hand())
     open_run("runs/g/c", seed=2)  # still running
     table = run_tables.load_evaluation("runs/g")
-    assert tuple(table.columns[:12]) == run_tables.EVALUATION_COLUMNS
+    assert tuple(table.columns[:13]) == run_tables.EVALUATION_COLUMNS
     assert table.columns.is_unique
     assert table.run_id.tolist() == ["a"] * 4 + ["b"] * 4
     assert table.seed.tolist() == [0] * 4 + [1] * 4
@@ -1287,7 +1287,8 @@ def test_a_record_of_the_first_schema_is_read_and_continued():
         ([{"set": "test"}], "evaluation: expected rows with set and kind, found {'set': 'test'}"),
         (
             [{"set": "a", "kind": "b"}],
-            "evaluation of 'a': kind = 'b': expected one of test, holdout, train, shift, ood",
+            "evaluation of 'a': kind = 'b': expected one of test, holdout, train, reference, "
+            "shift, ood",
         ),
         (
             [{"set": "test", "kind": "test", "nll": "low"}],

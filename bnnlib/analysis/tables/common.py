@@ -36,6 +36,13 @@ def correct(one: Predicted) -> np.ndarray:
     return (one.mean_probs.argmax(axis=1) == labels_of(one)).astype(float)
 
 
+def nll_by_image(one: Predicted) -> np.ndarray:
+    """The negative log-likelihood of each image's label, nats; ``(num_images,)``."""
+    labels = labels_of(one)
+    with np.errstate(divide="ignore"):  # a label of probability 0 has an infinite score
+        return -np.log(one.mean_probs[np.arange(len(labels)), labels].astype(np.float64))
+
+
 def in_model_order(predictions: Sequence[Predicted]) -> list[Predicted]:
     """The predictions in the study's order of models."""
     order = in_order(one.model for one in predictions)

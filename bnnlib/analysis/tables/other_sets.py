@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bnnlib import metrics
+from bnnlib import data, metrics
 from bnnlib.analysis.predictions import Predicted
-from bnnlib.analysis.tables.common import in_model_order, labels_of
+from bnnlib.analysis.tables.common import correct, in_model_order, labels_of, nll_by_image
+from bnnlib.errors import RecordError
 from bnnlib.metrics import AurocParts
 
 OOD_SCORES = ("max_probability", "entropy", "mutual_information")
@@ -76,6 +77,88 @@ def _ece_if_calibrated(probs: np.ndarray, labels: np.ndarray) -> metrics.Interva
     return metrics.Interval(*metrics.if_calibrated(probs, num_resamples=200)[:3])
 
 
+def corruption_means(
+    shifted: Mapping[str, Sequence[Predicted]], baseline: str = "", num_resamples: int = 200
+) -> pd.DataFrame:
+    """Mean scores over the members of groups of shifted sets, as uncertainty-baselines prints them.
+
+    cA, cNLL and cECE are the means of accuracy, NLL (nats) and ECE over all corruptions and
+    severities. mCE is Hendrycks and Dietterich's (2019, arXiv 1903.12261, section 4.2): the errors
+    of a corruption, summed over its severities, as a share of the baseline's; then the mean over
+    corruptions. Papers print 100 times it. It is infinite where the baseline alone makes no error
+    in a corruption, and unknown (NaN) where neither does.
+
+    Args:
+        shifted: predictions by the shifted set's name, ``<family>-<severity>`` or ``<family>``.
+        baseline: a run or a model, whose runs' errors are averaged, that mCE is relative to; no
+            mCE without it.
+        num_resamples: of the bootstrap over images.
+
+    Returns:
+        A row a run, group and score: run, model, group (of :data:`bnnlib.data.GROUPS`), score (cA,
+        cNLL, cECE, mCE), value, low, high (95 % over images; unknown for cECE and mCE), sets and
+        images (of a set). Only groups of several corruptions, all of whose members were evaluated.
+
+    Raises:
+        RecordError: no run or model is called as the baseline.
+    """
+    groups = {
+        name: members
+        for name, members in data.GROUPS.items()
+        if set(members) <= set(shifted) and len({_family(member)[0] for member in members}) > 1
+    }
+    rows = []
+    for group, members in groups.items():
+        by_run: dict[tuple[str, str], dict[str, Predicted]] = {}
+        for name in members:
+            for one in in_model_order(shifted[name]):
+                by_run.setdefault((one.model, one.run), {})[name] = one
+        whole = {key: sets for key, sets in by_run.items() if len(sets) == len(members)}
+        errors = {key: _errors(sets) for key, sets in whole.items()}
+        of_baseline = [errors[key] for key in errors if baseline in key]
+        if baseline and not of_baseline:
+            known = ", ".join(dict.fromkeys(name for key in errors for name in key))
+            raise RecordError(f"baseline = {baseline!r}: no such run or model; expected {known}")
+        for (model, run), sets in whole.items():
+            row: dict[str, Any] = {"run": run, "model": model, "group": group}
+            row |= {"sets": len(sets), "images": len(next(iter(sets.values())).mean_probs)}
+            values = _corrupted(sets, num_resamples)
+            if baseline:
+                with np.errstate(divide="ignore", invalid="ignore"):
+                    ratios = errors[model, run] / np.mean(of_baseline, axis=0)
+                values["mCE"] = metrics.Interval(float(ratios.mean()), math.nan, math.nan)
+            rows += [
+                row | {"score": score} | dict(zip(("value", "low", "high"), value, strict=True))
+                for score, value in values.items()
+            ]
+    columns = ["run", "model", "group", "score", "value", "low", "high", "sets", "images"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _errors(sets: Mapping[str, Predicted]) -> np.ndarray:
+    """The share of wrong predictions of each family, summed over its severities."""
+    sums: dict[str, float] = {}
+    for name, one in sets.items():
+        family = _family(name)[0]
+        sums[family] = sums.get(family, 0.0) + 1.0 - float(correct(one).mean())
+    return np.array(list(sums.values()))
+
+
+def _corrupted(sets: Mapping[str, Predicted], num_resamples: int) -> dict[str, metrics.Interval]:
+    """cA, cNLL and cECE; an image keeps its corruptions together when images are drawn again."""
+    scores = {"cA": correct, "cNLL": nll_by_image}
+    values = {}
+    for name, score in scores.items():
+        by_image = np.mean([score(one) for one in sets.values()], axis=0)
+        values[name] = (
+            metrics.bootstrap_interval(np.mean, by_image, num_resamples=num_resamples)
+            if np.isfinite(by_image).all()
+            else metrics.Interval(float(by_image.mean()), math.nan, math.nan)
+        )
+    eces = [metrics.ece(one.mean_probs, labels_of(one)) for one in sets.values()]
+    return values | {"cECE": metrics.Interval(float(np.mean(eces)), math.nan, math.nan)}
+
+
 def ood(
     test: Sequence[Predicted],
     foreign: Mapping[str, Sequence[Predicted]],
@@ -126,6 +209,39 @@ def ood(
     columns += ["auroc_low", "auroc_high", "fpr95_low", "fpr95_high"]
     columns += ["gain", "gain_low", "gain_high"]
     return pd.DataFrame(rows, columns=columns)
+
+
+def ood_groups(detection: pd.DataFrame, dataset: str) -> pd.DataFrame:
+    """Mean detection scores over the members of OpenOOD's groups near and far.
+
+    Args:
+        detection: of :func:`ood`.
+        dataset: that the models were trained on, by name.
+
+    Returns:
+        A row a run, group, protocol and score: run, model, group, protocol, score, auroc, aupr_in,
+        aupr_out, fpr95 (means over the members), sets (how many), members, missing (those that were
+        not evaluated). The protocol ``OpenOOD`` has its members alone; ``all`` has this study's
+        additions, too, and no rows where there are none. No rows where no member was evaluated, or
+        for a data set without groups.
+    """
+    rows = []
+    keys = ["model", "run", "score"]
+    scores = ["auroc", "aupr_in", "aupr_out", "fpr95"]
+    for group, of in data.OOD_GROUPS.get(dataset, {}).items():
+        for protocol, members in {"OpenOOD": of.openood, "all": of.members}.items():
+            found = detection[detection["set"].isin(members)]
+            if protocol == "all" and not found["set"].isin(of.added).any():
+                continue
+            for (model, run, score), selected in found.groupby(keys, sort=False):
+                present = [name for name in members if name in set(selected["set"])]
+                row: dict[str, Any] = {"run": run, "model": model, "group": group}
+                row |= {"protocol": protocol, "score": score, **selected[scores].mean()}
+                row |= {"sets": len(present), "members": ", ".join(present)}
+                missing = [name for name in members if name not in present]
+                rows.append(row | {"missing": ", ".join(missing)})
+    columns = ["run", "model", "group", "protocol", "score", *scores]
+    return pd.DataFrame(rows, columns=[*columns, "sets", "members", "missing"])
 
 
 def ood_histograms(

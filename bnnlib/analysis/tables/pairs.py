@@ -15,7 +15,7 @@ import pandas as pd
 
 from bnnlib import metrics
 from bnnlib.analysis.predictions import Predicted
-from bnnlib.analysis.tables.common import by_model, correct, labels_of
+from bnnlib.analysis.tables.common import by_model, correct, labels_of, nll_by_image
 from bnnlib.metrics import AurocParts, Interval
 from bnnlib.names import twin_of
 
@@ -135,12 +135,6 @@ def _of_means(per_image: Callable[[Predicted], np.ndarray]) -> Difference:
     return difference
 
 
-def _nll(one: Predicted) -> np.ndarray:
-    labels = labels_of(one)
-    with np.errstate(divide="ignore"):  # a label of probability 0 has an infinite score
-        return -np.log(one.mean_probs[np.arange(len(labels)), labels].astype(np.float64))
-
-
 def _ece(of_model: Runs, of_twin: Runs, _: int) -> Interval:
     """The difference of the ECEs, its interval from both models' intervals taken as independent.
 
@@ -171,7 +165,7 @@ def _aurc(of_model: Runs, of_twin: Runs, num_resamples: int) -> Interval:
 
 _LABELLED: dict[str, Difference] = {
     "accuracy": _of_means(correct),
-    "nll": _of_means(_nll),
+    "nll": _of_means(nll_by_image),
     "ece": _ece,
     "aurc": _aurc,
 }
