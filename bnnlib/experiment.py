@@ -24,8 +24,8 @@ from bnnlib.errors import ExperimentError
 
 Check = tuple[Callable[[Any], bool], str]
 
-# How a run is kept safe. None of it changes what is trained or measured, and so each may be another
-# when a run is continued.
+# How a run is kept safe, and shown while it trains. None of it changes what is trained or measured,
+# and so each may be another when a run is continued.
 UPKEEP = (
     "checkpoint_steps",
     "checkpoint_minutes",
@@ -33,6 +33,7 @@ UPKEEP = (
     "on_rank_change",
     "check_ranks_every",
     "stall_minutes",
+    "tensorboard",
 )
 
 # What papermill's --inject-paths puts beside the parameters.
@@ -256,6 +257,9 @@ class Experiment:
     profile: bool = _parameter(False, "record where each step's time goes, in profile.csv")
     log_every: int = _parameter(
         50, "steps from one line of steps.jsonl to the next", _POSITIVE, "record"
+    )
+    tensorboard: bool = _parameter(
+        False, "write loss, NLL, KL/N, speed and rate for TensorBoard, too"
     )
     checkpoint_steps: int = _parameter(
         0,

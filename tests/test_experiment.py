@@ -74,6 +74,7 @@ LIMITS: dict[str, tuple[list[Any], list[Any]]] = {
     "compression": (["none", "fp16"], ["", "bf16"]),
     "profile": ([True, False], []),
     "log_every": ([1, 1000], [0]),
+    "tensorboard": ([True, False], []),
     "checkpoint_steps": ([0, 100], [-1]),
     "checkpoint_minutes": ([0.0, 0.5], [-1.0]),
     "keep_checkpoints": ([1, 5], [0]),

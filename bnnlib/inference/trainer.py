@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
@@ -20,6 +21,7 @@ from bnnlib.inference import evaluation, laplace, methods, schedules
 from bnnlib.inference.distributed import Message, Ranks
 from bnnlib.inference.state import TrainState
 from bnnlib.inference.step_clock import StepClock
+from bnnlib.inference.tensorboard import Scalars
 from bnnlib.inference.virtual_ranks import VirtualRanks
 from bnnlib.networks import Network, Tensor, posterior
 from bnnlib.record.logs import LayerLog, StepLog
@@ -342,3 +344,7 @@ class Trainer:
     def validation_nll(self) -> float:
         """The NLL of the images held out, of the test images where none are; nats an image."""
         return evaluation.validation_nll(self.validation_predictor, self.dataset)
+
+    def scalars(self, directory: Path) -> Scalars:
+        """What writes this run's scalars for TensorBoard into its directory."""
+        return Scalars(directory, self.dataset.num_train_examples)

@@ -93,6 +93,27 @@ class AccuracyLog:
 Log = StepLog | LayerLog | AccuracyLog
 
 
+def scalars(line: Log, num_images: int) -> dict[str, float]:
+    """What TensorBoard shows of a line; a layer's posterior has no scalar.
+
+    Args:
+        line: of one of these files.
+        num_images: of the training set.
+
+    Returns:
+        By the names of the lines; but the KL divergence is `kl_per_image`, in nats, so that its
+        curve and the `nll`'s add up to the `loss` where `kl_weight` is 1.
+    """
+    if isinstance(line, StepLog):
+        speed = {} if line.warmup else {"images_per_second": line.images_per_second}
+        own = {"loss": line.loss, "nll": line.nll, "kl_per_image": line.kl / num_images}
+        return own | {"learning_rate": line.learning_rate} | speed
+    if isinstance(line, AccuracyLog):
+        look = {"accuracy": line.accuracy, "validation_nll": line.validation_nll}
+        return {name: value for name, value in look.items() if value is not None}
+    return {}
+
+
 def read_steps(directory: str | Path) -> list[StepLog]:
     """The lines of a run's ``steps.jsonl``; an unfinished last line is left out.
 

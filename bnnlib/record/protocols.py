@@ -5,12 +5,13 @@ The record lies below what trains and communicates, so that it can be read witho
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
-from bnnlib.record.logs import LayerLog, StepLog
+from bnnlib.record.logs import LayerLog, Log, StepLog
 from bnnlib.record.startup import Clock
 from bnnlib.record.stopping import Requests
 from bnnlib.record.watchdog import Watch
@@ -71,6 +72,16 @@ class Ranks(Protocol):
         """The communication library's build and settings."""
 
 
+class Scalars(Protocol):
+    """:class:`bnnlib.inference.tensorboard.Scalars`."""
+
+    def write(self, lines: Iterable[Log]) -> None:
+        """Appends what TensorBoard shows of some lines."""
+
+    def close(self) -> None:
+        """Closes the file."""
+
+
 class Trainer(Protocol):
     """:class:`bnnlib.inference.trainer.Trainer`."""
 
@@ -119,3 +130,6 @@ class Trainer(Protocol):
 
     def validation_nll(self) -> float:
         """The NLL of images that training does not see."""
+
+    def scalars(self, directory: Path) -> Scalars:
+        """What writes scalars for TensorBoard into a run's directory."""

@@ -13,10 +13,13 @@ import platform
 import shlex
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from bnnlib import launcher
+from bnnlib.record.protocols import Ranks
+from bnnlib.record.schema import now
 
 PACKAGES = (
     "tensorflow",
@@ -70,6 +73,32 @@ def collect() -> dict[str, Any]:
         "launcher": launcher.name(),
         "job_id": launcher.job_id(),
         "environment": {name: os.environ[name] for name in ENVIRONMENT if name in os.environ},
+    }
+
+
+def new_attempt(
+    ranks: Ranks, virtual_ranks: int, origin: Mapping[str, Any], horovod: Mapping[str, Any]
+) -> dict[str, Any]:
+    """A start of a run, for its record, before anything is trained.
+
+    Args:
+        ranks: that start it.
+        virtual_ranks: that each of them carries.
+        origin: of :func:`collect`.
+        horovod: its build and settings.
+    """
+    return {
+        "ranks": ranks.size,
+        "virtual_ranks": virtual_ranks,
+        "hosts": list(ranks.hosts),
+        "threads": ranks.threads,
+        "cores": ranks.cores,
+        **origin,
+        "horovod": dict(horovod),
+        "started": now(),
+        "ended": None,
+        "startup_seconds": None,
+        "first_step": None,
     }
 
 

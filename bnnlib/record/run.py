@@ -8,6 +8,7 @@ A run's directory, ``runs/<group>/<run id>/``, holds
 - ``posterior.jsonl``: one :class:`bnnlib.record.logs.LayerLog` a line, of each Bayesian layer
   before training and after every epoch;
 - ``accuracy.jsonl``, with `evaluate_every`: one :class:`bnnlib.record.logs.AccuracyLog` a line;
+- ``events.out.tfevents.*``, with `tensorboard`: the same numbers for TensorBoard;
 - ``predictions.npz``: of each evaluation set (:mod:`bnnlib.record.predictions`);
 - ``laplace.npz``, with `laplace`: the last layer's posterior (:mod:`bnnlib.inference.laplace`);
 - ``profile.csv``, with `profile`: where each step's time went on each rank since the run was last
@@ -43,7 +44,8 @@ from bnnlib.record.identity import (
 from bnnlib.record.lock import Lock
 from bnnlib.record.logs import AccuracyLog, StepLog, read_steps, training_metrics
 from bnnlib.record.predictions import read_all_predictions, write_predictions
-from bnnlib.record.protocols import Ranks, Session, Trainer
+from bnnlib.record.protocols import Ranks, Scalars, Session, Trainer
+from bnnlib.record.provenance import new_attempt
 from bnnlib.record.schema import event_of, new_record, now, read_file, read_record, write_record
 from bnnlib.record.stopping import Stopped
 
@@ -71,6 +73,7 @@ class Run:
         self._has_trained, self._timed_from = False, 0
         self._lock: Lock | None = None
         self._writer = checkpoint.Writer()
+        self._scalars: Scalars | None = None
         self._saved_step, self._saved_at = 0, time.monotonic()
         self._checked_step = 0
         self._training: dict[str, Any] = {}
@@ -222,6 +225,8 @@ class Run:
         self._training = {"bytes_a_step": trainer.bytes_a_step}
         if self.is_trained(trainer):
             return
+        if self.experiment.tensorboard:
+            self.ranks.agree(lambda: self._open_scalars(trainer))
         first_step = trainer.step
         if first_step == 0:
             self.log_posterior(trainer)
@@ -269,6 +274,12 @@ class Run:
         if trainer.step != self._saved_step:  # `until` has ended it
             self.save(trainer)
         self._writer.wait()
+
+    def _open_scalars(self, trainer: Trainer) -> None:
+        """Begins TensorBoard's file anew, with the lines so far, on rank 0."""
+        if self.ranks.rank == 0:
+            self._scalars = trainer.scalars(self.directory)
+            self._scalars.write([*self.lines, *logs.read_accuracy(self.directory)])
 
     def is_trained(self, trainer: Trainer) -> bool:
         """Whether training has come to its end, by steps or by convergence; alike on all ranks."""
@@ -436,12 +447,16 @@ class Run:
             self.session.runs.remove(self)
             self.session.clock.restart()  # of this process' next run
         self._writer.close()
+        if self._scalars:
+            self._scalars.close()
         if self._lock is not None:
             self._lock.release()
 
     def _append(self, name: str, lines: Sequence[logs.Log]) -> None:
         self._check_lock()
         logs.append(self.directory / name, lines)
+        if self._scalars:
+            self._scalars.write(lines)
 
     def _check_lock(self) -> None:
         if self._lock is not None:
@@ -454,19 +469,7 @@ class Run:
         events: Sequence[tuple[str, str]],
         trained_before: bool,
     ) -> None:
-        attempt = {
-            "ranks": self.ranks.size,
-            "virtual_ranks": self.experiment.virtual_ranks,
-            "hosts": list(self.ranks.hosts),
-            "threads": self.ranks.threads,
-            "cores": self.ranks.cores,
-            **provenance,
-            "horovod": dict(horovod),
-            "started": now(),
-            "ended": None,
-            "startup_seconds": None,
-            "first_step": None,
-        }
+        attempt = new_attempt(self.ranks, self.experiment.virtual_ranks, provenance, horovod)
         record = new_record(self.experiment.to_dict(), "running", [attempt])
         record["source"] = self.source
         if (self.directory / "run.json").exists():
