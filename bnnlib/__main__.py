@@ -8,27 +8,27 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any, NoReturn
 
 from bnnlib import launcher, process
 from bnnlib.errors import BnnlibError
-from bnnlib.experiment import Experiment
+from bnnlib.experiment import Experiment, unknown_name
 
-Parser = argparse.ArgumentParser
 Arguments = argparse.Namespace
 
 CODES = """exit codes:
   0   done
-  1   an error, which is printed
-  2   a word of the command line is wrong"""
+  1   an error, which is printed, such as a parameter or a column that does not exist
+  2   the command line is none: an unknown command or option, or a word that is missing"""
 STOPPED = """
   75  stopped in good order, by a signal or a deadline: the same command goes on"""
 
 TRAIN = """Parameters are those of notebooks/01_train; a list with their defaults ends this page.
 -p wins over -f, and the defaults hold for the rest:
 
-  python -m bnnlib train -p model CNN_FC -p dataset tiny -p epochs 2
-  mpiexec -n 2 python -m bnnlib train -f jobs/params/digits.yaml
+  python -m bnnlib train -p model=CNN_FC -p dataset=tiny -p epochs=2
+  mpiexec -n 2 python -m bnnlib train -f jobs/params/digits.yaml -p seed=1
 
 The record goes to runs/, or to the parameter run_dir. The same command started again goes on from
 the last checkpoint. Under `horovodrun --min-np` the run outlives lost workers (jobs/README.md)."""
@@ -52,6 +52,13 @@ The training set is divided among the ranks, which may be other than those that 
 
 The parameter `laplace: true` does the same at the end of a training."""
 
+EVALUATE = """Nothing is trained, and the run stays as it is. A new record beside it, such as
+RUN-predict_with=mean, has the same training and other predictions, and every table and figure shows
+both. Test draws, what predicts, and the sets may be others; the ranks may be, too:
+
+  python -m bnnlib evaluate runs/digits/BNN_FC_flip -p predict_with=mean
+  mpiexec -n 2 python -m bnnlib evaluate runs/digits/CNN_FC -p 'eval_sets=[test, shifts]'"""
+
 SWEEP = """The study files are those of plan. Each run becomes a job of the site's queue, and each
 group's analysis waits for its runs. Called again, the command submits what has neither finished nor
 is queued:
@@ -62,9 +69,16 @@ is queued:
 
 Nothing is submitted while the queue cannot be asked whether a job is still there."""
 
-TABLE = """A row a run, from the records alone, also of runs that still train:
+TABLE = """A row a run, from the records alone, also of runs that still train: its id, the
+parameters that differ between the runs, and what came of each.
 
-  python -m bnnlib table runs/digits --csv digits.csv"""
+  python -m bnnlib table runs/digits --sort nll
+  python -m bnnlib table runs/digits --by seed --format markdown
+  python -m bnnlib table runs/digits --csv digits.csv
+
+With --by seed a row is the mean over the finished runs that differ in nothing but the seed, with
+their standard deviation (n - 1). csv and json hold all digits; json is strict, what is unknown is
+null. --sort takes any parameter or metric of a record, --csv writes all of them."""
 
 FIGURES = """Executes notebooks/02_calibration on the records, and notebooks/03_scaling where the
 group has a ladder.json (see `python -m bnnlib ladder`). The executed notebooks go to RUNS, the
@@ -76,6 +90,56 @@ LADDER = """The cost model of notebooks/03_scaling is fitted to these times. Sta
 of one launch:
 
   mpiexec -n 2 python -m bnnlib ladder --out runs/scaling/ladder.json"""
+
+
+class Parser(argparse.ArgumentParser):
+    """Offers the nearest word for a command or an option that it does not know; rank 0 tells it.
+
+    Attributes:
+        commands: the parsers of the commands by name; none of a command's own parser.
+    """
+
+    commands: Mapping[str, Parser] = {}
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As its base does, once all commands and options are known ones."""
+        words = sys.argv[1:] if args is None else list(args)
+        for word in words:
+            name = word.partition("=")[0]
+            if word == "--" or (self.commands and word in self.commands):
+                break
+            if self.commands and not word.startswith("-"):
+                self.error(unknown_name(word, list(self.commands), "command"))
+            options = [one for one in self._option_string_actions if one.startswith("--")]
+            if name.startswith("--") and not any(one.startswith(name) for one in options):
+                self.error(unknown_name(name, options, "option"))
+        return super().parse_known_args(words, namespace)
+
+    def error(self, message: str) -> NoReturn:
+        """Ends the process with 2; rank 0 prints the message."""
+        if launcher.rank() == 0:
+            super().error(message)
+        sys.exit(2)
+
+
+class Parameters(argparse.Action):
+    """Reads `-p NAME=VALUE`, one or several, and `-p NAME VALUE`, papermill's form, as pairs."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: Arguments, words: Any, option: Any = None
+    ) -> None:
+        """Appends the pairs; a lone NAME is refused."""
+        if len(words) == 2 and "=" not in words[0]:
+            pairs = [words]
+        elif all("=" in word for word in words):
+            pairs = [word.split("=", 1) for word in words]
+        else:
+            raise argparse.ArgumentError(
+                self,
+                f"{' '.join(words)}: expected NAME=VALUE or NAME VALUE, such as model=CNN_FC or "
+                "model CNN_FC",
+            )
+        setattr(namespace, self.dest, [*getattr(namespace, self.dest), *pairs])
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -112,6 +176,7 @@ def _parser() -> Parser:
         epilog="`python -m bnnlib COMMAND --help` says what a command does, with an example.",
     )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    parser.commands = commands.choices
 
     def add(
         name: str,
@@ -134,14 +199,7 @@ def _parser() -> Parser:
     what = "train, evaluate and record one run on this launch"
     command = add("train", _train, what, more, CODES + STOPPED)
     command.add_argument("-f", metavar="FILE", help="parameters, a YAML file of `name: value`")
-    command.add_argument(
-        "-p",
-        nargs=2,
-        action="append",
-        default=[],
-        metavar=("NAME", "VALUE"),
-        help="one parameter; may be given several times",
-    )
+    _add_parameters(command)
     command.add_argument("--verbose", action="store_true", help="print the network's layers")
 
     command = add(
@@ -168,6 +226,16 @@ def _parser() -> Parser:
         help="of the posterior, or the probit approximation (default: %(default)s)",
     )
 
+    command = add(
+        "evaluate",
+        _evaluate,
+        "evaluate a finished run again, by other draws or on other sets",
+        EVALUATE,
+        CODES + STOPPED,
+    )
+    command.add_argument("run_dir", metavar="RUN", help="a finished run's folder")
+    _add_parameters(command)
+
     command = add("sweep", _sweep, "submit all runs of a study file to a site's queue", SWEEP)
     command.add_argument("file", metavar="FILE", help="a study file")
     _add_runs(command)
@@ -180,7 +248,18 @@ def _parser() -> Parser:
 
     command = add("table", _table, "print the table of a group of runs", TABLE)
     command.add_argument("runs", metavar="RUNS", help="a group of runs, such as runs/digits")
-    command.add_argument("--csv", metavar="FILE", help="also write the whole table there")
+    command.add_argument(
+        "--by", choices=("seed",), help="a row of mean ± standard deviation over seeds"
+    )
+    command.add_argument("--sort", metavar="COLUMN", help="a column of the records to sort by")
+    command.add_argument("--descending", action="store_true", help="the largest value first")
+    command.add_argument(
+        "--format",
+        choices=("text", "csv", "markdown", "json"),
+        default="text",
+        help="(default: %(default)s)",
+    )
+    command.add_argument("--csv", metavar="FILE", help="also write all columns of every run there")
 
     command = add("figures", _figures, "draw the figures of a group of runs", FIGURES)
     command.add_argument("runs", metavar="RUNS", help="a group of runs, such as runs/digits")
@@ -197,6 +276,17 @@ def _parser() -> Parser:
         "--times", type=int, default=0, metavar="N", help="averages a turn (default: by size)"
     )
     return parser
+
+
+def _add_parameters(command: Parser) -> None:
+    command.add_argument(
+        "-p",
+        nargs="+",
+        action=Parameters,
+        default=[],
+        metavar="NAME=VALUE",
+        help="parameters; -p NAME VALUE, papermill's form, is the same",
+    )
 
 
 def _add_runs(command: Parser) -> None:
@@ -232,6 +322,14 @@ def _laplace(arguments: Arguments) -> None:
     command.laplace(arguments.run_dir, arguments.predict_with)
 
 
+def _evaluate(arguments: Arguments) -> None:
+    from bnnlib.launch import evaluating
+    from bnnlib.record import stopping
+
+    stopping.stop_time()
+    evaluating.evaluate(arguments.run_dir, arguments.p)
+
+
 def _sweep(arguments: Arguments) -> None:
     from bnnlib.launch import queue, sites
 
@@ -246,9 +344,16 @@ def _sweep(arguments: Arguments) -> None:
 
 
 def _table(arguments: Arguments) -> None:
-    from bnnlib.analysis.runs import print_table
+    from bnnlib.analysis.listing import print_table
 
-    print_table(arguments.runs, arguments.csv)
+    print_table(
+        arguments.runs,
+        arguments.csv,
+        arguments.format,
+        arguments.by,
+        arguments.sort,
+        arguments.descending,
+    )
 
 
 def _figures(arguments: Arguments) -> None:

@@ -1,8 +1,9 @@
 """What did the runs show? Reads records alone: no TensorFlow, no Horovod.
 
-Rooms: `runs` (records as tables), `predictions` (what runs and ensembles predict), `tables` (the
-rows behind each figure), `figures`, `findings` (the sentence under each), `words` (numbers in
-sentences), `style`, `gallery` (how figures are kept), `scaling` (what ranks add).
+Rooms: `runs` (records as tables), `listing` (the table for people), `predictions` (what runs and
+ensembles predict), `tables` (the rows behind each figure), `figures`, `findings` (the sentence
+under each), `words` (numbers in sentences), `style`, `gallery` (how figures are kept), `scaling`
+(what ranks add).
 """
 
 from bnnlib.analysis.runs import load, load_evaluation

@@ -11,7 +11,6 @@ import pandas as pd
 from bnnlib.errors import RecordError
 from bnnlib.experiment import UPKEEP, Experiment
 from bnnlib.names import UNCONVERGED
-from bnnlib.record.files import write_atomically
 from bnnlib.record.schema import read_record
 
 # The table's first columns; all others follow in the record's order.
@@ -29,7 +28,6 @@ COLUMNS = (
     "ece",
     "images_per_second",
 )
-TABLE_COLUMNS = (*COLUMNS[2:], "converged", "kl_change")
 # What the table holds beside parameters and metrics; no name of one is a name of another.
 # `threads_used` of a rank, where the parameter `threads` may leave their number to the machine.
 RECORD_COLUMNS = (
@@ -188,35 +186,3 @@ def method_names(runs: pd.DataFrame) -> pd.Series:
         for row, value in runs[name].dropna().items() if name in runs else ():
             names[row] += f" {name}({value})" if value != defaults[name] else ""
     return names
-
-
-def print_table(path: str | Path, csv: str | Path | None = None) -> None:
-    """Prints the main columns of a group's table, a row a run, also beside damaged records.
-
-    Args:
-        path: as for :func:`load`.
-        csv: where the whole table is written; nowhere if not given.
-
-    Raises:
-        RecordError: no run there, `csv` cannot be written, or, after the others' table, a damaged
-            record.
-    """
-    damaged: dict[str, str] = {}
-    table = load(path, damaged)
-    shown = table[list(TABLE_COLUMNS)].assign(model=method_names(table))
-    shown["dataset"] = shown["dataset"].map(lambda name: Path(str(name)).name, na_action="ignore")
-    # Deterministic networks have no posterior, and older records do not say.
-    answers = {True: "yes", False: "NO"}
-    shown["converged"] = shown["converged"].map(answers)
-    digits = {"accuracy": 4, "nll": 4, "brier": 4, "ece": 4, "images_per_second": 0}
-    formats: dict[str, Any] = {n: f"{{:.{places}f}}".format for n, places in digits.items()}
-    formats["kl_change"] = "{:.1%}".format
-    # Beside a run whose parameters were refused, the others' whole numbers are floats.
-    formats["seed"] = lambda seed: f"{seed:.0f}" if isinstance(seed, float) else str(seed)
-    if len(table):
-        print(shown.to_string(index=False, formatters=formats, na_rep="-"))
-    if csv:
-        write_atomically(Path(csv), lambda file: file.write(table.to_csv(index=False).encode()))
-        print(f"written: {csv}")
-    if damaged:
-        raise RecordError("; ".join(damaged.values()))

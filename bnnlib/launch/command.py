@@ -58,7 +58,7 @@ def run(
     Returns:
         The run's directory.
     """
-    from bnnlib.analysis.runs import print_table
+    from bnnlib.analysis.listing import print_table
 
     with Session.begin() as session:
         origin = provenance.collect()  # starts processes, which none may once MPI runs

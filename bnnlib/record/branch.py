@@ -76,5 +76,7 @@ def begin(source: str | Path, experiment: Experiment) -> None:
                 write_atomically(directory / name, functools.partial(shutil.copyfileobj, lines))
     checkpoint.save(directory / "checkpoints", state)
     record = read_file(source)
-    unmade = {"status": "stopped", "metrics": {}, "evaluation": []}
+    unmade: dict[str, Any] = {"status": "stopped", "metrics": {}, "evaluation": []}
+    if experiment.ood_sets != record["parameters"].get("ood_sets"):
+        unmade["data"] = None  # of other images: what trains anew is held to its source before
     write_record(directory, record | unmade | {"parameters": experiment.to_dict()})

@@ -59,8 +59,8 @@ def test_every_module_that_reads_records_is_imported(tmp_path):
 def test_a_group_is_printed_tabulated_drawn_and_told(runs):
     code = """
     import sys
-    from bnnlib.analysis import figures, findings, gallery, runs, tables
-    runs.print_table(sys.argv[1])
+    from bnnlib.analysis import figures, findings, gallery, listing, tables
+    listing.print_table(sys.argv[1])
     test = tables.Group(sys.argv[1]).predictions()
     bins = tables.reliability(test)
     origin = gallery.origin(tables.Group(sys.argv[1]).runs, "notebook", "command")

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from bnnlib import __main__ as program
 from bnnlib import data, networks
+from bnnlib.analysis import listing
 from bnnlib.analysis import runs as run_tables
 from bnnlib.errors import ExperimentError, RecordError
 from bnnlib.experiment import Experiment
@@ -1116,13 +1117,13 @@ def test_the_command_prints_the_table_and_writes_it(group):
     done = subprocess.run(command, capture_output=True, text=True, env=os.environ)
     assert done.returncode == 0, done.stderr
     header, *rows, last = done.stdout.splitlines()
-    assert header.split() == list(run_tables.TABLE_COLUMNS)
+    assert header.split() == ["run_id", "model", "seed", "ranks", *listing.RESULTS]
     scores = ["1.0000", "0.2231", "0.0600", "0.2000", "100", "NO", "-"]
     assert [row.split() for row in rows] == [
-        ["BNN_conv_flip", "tiny", "0", "1", "finished", *scores],
-        ["CNN_FC", "tiny", "1", "1", "finished", *scores],
-        ["-", "-", "-", "2", "failed", *"-------"],
-        ["BNN_conv_flip", "tiny", "3", "1", "running", *"-------"],
+        ["a", "BNN_conv_flip", "0", "1", "finished", *scores],
+        ["b", "CNN_FC", "1", "1", "finished", *scores],
+        ["c", "-", "-", "2", "failed", *"-------"],
+        ["d", "BNN_conv_flip", "3", "1", "running", *"-------"],
     ]
     assert last == f"written: {csv}"
     table = pd.read_csv(csv)
