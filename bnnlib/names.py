@@ -6,6 +6,7 @@ alone.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable
 
@@ -45,16 +46,26 @@ UNCONVERGED = " converged(no)"
 def in_order(names: Iterable[str]) -> list[str]:
     """Names of networks, each once: the study's in its order, then a user's own as they come.
 
-    A variant follows its network, as ``CNN_FC ensemble(5)`` does ``CNN_FC``.
+    A network's variants follow it, by their settings, and their ensembles follow them.
     """
     present = list(dict.fromkeys(names))
     order = list(dict.fromkeys([*ALL_MODELS, *(network_of(name) for name in present)]))
-    return sorted(present, key=lambda n: (order.index(network_of(n)), n != network_of(n)))
+    return sorted(present, key=lambda name: (order.index(network_of(name)), *_place(name)))
 
 
 def network_of(name: str) -> str:
     """The network of a variant's name: ``CNN_FC`` of ``CNN_FC dropout(0.1) ensemble(5)``."""
     return re.sub(r"( \w+\([^()]*\))+$", "", name)
+
+
+def variant_of(name: str) -> str:
+    """The variant whose runs stand under a name: the name without `ensemble` and `converged`."""
+    return re.sub(r" (ensemble|converged)\([^()]*\)", "", name)
+
+
+def settings_of(name: str) -> list[tuple[str, str]]:
+    """A variant's settings: ``[("dropout", "0.1")]`` of ``CNN_FC dropout(0.1)``."""
+    return re.findall(r" (\w+)\(([^()]*)\)", name.removeprefix(network_of(name)))
 
 
 def twin_of(name: str) -> str | None:
@@ -71,3 +82,16 @@ def twin_of(name: str) -> str | None:
     if name not in ALL_MODELS or not name.startswith("BNN_"):
         return None
     return "CNN_" + name.removeprefix("BNN_").rpartition("_")[0]
+
+
+def _place(name: str) -> tuple[bool, bool, list[tuple[str, float, str]]]:
+    """Where a name stands among those of its network: prior 2 before prior 10."""
+
+    def size(value: str) -> float:
+        try:
+            return float(value)
+        except ValueError:
+            return math.inf
+
+    settings = [(key, size(value), value) for key, value in settings_of(variant_of(name))]
+    return name != network_of(name), " ensemble(" in name, settings

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,8 @@ import pandas as pd
 from IPython.display import Markdown, display
 from matplotlib.figure import Figure
 
+from bnnlib.analysis.words import with_labels
+from bnnlib.errors import RecordError
 from bnnlib.record.files import write_atomically
 from bnnlib.record.schema import to_json
 
@@ -22,10 +24,13 @@ class Gallery:
     Attributes:
         directory: of pictures, tables and origins.
         origin: of :func:`origin`.
+        models: the names of all that is compared, whose colours and labels are those of every
+            figure and finding; where there are none, each figure's are its own.
     """
 
     directory: Path
     origin: Mapping[str, Any]
+    models: Sequence[str] = ()
 
     def show(
         self, name: str, table: pd.DataFrame, draw: Callable[[pd.DataFrame], Figure], finding: str
@@ -39,10 +44,15 @@ class Gallery:
             finding: of :mod:`bnnlib.analysis.findings`, Markdown.
         """
         if len(table):
+            table.attrs["models"] = list(self.models)
             figure = draw(table)
             save(figure, table, self.directory, name, self.origin)
             display(figure)
-        display(Markdown(finding))
+        self.say(finding)
+
+    def say(self, finding: str) -> None:
+        """Shows a finding, with the models' labels in place of their names."""
+        display(Markdown(with_labels(finding, self.models)))
 
 
 def save(
@@ -84,3 +94,22 @@ def origin(table: pd.DataFrame, notebook: str, command: str) -> dict[str, Any]:
     columns += ["command", "started", "ended"]
     runs = table.astype(object).where(table.notna(), None)
     return {"notebook": notebook, "command": command, "runs": runs[columns].to_dict("records")}
+
+
+def further(more: str, names: Sequence[str]) -> set[str]:
+    """Which of a notebook's further figures are wanted.
+
+    Args:
+        more: their names with commas between them; ``all``: all; empty: none.
+        names: that there are.
+
+    Raises:
+        RecordError: one of them is none of these; it says which there are.
+    """
+    wanted = {name.strip() for name in more.split(",") if name.strip()}
+    if unknown := wanted - {*names, "all"}:
+        raise RecordError(
+            f"more = {more!r}: no further figure {', '.join(sorted(unknown))}; expected all, or of "
+            + ", ".join(names)
+        )
+    return set(names) if "all" in wanted else wanted

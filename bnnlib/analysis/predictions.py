@@ -15,9 +15,11 @@ import pandas as pd
 
 from bnnlib import metrics
 from bnnlib.analysis.runs import MAY_DIFFER, load, load_evaluation, named
+from bnnlib.analysis.variants import chosen, refuse_mixed_sets, refuse_too_many
 from bnnlib.errors import BnnlibError, RecordError
 from bnnlib.experiment import Experiment
 from bnnlib.metrics import Labels, Prediction
+from bnnlib.names import in_order, variant_of
 from bnnlib.record.predictions import read_all_predictions, read_predictions
 
 
@@ -98,19 +100,26 @@ class Group:
             variants of a network apart, such as ``CNN_conv dropout(0.1)``.
         unfinished: the runs that have not finished.
         left_out: why a finished run, or a record that cannot be read, is left out, by directory:
-            its files are damaged, it predicts no probabilities, or it was judged on other images
-            than the other runs of its model.
+            its files are damaged, it predicts no probabilities, or one of its shifted or foreign
+            sets has other images than in the other runs of its model.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, variants: str = "") -> None:
         """Reads the records below `path`.
 
+        Args:
+            path: a group, a single run's directory, or a folder of groups.
+            variants: which runs, by their parameters (:func:`bnnlib.analysis.variants.chosen`).
+
         Raises:
-            RecordError: there is no run to compare.
+            RecordError: there is no run to compare, `variants` chooses none, the runs are of
+                several data sets or test sets, or they are more variants than one figure can tell
+                apart. It says what to do.
         """
         self.left_out: dict[str, str] = {}
-        table = load(path, self.left_out)
+        table = chosen(load(path, self.left_out), variants)
         rows = load_evaluation(path, self.left_out)
+        rows = rows[rows.path.isin(table.path)]
         self._kinds = dict(zip(rows["set"], rows["kind"], strict=True))
         self._sets = {path: set(selected["set"]) for path, selected in rows.groupby("path")}
         self.unfinished = table[table.status != "finished"]
@@ -120,7 +129,9 @@ class Group:
         if finished.empty:
             why = "".join(f"; {one}" for one in self.left_out.values())
             raise RecordError(f"{path}: no finished run among {len(table)}; train first{why}")
+        refuse_mixed_sets(finished, {one: images[one][metrics.TEST] for one in finished.path})
         finished = named(finished)
+        refuse_too_many(in_order(map(variant_of, finished.model)))
         for _, runs in finished.groupby("model"):
             self._leave_out_other_images({one: images[one] for one in runs.path})
         self.runs = finished[~finished.path.isin(list(self.left_out))].reset_index(drop=True)
@@ -155,6 +166,11 @@ class Group:
                         f"{path}: judged on other images or labels of {name!r} than the other runs "
                         "of its model; compare runs of one data set"
                     )
+
+    @property
+    def models(self) -> list[str]:
+        """The names of all that is compared: variants, and the ensembles of their seeds."""
+        return in_order(one.model for one in self.predictions())
 
     def sets(self, kind: str) -> list[str]:
         """Names of the evaluation sets of a kind: ``test``, ``holdout``, ``shift`` or ``ood``."""

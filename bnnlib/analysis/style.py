@@ -1,16 +1,19 @@
-"""How figures look: sizes, legends, and one palette that gives each model its colour everywhere."""
+"""How figures look: sizes, legends, and one palette that gives each variant its colour."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from bnnlib.names import in_order, network_of
+from bnnlib.analysis.variants import refuse_too_many
+from bnnlib.analysis.words import labels
+from bnnlib.names import in_order, network_of, settings_of, variant_of
 
 # Seaborn's colour-blind palette; hue says convolution (blues) or dense (oranges), the twins are
 # grey and black, and marker and dash say the same again for print without colour.
@@ -44,71 +47,67 @@ MARKERS: dict[str, str] = {
     "CNN_VGG": "*",
 }
 ORDER = list(PALETTE)
-# A variant has its network's colour and marker; its dash and what is filled of the marker are its
-# own, one for lines and one for points.
-_VARIANTS: dict[str, tuple[Any, str]] = {
-    "ensemble": ((0, (5, 2)), "none"),
-    "dropout": ((0, (1, 1.5)), "bottom"),
-    "converged": ((0, (1, 3)), "top"),
-}
-_OTHER_VARIANTS: tuple[tuple[Any, str], ...] = (
-    ((0, (6, 1.5, 1, 1.5)), "left"),
-    ((0, (3, 1, 1, 1, 1, 1)), "right"),
-    ((0, (8, 3)), "bottom"),
-)
-# For a user's own models, in alphabetical order; again from the start when they are more.
-_OWN_COLOURS = (COLOURS[8], COLOURS[2], "#332288", "#882255", "#117733", "#661100")
+# For all other networks, and for a network's variants after the first, in this order.
+_FURTHER_COLOURS = (COLOURS[2], "#332288", COLOURS[8], "#882255", "#117733", "#661100")
 # The tuples are stars of four, six and eight points.
-_OWN_MARKERS: tuple[Any, ...] = ("h", ">", "H", (4, 1, 0), (6, 1, 0), (8, 1, 0))
+_FURTHER_MARKERS: tuple[Any, ...] = ("h", ">", "H", (4, 1, 0), (6, 1, 0), (8, 1, 0))
 
 
 def looks(models: Iterable[str]) -> tuple[dict[str, str], dict[str, Any]]:
-    """Colours and markers of `models` by name: the study's own, and others for a user's models."""
-    present = list(models)
-    user_networks = sorted({network_of(name) for name in present} - set(ORDER))
-    colours: dict[str, str] = {}
-    markers: dict[str, Any] = {}
-    for name in in_order(present):
-        network = network_of(name)
-        if network in PALETTE:
-            colours[name], markers[name] = PALETTE[network], MARKERS[network]
-        else:
-            index = user_networks.index(network)
-            colours[name] = _OWN_COLOURS[index % len(_OWN_COLOURS)]
-            markers[name] = _OWN_MARKERS[index % len(_OWN_MARKERS)]
-    return colours, markers
+    """Colours and markers of `models` by name, each variant's its own.
+
+    A network of the study has its own colour and marker whatever stands beside it, and so has the
+    first of its variants where the network itself is not there. The others, and a user's networks
+    in alphabetical order, take what is left. An ensemble has its members' colour and marker.
+
+    Raises:
+        RecordError: they are more variants than one figure can tell apart.
+    """
+    present = in_order(models)
+    variants = in_order(variant_of(name) for name in present)
+    refuse_too_many(variants)
+    firsts = {network_of(name): name for name in reversed(variants)}
+    own = {first: network for network, first in firsts.items() if network in PALETTE}
+    others = [name for name in variants if name not in own]
+    others.sort(key=lambda name: (1, "") if network_of(name) in PALETTE else (0, name))
+
+    def of_each(study: Mapping[str, Any], further: Sequence[Any]) -> dict[str, Any]:
+        given = {name: study[network] for name, network in own.items()}
+        free = [one for one in (*further, *study.values()) if one not in given.values()]
+        given |= dict(zip(others, free, strict=False))
+        return {name: given[variant_of(name)] for name in present}
+
+    return of_each(PALETTE, _FURTHER_COLOURS), of_each(MARKERS, _FURTHER_MARKERS)
 
 
 def line(model: str, models: Iterable[str]) -> dict[str, Any]:
-    """How a model is drawn among `models`: a variant dashed, its markers wholly or half hollow."""
+    """How a model is drawn among `models`, with its label: :func:`bnnlib.analysis.words.labels`.
+
+    An ensemble is dashed and its markers are hollow; a posterior that has not converged is dotted
+    and its markers are half hollow.
+    """
     models = list(models)
     colours, markers = looks(models)
-    style = {"color": colours[model], "marker": markers[model], "label": model, "linewidth": 1.8}
-    style |= {"markersize": 6.5, "markeredgecolor": colours[model], "markeredgewidth": 1.0}
-    if network_of(model) == model:
-        return style | {"linestyle": "-"}
-    dash, filled = _variant(model, models)
-    if filled == "none":  # white rather than nothing, so that lines behind it do not show
-        return style | {"linestyle": dash, "markerfacecolor": "white"}
-    return style | {"linestyle": dash, "fillstyle": filled, "markerfacecoloralt": "white"}
+    style = {"color": colours[model], "marker": markers[model], "label": labels(models)[model]}
+    style |= {"linewidth": 1.8, "markersize": 6.5, "markeredgewidth": 1.0}
+    style |= {"markeredgecolor": colours[model], "linestyle": "-"}
+    kinds = {key for key, _ in settings_of(model)}
+    if "ensemble" in kinds:  # white rather than nothing, so that lines behind it do not show
+        style |= {"linestyle": (0, (5, 2)), "markerfacecolor": "white"}
+    if "converged" in kinds:
+        style |= {"linestyle": (0, (1, 3)), "fillstyle": "top", "markerfacecoloralt": "white"}
+        style["markerfacecolor"] = colours[model]
+    return style
 
 
-def _variant(model: str, models: Iterable[str]) -> tuple[Any, str]:
-    """Dash and filling of a variant: of its kind, else by its place among the network's others."""
+def among(table: pd.DataFrame) -> list[str]:
+    """The names that a figure's models are told apart from: all of one comparison.
 
-    def kind(name: str) -> str:
-        parts = name.removeprefix(network_of(name)).split("(")
-        return parts[0].strip() if len(parts) == 2 else ""
-
-    if kind(model) in _VARIANTS:
-        return _VARIANTS[kind(model)]
-    network = network_of(model)
-    others = [
-        name
-        for name in in_order(models)
-        if network_of(name) == network != name and kind(name) not in _VARIANTS
-    ]
-    return _OTHER_VARIANTS[others.index(model) % len(_OTHER_VARIANTS)]
+    A figure that shows some of them, such as the Bayesian ones, gives each the colour and the label
+    that it has in the others: :class:`bnnlib.analysis.gallery.Gallery` notes all names with the
+    table that it draws. Without that note they are the table's own.
+    """
+    return in_order([*table.attrs.get("models", ()), *table.model])
 
 
 def set_style() -> None:

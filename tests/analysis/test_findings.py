@@ -23,9 +23,10 @@ def scores(half=0.0, **means):
     )
 
 
-def difference(score, low, middle, high, name="test"):
-    row = {"set": name, "model": "BNN_FC_flip", "twin": "CNN_FC", "score": score, "runs": 1}
-    return row | {"difference": middle, "low": low, "high": high}
+def difference(score, low, middle, high, name="test", **changed):
+    row = {"set": name, "sets": 1, "kind": "twin", "model": "BNN_FC_flip", "other": "CNN_FC"}
+    row |= {"score": score, "runs": 1, "paired": False}
+    return row | {"difference": middle, "low": low, "high": high} | changed
 
 
 NO_PAIRS = pd.DataFrame(columns=list(difference("nll", 0, 0, 0)))
@@ -53,7 +54,8 @@ def test_scores_name_all_that_cannot_be_told_apart():
         (("accuracy", -0.03, -0.02, -0.01), "accuracy −0.0200 [−0.0300, −0.0100], worse"),
         (("nll", 0.01, 0.02, 0.03), "NLL +0.0200 [+0.0100, +0.0300], worse"),
         (("ece", -0.03, -0.02, -0.01), "debiased ECE −0.0200 [−0.0300, −0.0100], better"),
-        (("nll", -0.01, 0.02, 0.03), "no difference that these images and runs can show"),
+        (("nll", -0.01, 0.02, 0.03), "NLL +0.0200 [−0.0100, +0.0300], no difference shown"),
+        (("nll", 0.00004, 0.02, 0.03), "NLL +0.0200 [+0.0000, +0.0300], no difference shown"),
     ],
 )
 def test_scores_say_whether_a_twin_is_beaten(rows, expected):
@@ -137,10 +139,10 @@ def test_reliability_by_hand():
     # 500 images of confidence 0.6 miss by 0.2, with an error of sqrt(0.24 / 500) = 0.0219.
     assert findings.reliability(reliability_rows()) == (
         "- **CNN_FC**: ECE 0.0500, debiased 0.0300 [0.0000, 0.1000]; a calibrated model would show "
-        "0.0400, up to 0.0800; 0 of 2 bins outside what a calibrated model would show.\n"
+        "0.0400, up to 0.0800; bins outside what a calibrated model would show: 0 of 2.\n"
         "- **mine**: ECE 0.2000, debiased 0.2000 [0.1000, 0.3000]; a calibrated model would show "
         "0.0300, up to 0.0600; on average too sure: accuracy less confidence −0.2000 "
-        "[−0.2429, −0.1571]; 1 of 1 bins outside what a calibrated model would show."
+        "[−0.2429, −0.1571]; bins outside what a calibrated model would show: 1 of 1."
     )
     bins = reliability_rows()
     again = pd.concat([bins, bins.assign(scaled=True, ece=0.01)])
@@ -164,6 +166,7 @@ def test_entropies_by_hand():
     table = pd.DataFrame(
         {
             "model": "mine",
+            "run": "r",
             "entropy": [0.1, 0.2, 0.3, 0.25, 0.5],
             "outcome": ["right", "right", "right", "wrong", "wrong"],
         }
@@ -174,6 +177,7 @@ def test_entropies_by_hand():
         "entropy than a right one with probability 0.833 [0.371, 1.000]."
     )
     assert findings.entropies(table[:3]) == "- **mine**: all predictions right."
+    assert findings.entropies(table[3:]) == "- **mine**: all predictions wrong."
 
 
 def shift_rows(bayesian, twin, scaled=None, runs=("r",)):
@@ -200,13 +204,13 @@ def test_shifts_say_who_wins_and_who_does_not():
     assert (
         "debiased ECE from 0.100 [0.090, 0.110] (BNN_FC_flip) to 0.200 [0.190, 0.210] (CNN_FC)"
     ) in text
-    assert "1 of 1 (BNN_FC_flip) better (BNN_FC_flip −0.1000 [−0.2000, −0.0500])." in text
+    assert "twin's: better for BNN_FC_flip (−0.1000 [−0.2000, −0.0500])." in text
     lost = pd.DataFrame([difference("ece", 0.05, 0.1, 0.2, "rotate-60")])
-    assert "1 of 1 (BNN_FC_flip) worse" in findings.shifts(table, lost)
+    assert "worse for BNN_FC_flip (+0.1000 [+0.0500, +0.2000])." in findings.shifts(table, lost)
     # The values differ by as much, but their interval holds 0.
     tied = pd.DataFrame([difference("ece", -0.2, -0.1, 0.01, "rotate-60")])
     text = findings.shifts(table, tied)
-    assert "none of 1 Bayesian networks differs from its twin" in text
+    assert "no difference shown for BNN_FC_flip (−0.1000 [−0.2000, +0.0100])." in text
     assert "better" not in text
     assert "twin" not in findings.shifts(table, NO_PAIRS)
 
@@ -214,12 +218,16 @@ def test_shifts_say_who_wins_and_who_does_not():
 def test_shifts_say_what_the_temperature_does():
     text = findings.shifts(shift_rows(0.1, 0.101, 0.05), NO_PAIRS)
     assert (
-        "lowers the mean ECE over models and runs: 0.101 without it, 0.050 with it, −0.0505 ["
+        "lowers the mean ECE over models and runs: 0.1005 without it, 0.0500 with it, −0.0505 ["
         in text
     )
     # One model gains .05 and the other .15: two differ too much to speak of all.
     text = findings.shifts(shift_rows(0.1, 0.2, 0.05), NO_PAIRS)
-    assert "does not change the mean ECE by more than its spread over models and runs" in text
+    assert "is not shown to change the mean ECE over models and runs by much" in text
+    # Sure, but next to nothing: "lowers … 0.202 without it, 0.201 with it" says no such thing.
+    text = findings.shifts(shift_rows(0.202, 0.2021, 0.201), NO_PAIRS)
+    assert "not shown to change" in text
+    assert "lowers" not in text
 
 
 def test_risk_coverage():
@@ -231,11 +239,12 @@ def test_risk_coverage():
     scores = tables.scores(predictions, 50)
     text = findings.risk_coverage(table, scores, NO_PAIRS)
     assert text.startswith("Lowest area under the curve: **CNN_FC** 0.0625 [0.0000, ")
-    assert text.endswith("(the range over runs): BNN_FC_flip 0.0 %, CNN_FC 75.0 %.")
+    kept = table.groupby("model")[["coverage_low", "coverage_high"]].first()
+    assert kept.loc["CNN_FC"].tolist() == [25.0 / 100, 1.0]
+    assert text.endswith("kept: BNN_FC_flip 0.0 % [0.0 %, 0.0 %], CNN_FC 75.0 % [25.0 %, 100.0 %].")
     worse = pd.DataFrame([difference("aurc", 0.1, 0.2, 0.3)])
     assert findings.risk_coverage(table, scores, worse).endswith(
-        " Area less the twin's: 1 of 1 (BNN_FC_flip) worse (BNN_FC_flip +0.2000 "
-        "[+0.1000, +0.3000])."
+        " Area less the twin's: worse for BNN_FC_flip (+0.2000 [+0.1000, +0.3000])."
     )
 
 
@@ -248,7 +257,8 @@ def ood_rows(gain=0.05, **auroc):
     values = [auroc["bayesian"], auroc["twin"], auroc["information"]]
     return pd.DataFrame(
         [
-            {"model": model, "set": "far", "score": score, "auroc": value, "fpr95": 1 - value}
+            {"model": model, "run": model, "set": "far", "score": score, "auroc": value}
+            | {"fpr95": 1 - value}
             | {"auroc_low": value - 0.01, "auroc_high": value + 0.01}
             | {"fpr95_low": 0.95 - value, "fpr95_high": 1.05 - value}
             | {"gain": gain, "gain_low": gain - 0.02, "gain_high": gain + 0.02}
@@ -263,62 +273,80 @@ def test_ood_by_hand():
     assert findings.ood(table, better) == (
         "- **far**: the entropy tells it from the test images with an AUROC from 0.800 "
         "[0.790, 0.810] (CNN_FC) to 0.900 [0.890, 0.910] (BNN_FC_flip). AUROC less the twin's: "
-        "1 of 1 (BNN_FC_flip) better (BNN_FC_flip +0.1000 [+0.0500, +0.1500])."
+        "better for BNN_FC_flip (+0.1000 [+0.0500, +0.1500])."
     )
     assert findings.false_alarms(table) == (
-        "- **far**: to find 95 % of it by the entropy, the share of the test images that is taken "
-        "for foreign is from 0.100 [0.050, 0.150] (BNN_FC_flip) to 0.200 [0.150, 0.250] (CNN_FC); "
-        "models whose mutual information alone does better than their entropy: 1 of 1 "
-        "(BNN_FC_flip); its AUROC less the entropy's: BNN_FC_flip +0.0500 [+0.0300, +0.0700]."
+        "- **far**: to find 95 % of it by the entropy takes a share of the test images for foreign "
+        "from 0.100 [0.050, 0.150] (BNN_FC_flip) to 0.200 [0.150, 0.250] (CNN_FC); AUROC of the "
+        "mutual information less the entropy's: better for BNN_FC_flip (+0.0500 [+0.0300, "
+        "+0.0700])."
     )
     worse = pd.DataFrame([difference("auroc", -0.15, -0.1, -0.05, "far")])
-    assert "1 of 1 (BNN_FC_flip) worse" in findings.ood(table, worse)
+    assert "worse for BNN_FC_flip (−0.1000" in findings.ood(table, worse)
     # A gain whose interval holds 0 is none.
     lost = ood_rows(gain=0.01, bayesian=0.7, twin=0.8, information=0.71)
-    assert "better than their entropy: 0 of 1; " in findings.false_alarms(lost)
+    assert "entropy's: no difference shown for BNN_FC_flip (" in findings.false_alarms(lost)
     plain = table[table.score == "entropy"]
     assert "mutual information" not in findings.false_alarms(plain)
 
 
 def test_uncertainties_by_hand():
-    row = {"model": "mine", "images": 1}
+    def row(name, kind, aleatoric, epistemic):
+        share, half = epistemic / (aleatoric + epistemic), 0.05
+        return (
+            {"model": "mine", "images": 1, "set": name, "kind": kind, "aleatoric": aleatoric}
+            | {"epistemic": epistemic, "epistemic_low": epistemic - half}
+            | {"epistemic_high": epistemic + half}
+            | {"share": share, "share_low": share - half, "share_high": share + half}
+        )
+
     table = pd.DataFrame(
         [
-            row | {"set": "test, right", "kind": "right", "aleatoric": 0.3, "epistemic": 0.1},
-            row | {"set": "test, wrong", "kind": "wrong", "aleatoric": 0.5, "epistemic": 0.5},
-            row | {"set": "far", "kind": "ood", "aleatoric": 0.1, "epistemic": 0.9},
-            row | {"set": "near", "kind": "ood", "aleatoric": 0.0, "epistemic": 0.2},
+            row("test, right", "right", 0.3, 0.1),
+            row("test, wrong", "wrong", 0.5, 0.5),
+            row("far", "ood", 0.1, 0.9),
+            row("near", "ood", 0.0, 0.2),
         ]
     )
-    assert findings.uncertainties(table) == (
-        "- **mine**: the epistemic share of the entropy is 25 % where it is right, 50 % where it "
-        "is wrong, and largest in nats on far (0.900 of 1.000 nats, 90 %)."
+    text = (
+        "- **mine**: the epistemic share of the entropy is 25 % [20 %, 30 %] where it is right, "
+        "50 % [45 %, 55 %] where it is wrong; it is largest in nats on far (0.900 [0.850, 0.950] "
+        "of 1.000 nats, 90 % [85 %, 95 %])"
     )
+    assert findings.uncertainties(table) == text + "."
+    more = pd.concat([table, pd.DataFrame([row("mid", "ood", 0.1, 0.85)])])
+    assert findings.uncertainties(more) == text + ", not told apart from mid."
 
 
-def convergence(nll, information=(0.0, 0.01, 0.02)):
+def convergence(nll, information=(0.0, 0.01, 0.02), half=0.01):
     rows = []
     for draws, one, other in zip((1, 2, 30), nll, information, strict=True):
         values = {"accuracy": 0.9, "nll": one, "ece": 0.1, "mutual_information": other}
+        values |= {"nll_change": nll[-1] - one, "accuracy_change": 0.0}
         row = {"model": "m", "run": "r", "draws": draws}
-        rows += [row | {"score": score, "value": value} for score, value in values.items()]
+        rows += [
+            row | {"score": score, "value": value, "low": value - half, "high": value + half}
+            for score, value in values.items()
+        ]
     return pd.DataFrame(rows)
 
 
 def test_convergence_by_hand():
     assert findings.convergence(convergence((0.5, 0.31, 0.3))) == (
-        "- **m**: from 1 to 30 draws NLL −0.2000 of one run (to 0.3000) and accuracy +0.0000; "
-        "2 draws bring 95 % of the NLL's gain; mutual information 0.0200 nats, of which 2 draws "
-        "show 50 %."
+        "- **m**: from 1 draw to 30 NLL −0.2000 [−0.2100, −0.1900] (to 0.3000) and accuracy "
+        "+0.0000 [−0.0100, +0.0100]; 2 draws bring 95 % of the gain; mutual information 0.0200 "
+        "[0.0100, 0.0300] nats, of which 2 draws show 50 %."
     )
     none = "these runs do not show that more draws lower the NLL"
     assert none in findings.convergence(convergence((0.3, 0.3, 0.4)))
+    assert none in findings.convergence(convergence((0.5, 0.31, 0.3), half=0.3))
     # Of two runs one gains .2 and the other .02: their interval holds 0.
     first, second = convergence((0.5, 0.31, 0.3)), convergence((0.5, 0.49, 0.48)).assign(run="s")
     assert none in findings.convergence(pd.concat([first, second]))
     alike = convergence((0.5, 0.3, 0.29)).assign(run="s")
     text = findings.convergence(pd.concat([first, alike]))
-    assert "NLL −0.2050 [−0.2685, −0.1415] (to 0.2950)" in text
+    # Over images 0.01, over the two seeds t(1) 0.005 = 0.0635: together 0.0643.
+    assert "NLL −0.2050 [−0.2693, −0.1407] (to 0.2950)" in text
 
 
 def test_posterior_over_training():
@@ -375,3 +403,80 @@ def test_without_rows_one_line_says_what_is_missing(finding, missing):
     text = finding(pd.DataFrame())
     assert missing in text
     assert "\n" not in text
+
+
+def test_a_median_has_its_interval_and_few_values_none():
+    values = np.arange(100.0)
+    table = pd.DataFrame({"model": "m", "run": "r", "entropy": values, "outcome": "right"})
+    wrong = table.assign(outcome="wrong", entropy=values + 5)
+    # The 41st and 60th of 100: 50 less and more 9.8.
+    text = findings.entropies(pd.concat([table, wrong]))
+    assert "median 49.500 [39.000, 60.000] nats where right, 54.500 [44.000, 65.000]" in text
+    assert "median 49.500 [39.000, 60.000] nats where right, 7.000 where" in findings.entropies(
+        pd.concat([table, wrong[:5]])
+    )
+    # Of two runs the medians' spread is in it, too.
+    other = pd.concat([table, wrong]).assign(run="s")
+    other["entropy"] += 1
+    text = findings.entropies(pd.concat([table, wrong, other]))
+    # ± sqrt(10.5² + (12.7 · 0.5)²) = 12.3
+    assert "median 50.000 [37.7" in text
+
+
+def verdict(*frames, alone=False):
+    table = scores(0.01, CNN_FC=(0.9, 0.3, 0.02), BNN_FC_flip=(0.8, 0.2, 0.05))
+    if alone:
+        table = table[table.model == "CNN_FC"]
+    severities = shift_rows(0.1, 0.2)
+    detection = ood_rows(bayesian=0.9, twin=0.8, information=0.95)
+    if alone:
+        severities, detection = (one[one.model == "CNN_FC"] for one in (severities, detection))
+    return findings.verdict(table, severities, detection, frames)
+
+
+def test_the_verdict_is_three_sentences():
+    assert verdict(
+        pd.DataFrame([difference("ece", -0.02, -0.01, -0.005)]),
+        pd.DataFrame([difference("ece", -0.2, -0.1, 0.05, "all", sets=25)]),
+        pd.DataFrame([difference("auroc", -0.2, -0.1, -0.05, "all", sets=1)]),
+    ) == (
+        "On the test images, BNN_FC_flip (−0.0100 [−0.0200, −0.0050]) has a better debiased ECE "
+        "than its twin CNN_FC. Over 25 shifted sets, BNN_FC_flip (−0.1000 [−0.2000, +0.0500]) "
+        "shows no difference in mean debiased ECE from its twin CNN_FC. Over 1 foreign set, "
+        "BNN_FC_flip (−0.1000 [−0.2000, −0.0500]) has a worse mean AUROC of the entropy than its "
+        "twin CNN_FC."
+    )
+
+
+def test_the_verdict_of_several_twins_and_of_sets_that_are_not_there():
+    models = ["BNN_FC_flip", "BNN_conv_flip", "BNN_FC_nonflip", "BNN_conv_nonflip"]
+    ends = [(-0.03, -0.01), (-0.03, -0.01), (-0.01, 0.03), (0.01, 0.03)]
+    table = pd.DataFrame(
+        [
+            difference("ece", low, (low + high) / 2, high, model=model)
+            for model, (low, high) in zip(models, ends, strict=True)
+        ]
+    )
+    assert verdict(table, NO_PAIRS, NO_PAIRS) == (
+        "On the test images, BNN_conv_flip (−0.0200 [−0.0300, −0.0100]) and BNN_FC_flip (−0.0200 "
+        "[−0.0300, −0.0100]) have a better debiased ECE than their twins, BNN_conv_nonflip "
+        "(+0.0200 [+0.0100, +0.0300]) has a worse one, and BNN_FC_nonflip (+0.0100 [−0.0100, "
+        "+0.0300]) shows no difference. Under shift nothing is known: these runs share no "
+        "shifted set (`eval_sets`). "
+        "Out of distribution nothing is known: these runs share no foreign set (`ood_sets`)."
+    )
+
+
+def test_the_verdict_of_variants_and_of_one_model_alone():
+    names = [f"BNN_FC_flip prior_stddev({value})" for value in (0.1, 1.0)]
+    row = difference("ece", 0.01, 0.02, 0.03, kind="variant", runs=3, paired=True)
+    row |= {"model": names[0], "other": names[1]}
+    assert verdict(pd.DataFrame([row]), NO_PAIRS, NO_PAIRS).startswith(
+        f"On the test images, {names[0]} (+0.0200 [+0.0100, +0.0300]) has a worse debiased ECE "
+        f"than {names[1]}, paired by seed (3 seeds). Under"
+    )
+    assert verdict(NO_PAIRS, NO_PAIRS, NO_PAIRS, alone=True) == (
+        "On the test images, the debiased ECE of CNN_FC is 0.0200 [0.0100, 0.0300]. Over 1 shifted "
+        "set, the mean debiased ECE of CNN_FC is 0.2000 [0.1900, 0.2100]. Over 1 foreign set, the "
+        "mean AUROC of the entropy of CNN_FC is 0.8000 [0.7900, 0.8100]."
+    )

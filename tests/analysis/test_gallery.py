@@ -12,7 +12,7 @@ import pytest
 
 from bnnlib.analysis import gallery, style
 from bnnlib.errors import RecordError
-from bnnlib.names import MODELS
+from bnnlib.names import MODELS, REFERENCES
 
 
 @pytest.fixture(autouse=True)
@@ -65,30 +65,76 @@ def test_a_models_colour_does_not_depend_on_the_others():
 
 def test_own_models_get_colours_that_no_other_has():
     own = ["z", "a", "m", "b", "k", "c"]
-    colours, markers = style.looks([*style.ORDER, *own])
-    assert len({rgb(colour) for colour in colours.values()}) == len(style.ORDER) + len(own)
-    assert len(set(markers.values())) == len(style.ORDER) + len(own)
-    assert style.looks(reversed([*style.ORDER, *own]))[0] == colours
-    many = [f"own{index}" for index in range(40)]
-    assert set(style.looks(many)[0]) == set(many)
+    study = style.ORDER[:6]
+    colours, markers = style.looks([*study, *own])
+    assert len({rgb(colour) for colour in colours.values()}) == len(study) + len(own)
+    assert len(set(markers.values())) == len(study) + len(own)
+    assert style.looks(reversed([*study, *own]))[0] == colours
 
 
-def test_a_variant_has_its_networks_colour_and_another_dash():
+def test_more_variants_than_a_figure_tells_apart_are_refused_with_what_to_do():
+    priors = [f"BNN_FC_flip prior_stddev({value})" for value in range(1, 14)]
+    ensembles = [f"{name} ensemble(3)" for name in priors[:12]]
+    assert len({*style.looks([*priors[:12], *ensembles])[0].values()}) == 12
+    with pytest.raises(RecordError, match=r"13 variants .* tell 12 apart: .*prior_stddev=1,2"):
+        style.looks(priors)
+    with pytest.raises(RecordError, match=r"40 variants .* model=own0,own1"):
+        style.looks([f"own{index}" for index in range(40)])
+
+
+def test_each_variant_has_a_colour_and_a_marker_and_its_ensemble_a_dash():
     names = [
-        "CNN_FC ensemble(3)",
-        "CNN_FC",
-        "CNN_FC dropout(0.1)",
-        "CNN_FC dropout(0.1) ensemble(3)",
+        *("CNN_FC ensemble(3)", "CNN_FC", "CNN_FC dropout(0.1)", "CNN_FC dropout(0.1) ensemble(3)"),
+        *("CNN_FC learning_rate(0.01)", "CNN_FC converged(no)"),
     ]
-    names += ["CNN_FC learning_rate(0.01)"]
     colours, markers = style.looks(names)
-    assert set(colours.values()) == {style.PALETTE["CNN_FC"]}
-    assert set(markers.values()) == {style.MARKERS["CNN_FC"]}
-    lines = [style.line(name, names) for name in names]
-    assert len({str(line["linestyle"]) for line in lines}) == len(names)
-    fillings = [(line.get("fillstyle"), line.get("markerfacecolor")) for line in lines]
-    assert len(set(fillings)) == len(names)
-    assert fillings[1] == (None, None)  # the network itself: full
+    assert colours["CNN_FC"] == style.PALETTE["CNN_FC"]
+    assert len(set(colours.values())) == len(set(markers.values())) == 3
+    for name in names[:2], names[2:4], (names[1], names[5]):  # the same variant
+        assert len({colours[one] for one in name}) == 1
+    lines = {name: style.line(name, names) for name in names}
+    assert {lines[name]["linestyle"] for name in (names[1], names[2], names[4])} == {"-"}
+    assert lines[names[0]]["linestyle"] == lines[names[3]]["linestyle"] != "-"
+    assert lines[names[0]]["markerfacecolor"] == "white"
+    assert lines[names[5]]["fillstyle"] == "top"
+    assert "markerfacecolor" not in lines["CNN_FC"]  # the network itself: full
+
+
+def test_two_priors_without_the_network_itself_take_its_colour_and_another():
+    names = [f"BNN_FC_flip prior_stddev({value})" for value in (1.0, 0.1)]
+    colours, _ = style.looks([*names, "CNN_FC"])
+    assert colours[names[1]] == style.PALETTE["BNN_FC_flip"]  # the lesser is the first
+    assert len({rgb(one) for one in colours.values()}) == 3
+    # Whatever else is compared, so are the networks of the study coloured.
+    own = [f"CNN_{one}" for one in REFERENCES]
+    assert style.looks([*names, "CNN_FC", *own])[0]["CNN_FC"] == style.PALETTE["CNN_FC"]
+
+
+def test_a_figure_of_some_gives_them_the_looks_that_they_have_among_all(table):
+    everything = ["CNN_FC", "CNN_FC dropout(0.1)", "CNN_FC dropout(0.2)"]
+    some = table.assign(model=everything[2])
+    assert style.among(some) == everything[2:]
+    some.attrs["models"] = everything
+    assert style.among(some) == everything
+    drawn = style.line(everything[2], style.among(some))
+    assert drawn["label"] == "dropout 0.2"
+    assert drawn["color"] == style.looks(everything)[0][everything[2]]
+
+
+def test_gallery_notes_what_is_compared_and_says_labels(tmp_path, table, monkeypatch):
+    shown = []
+    monkeypatch.setattr(gallery, "display", shown.append)
+    names = ["CNN_FC prior_stddev(0.1)", "CNN_FC prior_stddev(1.0)"]
+    pictures = gallery.Gallery(tmp_path, {}, names)
+    noted = []
+    pictures.show(
+        "a",
+        table,
+        lambda drawn: noted.extend(drawn.attrs["models"]) or figure_of(drawn),
+        f"**{names[0]}** and {names[1]}",
+    )
+    assert noted == names
+    assert shown[1].data == "**prior 0.1** and prior 1"
 
 
 def test_gallery_shows_keeps_and_explains(tmp_path, table, monkeypatch):

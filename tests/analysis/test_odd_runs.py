@@ -5,6 +5,7 @@ shows is then made, and the good models' rows must be those of the group without
 """
 
 import json
+import re
 import warnings
 
 import numpy as np
@@ -136,37 +137,41 @@ def a_foreign_set_that_is_nan(group):
     )
 
 
-def other_test_images(group):
-    """One seed was judged on other images: no ensemble, no pair with its twin."""
-    made = sets(22)
-    write_run(group / "odd-too", "CNN_conv", 0, made)
-    fewer = {name: (p[:30], None if y is None else y[:30]) for name, (p, y) in made.items()}
-    write_run(group / ODD, "CNN_conv", 1, fewer)
-    write_run(group / "odd-three", "BNN_conv_flip", 0, sets(23, 4))
+def other_foreign_images(group):
+    """One seed was asked of fewer foreign images: its model's runs are no ensemble of that set."""
+    write_run(group / "odd-too", "CNN_conv", 0, sets(22))
+    made = sets(23)
+    write_run(group / ODD, "CNN_conv", 1, made | {"noise": (made["noise"][0][:30], None)})
+
+
+def fewer_test_images(group):
+    made = {name: (p[:30], None if y is None else y[:30]) for name, (p, y) in sets(22).items()}
+    write_run(group / ODD, "CNN_conv", 0, made)
 
 
 def other_labels(group):
-    write_run(group / "odd-too", "CNN_conv", 0, sets(24))
     made = {n: (p, None if y is None else (y + 1) % 3) for n, (p, y) in sets(25).items()}
-    write_run(group / ODD, "CNN_conv", 1, made)
+    write_run(group / ODD, "CNN_FC", 2, made)
 
 
 def other_classes(group):
-    """Its data set has two classes."""
     made = {
         name: (p[..., :2] / p[..., :2].sum(axis=-1, keepdims=True), None if y is None else y % 2)
         for name, (p, y) in sets(26).items()
     }
     write_run(group / ODD, "CNN_conv", 0, made)
-    write_run(group / "odd-too", "BNN_conv_flip", 0, sets(27, 4))
+
+
+def other_data_set(group):
+    """As many images with the same labels, so that only its name tells it apart."""
+    write_run(group / ODD, "CNN_conv", 0, sets(27), dataset="folder/mine.npz")
 
 
 CASES = [
     *(infinite_twin, infinite_beside_a_finite_twin, infinite_seed_of_two, the_test_set_alone),
     *(nothing_held_out, scores_that_are_null, no_predictions, damaged_predictions, damaged_record),
     *(a_set_without_its_array, a_set_that_the_record_lists_and_the_file_lacks),
-    *(predictions_that_are_nan, a_foreign_set_that_is_nan, other_test_images, other_labels),
-    *(other_classes,),
+    *(predictions_that_are_nan, a_foreign_set_that_is_nan, other_foreign_images),
 ]
 
 
@@ -187,7 +192,11 @@ def everything(path):
         tables.uncertainties(test, shifted, foreign),
         tables.convergence(group.by_draws()),
     )
+    verdict = findings.verdict(
+        scores, severities, detection, (differences, shift_differences, ood_differences)
+    )
     made = {
+        "verdict": (differences, None, verdict),
         "scores": (scores, figures.comparison_table, findings.scores(scores, differences)),
         "differences": (differences, None, ""),
         "accuracy": (
@@ -268,8 +277,7 @@ LEFT_OUT = {
     a_set_that_the_record_lists_and_the_file_lacks: "no predictions of rotate-30",
     predictions_that_are_nan: "not finite in 40 of 40 rows",
     a_foreign_set_that_is_nan: "not finite in 40 of 40 rows",
-    other_test_images: "judged on other images or labels of",
-    other_labels: "judged on other images or labels of",
+    other_foreign_images: "judged on other images or labels of 'noise'",
 }
 
 
@@ -286,7 +294,30 @@ def test_what_is_left_out_is_named_with_the_reason_and_nothing_else_is(odd, tmp_
     (path,) = group.left_out
     assert path not in set(group.runs.path)
     # Of two runs of a model that differ neither is the usual one: the first stays.
-    assert path.endswith(ODD) or odd in (other_test_images, other_labels)
+    assert path.endswith(ODD) or odd is other_foreign_images
+
+
+@pytest.mark.parametrize(
+    ("odd", "named"),
+    [
+        *(
+            (case, r"tiny \(test set 1\): b0, b1, c0, c1; tiny \(test set 2\): odd")
+            for case in (fewer_test_images, other_labels, other_classes)
+        ),
+        (other_data_set, r"tiny: b0, b1, c0, c1; mine\.npz: odd"),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_runs_of_several_data_or_test_sets_are_refused_and_named(odd, named, tmp_path):
+    good_runs(tmp_path / "g")
+    odd(tmp_path / "g")
+    with pytest.raises(RecordError, match=rf"2 data sets or test sets .*{named}") as refused:
+        tables.Group(tmp_path / "g")
+    # What it says to do helps.
+    (remedy,) = re.findall(r"for example (\S+)\)?, or give each a folder", str(refused.value))
+    assert tables.Group(tmp_path / "g", remedy).runs.run_id.tolist()
+    kept = tables.Group(tmp_path / "g", "run_id=b0,b1,c0,c1; dataset=tiny")
+    assert len(kept.runs) == 4
 
 
 def test_where_every_nll_is_infinite_all_else_is_shown(tmp_path):
@@ -371,7 +402,8 @@ def test_the_table_shows_the_others_beside_a_damaged_record_and_fails(tmp_path, 
     assert program.main(["table", str(tmp_path / "g"), "--csv", str(tmp_path / "t.csv")]) == 1
     told = capsys.readouterr()
     header, *rows, last = told.out.splitlines()
-    assert [row.split()[0] for row in rows] == [*["BNN_FC_flip"] * 2, *["CNN_FC"] * 2, "CNN_conv"]
+    assert [row.split()[0] for row in rows] == ["b0", "b1", "c0", "c1", "inf"]
+    assert [row.split()[1] for row in rows] == [*["BNN_FC_flip"] * 2, *["CNN_FC"] * 2, "CNN_conv"]
     assert rows[-1].split()[header.split().index("nll")] == "inf"
     assert last.startswith("written:")
     assert "no readable run record" in told.err

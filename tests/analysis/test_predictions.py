@@ -135,7 +135,10 @@ def test_a_posterior_that_has_not_converged_is_marked_and_still_compared_with_it
         group = tables.Group(runs)
         assert name in {one.model for one in group.predictions()}
         pairs = tables.differences(group.predictions(), num_resamples=10)
-        assert set(zip(pairs.model, pairs.twin, strict=True)) == {(name, "CNN_FC")}
+        assert set(zip(pairs.kind, pairs.model, pairs.other, strict=True)) == {
+            ("twin", name, "CNN_FC"),
+            ("variant", "CNN_FC dropout(0.1)", "CNN_FC"),
+        }
         row = run_tables.load(runs).set_index("run_id").loc["b0"]
         assert (row.converged, row.kl_change) == (converged, 0.03)
 

@@ -58,7 +58,7 @@ def test_differences_are_of_twins_and_paired():
         ],
         200,
     )
-    assert table[["model", "twin"]].drop_duplicates().to_numpy().tolist() == [
+    assert table[["model", "other"]].drop_duplicates().to_numpy().tolist() == [
         ["BNN_FC_flip", "CNN_FC"]
     ]
     assert list(table.score) == ["accuracy", "nll", "ece", "aurc"]
@@ -101,6 +101,8 @@ def test_risk_coverage_by_hand():
     assert table.risk[0.755] == table.risk[1.0] == 0.25
     assert table.coverage_at_1_percent.unique().tolist() == [0.75]
     assert table.aurc.unique().tolist() == [0.0625]
+    assert (table.coverage_low <= 0.75).all()
+    assert (table.coverage_high >= 0.75).all()
 
 
 # -------------------------------------------------------------------------------------- other sets
@@ -217,6 +219,32 @@ def test_uncertainties_by_hand():
     assert tables.uncertainties([test[1]], {}, {}).empty
 
 
+def test_the_epistemic_share_has_its_interval_over_images_and_seeds():
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 3, 400)
+    one, other = (
+        tables.given("a", rng.dirichlet(np.full(3, c), (4, 400)), labels, str(c))
+        for c in (1.0, 3.0)
+    )
+    single = tables.uncertainties([one], {}, {}).set_index("kind")
+    several = tables.uncertainties([one, other], {}, {}).set_index("kind")
+    for kind in ("right", "wrong"):
+        row = single.loc[kind]
+        assert row.share == pytest.approx(row.epistemic / (row.aleatoric + row.epistemic))
+        assert 0 < row.share_low < row.share < row.share_high < 1
+        assert row.epistemic_low < row.epistemic < row.epistemic_high
+        # The seeds differ by far more than the images.
+        wide = several.loc[kind]
+        assert wide.share_high - wide.share_low > 3 * (row.share_high - row.share_low)
+    # By the delta method as by the bootstrap.
+    chosen = one.mean_probs.argmax(axis=1) == labels
+    epistemic = metrics.mutual_information(one.mean_probs, one.expected_entropy)[chosen]
+    total = metrics.predictive_entropy(one.mean_probs)[chosen]
+    resampled = metrics.bootstrap_interval(lambda e, t: e.sum() / t.sum(), epistemic, total)
+    ends = single.loc["right", ["share_low", "share_high"]].to_numpy(float)
+    assert ends == pytest.approx(resampled[1:], abs=0.1 * (ends[1] - ends[0]))
+
+
 def test_convergence_by_hand():
     draws = np.array([[[0.9, 0.1]], [[0.1, 0.9]], [[0.8, 0.2]]])
     by_draws = {n: [tables.given("a", draws[:n], [0])] for n in (1, 3)}
@@ -226,6 +254,20 @@ def test_convergence_by_hand():
     assert table[1, "mutual_information"] == 0.0
     assert table[3, "mutual_information"] > 0.1
     assert tables.convergence({}).empty
+    assert table[1, "nll_change"] == pytest.approx(np.log(0.9) - np.log(0.6))
+    assert table[3, "nll_change"] == table[3, "accuracy_change"] == 0.0
+
+
+def test_what_more_draws_change_is_known_within_an_interval_over_images():
+    draws = np.random.default_rng(0).dirichlet(np.ones(3), (10, 400))
+    labels = np.random.default_rng(1).integers(0, 3, 400)
+    by_draws = {n: [tables.given("a", draws[:n], labels)] for n in (1, 10)}
+    table = tables.convergence(by_draws).set_index(["draws", "score"])
+    change = table.loc[(1, "nll_change")]
+    assert change.value == pytest.approx(table.value[10, "nll"] - table.value[1, "nll"])
+    assert change.low < change.value < change.high < 0
+    information = table.loc[(10, "mutual_information")]
+    assert information.low < information.value < information.high
 
 
 # ------------------------------------------------------------------------------------ from records
@@ -374,7 +416,8 @@ def test_ood_differences_are_the_auroc_s():
             tables.given("BNN_FC_flip", random_probs(4), run="b"),
         ]
     }
-    (row,) = tables.ood_differences(test, foreign).itertuples()
+    row, over_all = tables.ood_differences(test, foreign).itertuples()
+    assert over_all[3:] == row[3:]  # of one set
     aurocs = tables.ood(test, foreign).query("score == 'entropy'").set_index("model").auroc
     assert row.difference == pytest.approx(aurocs["BNN_FC_flip"] - aurocs["CNN_FC"])
     assert row.low < row.difference < row.high
@@ -392,5 +435,7 @@ def test_shift_differences_are_of_every_set():
         ["blur-1", "ece"],
         ["blur-2", "accuracy"],
         ["blur-2", "ece"],
+        [tables.ALL, "accuracy"],
+        [tables.ALL, "ece"],
     ]
     assert tables.shift_differences({}).empty

@@ -5,14 +5,16 @@ Each function has the name of its figure's function. No sentence is written in a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
 
+from bnnlib import metrics
 from bnnlib.analysis.scaling.cost_model import Fit, Interconnect, straggler
 from bnnlib.analysis.scaling.timings import means_of_ranks, ways_to_grow
-from bnnlib.analysis.words import percent, signed
+from bnnlib.analysis.words import counted, number, percent, signed, signed_between, span
+from bnnlib.metrics import Interval
 from bnnlib.names import in_order, twin_of
 from bnnlib.record.profile import PARTS
 
@@ -54,8 +56,10 @@ def time_to_accuracy(table: pd.DataFrame, target: float) -> str:
     missed = table[table.seconds.isna()]
     text = f"Target: {target:g} of the test images right."
     if len(missed):
-        shown = ", ".join(dict.fromkeys(f"{r.model} at {r.ranks}" for r in missed.itertuples()))
-        text += f" Not reached by {len(missed)} of {len(table)} runs ({shown} rank(s))."
+        shown = ", ".join(
+            dict.fromkeys(f"{r.model} at {counted(r.ranks, 'rank')}" for r in missed.itertuples())
+        )
+        text += f" Not reached by {len(missed)} of {counted(len(table), 'run')} ({shown})."
     for label, selected in ways_to_grow(table).items():
         parts = []
         for model in in_order(selected.model):
@@ -103,7 +107,7 @@ def breakdown(table: pd.DataFrame) -> str:
             if twin and all(len(one) for one in both):
                 row, twin_row = both[0].iloc[0], both[1].iloc[0]
                 lines.append(
-                    f"\n- {model} against {twin} at {ranks} rank(s): "
+                    f"\n- {model} against {twin} at {counted(ranks, 'rank')}: "
                     f"{row.bytes / twin_row.bytes:.2f} times the bytes, "
                     f"{row.compute_ms / twin_row.compute_ms:.2f} times the computing, "
                     f"{row.ms / twin_row.ms:.2f} times the step."
@@ -136,8 +140,9 @@ def predicted_steps(table: pd.DataFrame) -> str:
     off = table.measured_ms / table.predicted_ms
     worst = table.loc[np.abs(np.log(off)).idxmax()]
     return (
-        f"Measured over predicted: {off.min():.2f} to {off.max():.2f}, median {off.median():.2f}; "
-        f"furthest off is {worst.model}, {worst.kind}, {worst.ranks} ranks "
+        f"Measured over predicted: {span(number(off.min(), 2), number(off.max(), 2))}, median "
+        f"{off.median():.2f}; "
+        f"furthest off is {worst.model}, {worst.kind}, {counted(worst.ranks, 'rank')} "
         f"({worst.predicted_ms:.2f} ms predicted, {worst.measured_ms:.2f} ms measured)."
     )
 
@@ -178,14 +183,14 @@ def predictions(table: pd.DataFrame) -> str:
         largest = selected[selected.ranks == selected.ranks.max()].set_index("model").efficiency
         half = selected[selected.efficiency >= 0.5].groupby("model").ranks.max()
         reach = (
-            f"all models {half.min():,} nodes"
+            f"all models {counted(half.min(), 'node')}"
             if half.min() == half.max()
-            else f"{half.idxmin()} {half.min():,} nodes, {half.idxmax()} {half.max():,}"
+            else f"{half.idxmin()} {counted(half.min(), 'node')}, {half.idxmax()} {half.max():,}"
         )
         lines.append(
-            f"\n- **{kind}, {scenario}**, predicted at {selected.ranks.max():,} nodes: efficiency "
-            f"{largest.min():.2f} ({largest.idxmin()}) to {largest.max():.2f} "
-            f"({largest.idxmax()}). With an efficiency of a half or more: {reach}."
+            f"\n- **{kind}, {scenario}**, predicted at "
+            f"{counted(selected.ranks.max(), 'node')}: efficiency "
+            f"{_range(largest, '{:.2f}'.format)}. With an efficiency of a half or more: {reach}."
         )
     return "".join(lines).lstrip("\n")
 
@@ -201,7 +206,7 @@ def calibration(table: pd.DataFrame) -> str:
             pairs = selected[
                 (selected.score == score) & (selected.noise == "independent")
             ].pivot_table(index="model", columns="ranks", values="value")
-            if 1 not in pairs or most not in pairs:
+            if most == 1 or 1 not in pairs or most not in pairs:
                 continue
             change = (pairs[most] - pairs[1]).dropna()
             if change.empty:
@@ -210,8 +215,7 @@ def calibration(table: pd.DataFrame) -> str:
             beyond = "" if noise is None else _beyond(change, noise)
             lines.append(
                 f"\n- **fixed {batch} batch, {score}**, from 1 to {most} ranks: "
-                f"{signed(change.min())} ({change.idxmin()}) to {signed(change.max())} "
-                f"({change.idxmax()}).{beyond}"
+                f"{_range(change, signed)}.{beyond}"
             )
     both = table[table.ranks > 1].pivot_table(
         index=["model", "ranks", "batch", "score"], columns="noise", values="value"
@@ -221,8 +225,8 @@ def calibration(table: pd.DataFrame) -> str:
         for score, selected in both.groupby(level="score", sort=False):
             gap = selected.shared - selected.independent
             lines.append(
-                f"\n- **shared less independent noise, {score}**: mean {signed(gap.mean())} over "
-                f"{len(gap)} pairs, {int((gap > 0).sum())} of them above 0."
+                f"\n- **shared less independent noise, {score}**: mean {_mean(gap)} over "
+                f"{counted(len(gap), 'pair')}, {int((gap > 0).sum())} of them above 0."
             )
     seeds = table.groupby("model").seed.nunique().max()
     if seeds == 1:
@@ -231,6 +235,21 @@ def calibration(table: pd.DataFrame) -> str:
             "of ranks agree does it say something."
         )
     return "".join(lines).lstrip("\n")
+
+
+def _range(values: pd.Series, shown: Callable[[float], str]) -> str:
+    """The least and the greatest of the models' values; one where they are written alike."""
+    least, most = shown(values.min()), shown(values.max())
+    if least == most:
+        return least if len(values) > 1 else f"{least} ({values.index[0]})"
+    return f"{least} ({values.idxmin()}) to {most} ({values.idxmax()})"
+
+
+def _mean(values: pd.Series) -> str:
+    """The mean of pairs with its 95 % interval over them."""
+    middle = float(values.mean())
+    interval = metrics.with_seeds(Interval(middle, middle, middle), [values])
+    return signed_between(*interval) if len(values) > 1 else signed(middle)
 
 
 def _binomial(table: pd.DataFrame, score: str) -> float | None:

@@ -28,7 +28,8 @@ from bnnlib.analysis.tables.other_sets import (
     shifts,
     uncertainties,
 )
-from bnnlib.analysis.tables.pairs import differences, ood_differences, shift_differences
+from bnnlib.analysis.tables.pairs import ALL, differences, ood_differences, shift_differences
+from bnnlib.analysis.tables.pairs import COLUMNS as PAIR_COLUMNS
 from bnnlib.analysis.tables.test_set import (
     COVERAGES,
     entropies,
@@ -38,9 +39,11 @@ from bnnlib.analysis.tables.test_set import (
 )
 
 __all__ = [
+    "ALL",
     "COVERAGES",
     "FALSE_ALARMS",
     "OOD_SCORES",
+    "PAIR_COLUMNS",
     "SCORES",
     "Example",
     "Group",

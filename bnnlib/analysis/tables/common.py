@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy as np
 from bnnlib import metrics
 from bnnlib.analysis.predictions import Predicted
 from bnnlib.errors import RecordError
+from bnnlib.metrics import Interval
 from bnnlib.names import in_order
 
 SCORES: dict[str, Callable[..., float]] = {
@@ -41,6 +43,37 @@ def nll_by_image(one: Predicted) -> np.ndarray:
     labels = labels_of(one)
     with np.errstate(divide="ignore"):  # a label of probability 0 has an infinite score
         return -np.log(one.mean_probs[np.arange(len(labels)), labels].astype(np.float64))
+
+
+def unknown(estimate: float) -> Interval:
+    """An estimate whose interval is unknown."""
+    return Interval(estimate, math.nan, math.nan)
+
+
+def of_mean(values: np.ndarray) -> Interval:
+    """The mean over images ``(num_images,)`` and its 95 % interval, by its standard error."""
+    return of_ratio(values, np.ones(len(values)))
+
+
+def of_ratio(parts: np.ndarray, wholes: np.ndarray) -> Interval:
+    """The share that parts have of their wholes, all images together, and its 95 % interval.
+
+    Cochran, Sampling Techniques (1977), chapter 6: the variance of a ratio of means. Of one image
+    the interval is unknown.
+
+    Args:
+        parts: ``(num_images,)``.
+        wholes: ``(num_images,)``.
+    """
+    total, count = float(wholes.sum()), len(parts)
+    if total <= 0.0:
+        return unknown(math.nan)
+    ratio = float(parts.sum()) / total
+    if count < 2:
+        return unknown(ratio)
+    squares = float(((parts - ratio * wholes) ** 2).sum())
+    half = 1.96 * math.sqrt(squares * count / (count - 1)) / total
+    return Interval(ratio, ratio - half, ratio + half)
 
 
 def in_model_order(predictions: Sequence[Predicted]) -> list[Predicted]:

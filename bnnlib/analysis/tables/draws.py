@@ -10,7 +10,15 @@ import pandas as pd
 
 from bnnlib import data, metrics
 from bnnlib.analysis.predictions import Predicted
-from bnnlib.analysis.tables.common import SCORES, correct, in_model_order, labels_of
+from bnnlib.analysis.tables.common import (
+    SCORES,
+    correct,
+    in_model_order,
+    labels_of,
+    nll_by_image,
+    of_mean,
+    unknown,
+)
 from bnnlib.data import Dataset
 from bnnlib.errors import DataError
 from bnnlib.record.logs import LEVELS, LayerLog
@@ -23,22 +31,33 @@ def convergence(by_draws: Mapping[int, Sequence[Predicted]]) -> pd.DataFrame:
         by_draws: predictions of the mean over the first draws, by their number.
 
     Returns:
-        A row a run, number of draws and score (accuracy, nll, ece, mutual_information in nats):
-        model, run, draws, score, value. No rows without predictions.
+        A row a run, number of draws and score: model, run, draws, score, value, low, high. The
+        scores are accuracy, nll, ece and mutual_information (nats), and nll_change and
+        accuracy_change, the value of all draws less that of these. Those that are means over images
+        have a 95 % interval over them; the others' ends are NaN. No rows without predictions.
     """
+    all_draws = {one.run: one for _, runs in sorted(by_draws.items()) for one in runs}
     rows = []
     for draws, predictions in by_draws.items():
         for one in in_model_order(predictions):
             labels = labels_of(one)
             values = {
-                name: SCORES[name](one.mean_probs, labels) for name in ("accuracy", "nll", "ece")
+                name: unknown(SCORES[name](one.mean_probs, labels))
+                for name in ("accuracy", "nll", "ece")
             }
             if one.expected_entropy is not None:
                 information = metrics.mutual_information(one.mean_probs, one.expected_entropy)
-                values["mutual_information"] = float(information.mean())
+                values["mutual_information"] = of_mean(information)
+            last = all_draws[one.run]
+            values["accuracy_change"] = of_mean(correct(last) - correct(one))
+            if np.isfinite([nll_by_image(which) for which in (last, one)]).all():
+                values["nll_change"] = of_mean(nll_by_image(last) - nll_by_image(one))
             row = {"model": one.model, "run": one.run, "draws": draws}
-            rows += [row | {"score": score, "value": value} for score, value in values.items()]
-    return pd.DataFrame(rows, columns=["model", "run", "draws", "score", "value"])
+            rows += [
+                row | {"score": score, "value": value, "low": low, "high": high}
+                for score, (value, low, high) in values.items()
+            ]
+    return pd.DataFrame(rows, columns=["model", "run", "draws", "score", "value", "low", "high"])
 
 
 def posterior_over_training(lines: Sequence[LayerLog]) -> pd.DataFrame:

@@ -11,7 +11,14 @@ import pandas as pd
 
 from bnnlib import data, metrics
 from bnnlib.analysis.predictions import Predicted
-from bnnlib.analysis.tables.common import correct, in_model_order, labels_of, nll_by_image
+from bnnlib.analysis.tables.common import (
+    correct,
+    in_model_order,
+    labels_of,
+    nll_by_image,
+    of_mean,
+    of_ratio,
+)
 from bnnlib.errors import RecordError
 from bnnlib.metrics import AurocParts
 
@@ -333,7 +340,9 @@ def uncertainties(
 
     Returns:
         A row a model and set: model, set, kind (``right``, ``wrong``, ``shift``, ``ood``), images,
-        aleatoric, epistemic (nats, means over images and runs). No rows without such models.
+        aleatoric, epistemic (nats, means over images and runs), share (the epistemic one of both
+        together), and the ends of the 95 % intervals over images and seeds (epistemic_low,
+        epistemic_high, share_low, share_high). No rows without such models.
     """
     stochastic = {one.run for one in test if one.is_stochastic}
     rows = []
@@ -353,12 +362,25 @@ def uncertainties(
                 row: dict[str, Any] = {"model": one.model, "kind": kind}
                 row |= {"set": f"test, {kind}" if name == "test" else name}
                 row |= {"images": int(chosen.sum())}
-                row |= {"aleatoric": float(one.expected_entropy[chosen].mean())}
-                rows.append(row | {"epistemic": float(epistemic[chosen].mean())})
+                aleatoric = one.expected_entropy[chosen].astype(np.float64)
+                row |= {"aleatoric": float(aleatoric.mean())}
+                row |= {"epistemic": of_mean(epistemic[chosen])}
+                total = aleatoric + epistemic[chosen]
+                rows.append(row | {"share": of_ratio(epistemic[chosen], total)})
     if not rows:
         return pd.DataFrame()
+    merged = []
     keys = ["model", "set", "kind"]
-    return pd.DataFrame(rows).groupby(keys, sort=False, as_index=False).mean()
+    for key, runs in pd.DataFrame(rows).groupby(keys, sort=False):
+        row = dict(zip(keys, key, strict=True))
+        row |= {name: runs[name].mean() for name in ("images", "aleatoric")}
+        for name in ("epistemic", "share"):
+            known = [one for one in runs[name] if not math.isnan(one.estimate)]
+            value, low, high = metrics.over_runs(known or list(runs[name]))
+            most = 1.0 if name == "share" else math.inf
+            row |= {name: value, f"{name}_low": max(low, 0.0), f"{name}_high": min(high, most)}
+        merged.append(row)
+    return pd.DataFrame(merged)
 
 
 def _family(name: str) -> tuple[str, int]:

@@ -11,7 +11,7 @@ import pandas as pd
 
 from bnnlib import metrics
 from bnnlib.analysis.predictions import Predicted
-from bnnlib.analysis.tables.common import SCORES, by_model, in_model_order, labels_of
+from bnnlib.analysis.tables.common import SCORES, by_model, in_model_order, labels_of, unknown
 
 COVERAGES = np.round(np.arange(0.5, 1.0001, 0.005), 3)
 
@@ -69,11 +69,6 @@ def scores(predictions: Sequence[Predicted], num_resamples: int = 1000) -> pd.Da
     return pd.DataFrame(rows).reindex(columns=columns_in_order)
 
 
-def unknown(estimate: float) -> metrics.Interval:
-    """An estimate whose interval is unknown."""
-    return metrics.Interval(estimate, math.nan, math.nan)
-
-
 def reliability(predictions: Sequence[Predicted], num_bins: int = metrics.NUM_BINS) -> pd.DataFrame:
     """Reliability bins of every run, as predicted and after temperature scaling.
 
@@ -120,27 +115,34 @@ def entropies(predictions: Sequence[Predicted]) -> pd.DataFrame:
         predictions: of one labelled set.
 
     Returns:
-        Columns model, seed, entropy (nats), outcome (``right`` or ``wrong``).
+        Columns model, run, seed, entropy (nats), outcome (``right`` or ``wrong``).
     """
     rows = []
     for one in in_model_order(predictions):
         right = one.mean_probs.argmax(axis=1) == labels_of(one)
         entropy = metrics.predictive_entropy(one.mean_probs)
         outcome = np.where(right, "right", "wrong")
-        columns = {"model": one.model, "seed": one.seed, "entropy": entropy, "outcome": outcome}
+        columns = {"model": one.model, "run": one.run, "seed": one.seed}
+        columns |= {"entropy": entropy, "outcome": outcome}
         rows.append(pd.DataFrame(columns))
     return pd.concat(rows, ignore_index=True)
 
 
-def risk_coverage(predictions: Sequence[Predicted]) -> pd.DataFrame:
+def _coverage_at_1_percent(probs: np.ndarray, labels: np.ndarray) -> float:
+    return metrics.coverage_at_risk(probs, labels, 0.01)
+
+
+def risk_coverage(predictions: Sequence[Predicted], num_resamples: int = 200) -> pd.DataFrame:
     """The error among the most certain images, by confidence, for growing shares of them.
 
     Args:
         predictions: of one labelled set.
+        num_resamples: of the bootstrap over images, for the coverage.
 
     Returns:
         A row a run and coverage (:data:`COVERAGES`): model, run, coverage, risk, aurc and
-        coverage_at_1_percent, the greatest share of images with a risk of at most 1 %.
+        coverage_at_1_percent, the greatest share of images with a risk of at most 1 %, with the
+        ends of its 95 % interval over images, coverage_low and coverage_high.
     """
     rows = []
     for one in in_model_order(predictions):
@@ -150,6 +152,9 @@ def risk_coverage(predictions: Sequence[Predicted]) -> pd.DataFrame:
         index = np.maximum(np.ceil(COVERAGES * len(labels) - 1e-9).astype(int), 1) - 1
         columns = {"model": one.model, "run": one.run, "coverage": COVERAGES}
         columns |= {"risk": curve.risk[index], "aurc": metrics.aurc(one.mean_probs, labels)}
-        kept = metrics.coverage_at_risk(one.mean_probs, labels, 0.01)
-        rows.append(pd.DataFrame(columns | {"coverage_at_1_percent": kept}))
+        kept = metrics.bootstrap_interval(
+            _coverage_at_1_percent, one.mean_probs, labels, num_resamples=num_resamples
+        )
+        names = ("coverage_at_1_percent", "coverage_low", "coverage_high")
+        rows.append(pd.DataFrame(columns | dict(zip(names, kept, strict=True))))
     return pd.concat(rows, ignore_index=True)

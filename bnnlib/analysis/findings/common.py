@@ -1,0 +1,119 @@
+"""Phrases that several findings share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+
+from bnnlib import metrics
+from bnnlib.analysis.words import between, counted, listed, number, side, signed_between
+from bnnlib.metrics import Interval
+from bnnlib.names import in_order
+
+
+def over_runs(rows: pd.DataFrame, value: str, low: str, high: str) -> Interval:
+    """The mean over rows, a row a run, with its interval over images and seeds."""
+    return metrics.over_runs([Interval(*row) for row in rows[[value, low, high]].to_numpy()])
+
+
+def best(table: pd.DataFrame, score: str, which: str = "min") -> str:
+    """The best model in bold with its interval, and those whose intervals reach into it."""
+    rows = table[(table.score == score) & table["mean"].notna()].set_index("model")
+    if rows.empty or np.isinf(rows["mean"]).all():
+        return "unknown" if rows.empty else "infinite for every model"
+    rows = rows.loc[in_order(rows.index)]
+    top = rows["mean"].idxmax() if which == "max" else rows["mean"].idxmin()
+    first = rows.loc[top]
+    apart = rows.low > first.high if which == "min" else rows.high < first.low
+    others = [model for model in rows.index[~apart] if model != top]
+    text = f"**{top}** {between(first['mean'], first.low, first.high)}"
+    return text + (f", not told apart from {listed(others)}" if others else "")
+
+
+def range_of(rows: pd.DataFrame, value: str = "value", low: str = "low", high: str = "high") -> str:
+    """The least and the greatest of the models' means over runs, each with its interval.
+
+    Returns:
+        ``from 0.1 [0, 0.2] (a) to 0.5 [0.4, 0.6] (b)``, or ``of …`` where there is one value.
+    """
+    intervals = {
+        model: over_runs(selected, value, low, high) for model, selected in rows.groupby("model")
+    }
+    least, most = (
+        pick(in_order(intervals), key=lambda model: intervals[model].estimate)
+        for pick in (min, max)
+    )
+    first, last = (f"{between(*intervals[model], 3)} ({model})" for model in (least, most))
+    if least == most:
+        return f"of {first}"
+    if number(intervals[least].estimate, 3) == number(intervals[most].estimate, 3):
+        return f"of {number(intervals[least].estimate, 3)} for every model"
+    return f"from {first} to {last}"
+
+
+def judged(intervals: Mapping[str, Interval], greater: bool) -> str:
+    """Models by what their differences show, each with its interval.
+
+    Args:
+        intervals: the difference of each model.
+        greater: whether a greater value is the better one.
+
+    Returns:
+        ``better for a (−0.1 [−0.2, −0.05]); no difference shown for b (…)``
+    """
+    sides: dict[str, dict[str, Interval]] = {word: {} for word in ("better", "worse", _NONE)}
+    for model in in_order(intervals):
+        where = side(*intervals[model][1:]) * (1 if greater else -1)
+        word = {1: "better", -1: "worse", 0: _NONE}[where]
+        sides[word][model] = intervals[model]
+    return "; ".join(f"{word} for {listed_with(some)}" for word, some in sides.items() if some)
+
+
+def compared(differences: pd.DataFrame, name: str, greater: bool = False) -> str:
+    """What the pairs of one score and set show, a sentence for each model that is subtracted.
+
+    Args:
+        differences: of :func:`bnnlib.analysis.tables.differences`.
+        name: of the score.
+        greater: whether a greater value is the better one.
+    """
+    text = ""
+    title = name[0].upper() + name[1:]
+    twins = differences[differences.kind == "twin"]
+    if len(twins):
+        text += f" {title} less the twin's: {judged(_intervals(twins), greater)}."
+    for other, rows in differences[differences.kind != "twin"].groupby("other", sort=False):
+        text += f" {title} less that of {other}{by_seed(rows)}: "
+        text += f"{judged(_intervals(rows), greater)}."
+    return text
+
+
+_NONE = "no difference shown"
+
+
+def by_seed(rows: pd.DataFrame) -> str:
+    """How pairs were made: ``, paired by seed (3 seeds)``; empty if not by seed."""
+    if not rows.paired.all() or rows.runs.max() < 2:
+        return ""
+    least, most = int(rows.runs.min()), int(rows.runs.max())
+    seeds = counted(most, "seed") if least == most else f"{least} to {most} seeds"
+    return f", paired by seed ({seeds})"
+
+
+def _intervals(rows: pd.DataFrame) -> dict[str, Interval]:
+    return {
+        model: Interval(*values)
+        for model, values in rows.drop_duplicates("model")
+        .set_index("model")[["difference", "low", "high"]]
+        .iterrows()
+    }
+
+
+def listed_with(intervals: Mapping[str, Interval]) -> str:
+    """Models, each with its difference: ``a (−0.1 [−0.2, −0.05]) and b (…)``."""
+    *others, last = [
+        f"{model} ({signed_between(*intervals[model])})" for model in in_order(intervals)
+    ]
+    return f"{', '.join(others)} and {last}" if others else last
