@@ -45,7 +45,7 @@ from bnnlib.errors import ExperimentError
 from bnnlib.experiment import Experiment
 from bnnlib.inference import distributed, prediction
 from bnnlib.inference.distributed import Ranks
-from bnnlib.networks import Draw, Network, Tensor, to_inputs
+from bnnlib.networks import Draw, Network, Tensor, graph, to_inputs
 from bnnlib.networks.seeds import DRAWS_PER_LAYER, KERNEL, standard_normal, substream
 from bnnlib.record.files import read_npz, write_npz
 from bnnlib.record.run import Run
@@ -301,7 +301,7 @@ def _blocks(
     """
     *_, last = means = network.means()
     kernel, bias = (last[name].numpy().astype(np.float64) for name in ("kernel", "bias"))
-    features_of = tf.function(
+    features_of = graph(
         lambda images: network.features(to_inputs(images, dataset), means), reduce_retracing=True
     )
     size = prediction.BLOCK

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -18,7 +19,17 @@ from bnnlib.data import Dataset
 from bnnlib.inference import distributed
 from bnnlib.inference.distributed import Ranks
 from bnnlib.metrics import DrawsCurve, Prediction
-from bnnlib.networks import PREDICTION, Draw, Network, Tensor, Windows, plain, stream_key, to_inputs
+from bnnlib.networks import (
+    PREDICTION,
+    Draw,
+    Network,
+    Tensor,
+    Windows,
+    graph,
+    plain,
+    stream_key,
+    to_inputs,
+)
 from bnnlib.session import Session
 
 # Images of up to 32 x 32 pixels, fewer of larger ones: the memory of a block is bounded.
@@ -38,8 +49,8 @@ def draw_counts(num_draws: int) -> list[int]:
 class Predictor:
     """A network's predictive distribution of one set of images after another.
 
-    The graph is traced once, for the first set; the sets may differ in size. Memory does not grow
-    with the number of draws.
+    The graph is traced once, for the first set; the sets may differ in size, type and number of
+    draws. Memory does not grow with the number of draws.
 
     Attributes:
         num_draws: draws of each prediction; 1 for a network whose draws are all the same.
@@ -67,8 +78,8 @@ class Predictor:
         self._block = max(1, min(BLOCK, BLOCK * 32 * 32 // (height * width)))
         self._unfolds = network.unfolds(tf.zeros([1, *dataset.image_shape]))
         self._chunk = min(CHUNK, self._block) if self._unfolds else self._block
-        self._sample = tf.function(network.sample, autograph=False)
-        self._sums = tf.function(self._sum_draws, reduce_retracing=True)
+        self._sample = graph(network.sample, autograph=False)
+        self._sums: Any = None  # made when there are weights, whose shapes it is for
 
     def __call__(
         self,
@@ -99,9 +110,10 @@ class Predictor:
             draws = range(first, end) if len(starts) > 0 else range(0)
             weights = self._weights(draws)
             for start, total in zip(starts, sums, strict=True):
-                block = tf.constant(images[start : start + size])
+                # In one type, whatever the set's: else each would have a graph of its own.
+                block = tf.constant(images[start : start + size].astype(np.float32))
                 places = (tf.constant(place, tf.int64) for place in (len(draws), first, start))
-                total += self._sums(block, weights, *places).numpy()
+                total += self._graph(weights)(block, weights, *places).numpy()
             if end in kept:
                 means.append([(total / end).astype(np.float32) for total in sums])
 
@@ -138,13 +150,34 @@ class Predictor:
             for index, fixed in enumerate(self.network.means())
         ]
 
+    def _graph(self, weights: list[Draw]) -> Any:
+        """The graph of :meth:`_sum_draws`, for any number of images and of draws."""
+        if self._sums is None:
+            number = tf.TensorSpec([], tf.int64)
+            signature = [
+                tf.TensorSpec([None, *self.dataset.image_shape], tf.float32),
+                [
+                    {
+                        name: tf.TensorSpec(
+                            [None, *value.shape[1:]] if self._varies(index) else value.shape,
+                            value.dtype,
+                        )
+                        for name, value in of_layer.items()
+                    }
+                    for index, of_layer in enumerate(weights)
+                ],
+                *(number, number, number),
+            ]
+            self._sums = graph(self._sum_draws, input_signature=signature)
+        return self._sums
+
     def _sum_draws(
         self, block: Tensor, weights: list[Draw], count: Tensor, first: Tensor, start: Tensor
     ) -> Tensor:
         """Sums probabilities, and as the last column their entropy, over `count` draws.
 
         Args:
-            block: stored images, the first of them the `start`-th of its set.
+            block: stored images as float32, the first of them the `start`-th of its set.
             weights: of :meth:`_weights`.
             count: number of draws, the first of them the `first`-th.
             first: see `count`.

@@ -23,7 +23,7 @@ from bnnlib.inference.state import TrainState
 from bnnlib.inference.step_clock import StepClock
 from bnnlib.inference.tensorboard import Scalars
 from bnnlib.inference.virtual_ranks import VirtualRanks
-from bnnlib.networks import Network, Tensor, posterior
+from bnnlib.networks import Network, Tensor, graph, posterior
 from bnnlib.record.logs import LayerLog, StepLog
 from bnnlib.record.profile import STAMPS
 from bnnlib.session import Session
@@ -79,7 +79,7 @@ class Trainer:
             self.dataset.num_train_examples, self.experiment.batch_size, self.virtual_ranks.total
         )
         self.train_state.carry(self.virtual_ranks.total, self.steps_per_epoch)
-        self._updates = tf.function(
+        self._updates = graph(
             self.updates,
             input_signature=[
                 tf.TensorSpec([None, self.virtual_ranks.images_a_step], tf.int32),

@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from bnnlib.data import Dataset
+from bnnlib.networks.graphs import graph
 from bnnlib.networks.networks import Network, to_inputs
 from bnnlib.networks.seeds import PREDICTION, stream_key
 from bnnlib.record.logs import LEVELS, LayerLog
@@ -80,7 +81,7 @@ def draw_probs(
     """
     key = stream_key(seed, PREDICTION)
     inputs = to_inputs(tf.constant(np.stack(list(images))), dataset)
-    sample, predict = (tf.function(f, autograph=False) for f in (network.sample, network.predict))
+    sample, predict = (graph(f, autograph=False) for f in (network.sample, network.predict))
     probs = []
     for draw in range(num_draws):
         kernels = sample(tf.constant([key, draw], tf.int64))

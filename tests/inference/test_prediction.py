@@ -1,6 +1,7 @@
 """The predictive distribution against a plain loop over draws, and its limits."""
 
 import dataclasses
+import logging
 
 import numpy as np
 import pytest
@@ -286,3 +287,49 @@ def test_how_many_draws_are_held_at_once_changes_nothing(dataset, monkeypatch):
     monkeypatch.setattr(prediction, "DRAWS_AT_ONCE", 23)
     at_once = predict(network, dataset, dataset.x_test, 23, seed=3)
     np.testing.assert_array_equal(whole.mean_probs, at_once.mean_probs)
+
+
+# ------------------------------------------------------------------------------------------ graphs
+
+
+@pytest.fixture
+def told():
+    """What TensorFlow's logger tells."""
+    records = []
+
+    class Keep(logging.Handler):
+        def emit(self, record):
+            records.append(record)
+
+    logger, keep = logging.getLogger("tensorflow"), Keep()
+    logger.addHandler(keep)
+    yield records
+    logger.removeHandler(keep)
+
+
+@pytest.mark.parametrize("name", ["BNN_FC_flip", "BNN_conv_flip", "CNN_FC"])
+def test_all_sets_and_draws_share_one_graph(dataset, name):
+    predictor = Predictor(network_of(name, dataset), dataset, 12, seed=3)
+    predictor(dataset.x_test, draws_curve=True)  # 1, 1, 3, 5 and 2 draws at once
+    for images in (dataset.x_test[:1], dataset.x_train[:33], dataset.x_test.astype(np.float64)):
+        predictor(images)
+    assert predictor._sums.experimental_get_tracing_count() == 1
+    assert predictor._sample.experimental_get_tracing_count() == 1
+
+
+def test_many_networks_in_one_process_are_no_retracing_but_a_users_own_is_told(dataset, told):
+    for _ in range(6):
+        predict(network_of("BNN_FC_flip", dataset), dataset, dataset.x_test[:2], 1, seed=3)
+    assert not told
+
+    def own(x):
+        return x + 1
+
+    for _ in range(6):
+        tf.function(own)(tf.zeros(()))
+    assert "triggered tf.function retracing" in told[0].getMessage()
+    networks_own = networks.graph(own)
+    before = len(told)
+    for number in range(6):
+        networks_own(number)  # a Python number is a graph of its own
+    assert len(told) > before
