@@ -412,7 +412,11 @@ class Experiment:
         return self.virtual_ranks
 
     def default_run_dir(self, ranks: int) -> Path:
-        """``runs/<dataset>/<model>-r<ranks>-s<seed>[-<what differs>]``, for an empty `run_dir`.
+        """The place for an empty `run_dir`: ``runs/single/<dataset>/<name>``.
+
+        The name is ``<model>-r<ranks>-s<seed>[-<what differs>]``.
+
+        Never in a folder of a study, such as runs/digits: its figures would show the run, too.
 
         Values that a name cannot hold (a path, a very long list) add a checksum at its end, so that
         other parameters always have another directory.
@@ -431,7 +435,7 @@ class Experiment:
             values = {k: v for k, v in self.to_dict().items() if k not in UPKEEP}
             text = json.dumps(values | {"run_dir": ""})
             name = f"{name[:190]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
-        return Path("runs") / (group[:100] or "data") / name
+        return Path("runs", "single", group[:100] or "data", name)
 
 
 _TYPES: dict[str, Any] = typing.get_type_hints(Experiment)

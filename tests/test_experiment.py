@@ -408,25 +408,34 @@ def test_the_learning_rate_factor_by_hand(scaling, factors):
 
 
 def test_default_run_dir_by_hand():
-    assert str(Experiment().default_run_dir(2)) == "runs/digits/BNN_conv_flip-r2-s0"
+    assert str(Experiment().default_run_dir(2)) == "runs/single/digits/BNN_conv_flip-r2-s0"
     experiment = Experiment(model="CNN_FC", dataset="mnist", seed=3, epochs=2, learning_rate=1e-4)
     assert (
         str(experiment.default_run_dir(1))
-        == "runs/mnist/CNN_FC-r1-s3-epochs=2-learning_rate=0.0001"
+        == "runs/single/mnist/CNN_FC-r1-s3-epochs=2-learning_rate=0.0001"
     )
+
+
+def test_a_default_run_dir_lies_in_no_folder_of_a_study():
+    params = Path(__file__).parents[1] / "jobs" / "params"
+    groups = sorted(path.stem for path in params.glob("*.yaml"))
+    assert {"digits", "tiny"} <= set(groups)
+    for group in groups:  # as jobs/local/study.sh names its folders
+        place = Experiment(dataset=group).default_run_dir(2)
+        assert Path("runs", group) not in place.parents
 
 
 def test_default_run_dir_tells_files_of_one_name_apart():
     places = ["/a/mine.npz", "/b/mine.npz", "mine.npz", "mine"]
     found = [Experiment(dataset=place).default_run_dir(1) for place in places]
     assert len(set(found)) == len(places)
-    assert {path.parent for path in found} == {Path("runs/mine")}
+    assert {path.parent for path in found} == {Path("runs/single/mine")}
 
 
 def assert_safe(path: Path) -> None:
-    """A path of two plain folders below runs/, which any file system takes."""
-    assert path.parts[0] == "runs"
-    assert len(path.parts) == 3
+    """A path of two plain folders below runs/single/, which any file system takes."""
+    assert path.parts[:2] == ("runs", "single")
+    assert len(path.parts) == 4
     for part in path.parts[1:]:
         assert part not in ("", ".", "..")
         assert len(part.encode("ascii")) <= 255

@@ -739,7 +739,7 @@ def test_a_damaged_record_is_not_overwritten():
 
 def test_the_place_is_run_dir_else_the_notebooks_folder_else_a_name(monkeypatch):
     given_dir, none = Experiment(run_dir="here"), Experiment(model="CNN_FC")
-    assert run_directory(none, 2) == Path("runs/digits/CNN_FC-r2-s0")
+    assert run_directory(none, 2) == Path("runs/single/digits/CNN_FC-r2-s0")
     monkeypatch.setenv("BNN_RUN_DIR", "/the/notebooks")
     assert run_directory(none, 2) == Path("/the/notebooks")
     assert run_directory(given_dir, 2) == Path("here")
