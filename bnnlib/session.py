@@ -16,11 +16,15 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from bnnlib import process
-from bnnlib.errors import DistributedError, RecordError
+from bnnlib.errors import DistributedError, ExperimentError, RecordError
 from bnnlib.record import startup, stopping
 from bnnlib.record.failure import error_of, record_failure
+from bnnlib.record.lock import LockedError
 from bnnlib.record.run import Run
 from bnnlib.record.watchdog import Watch
+
+# Errors that refuse a start as long as no run is open.
+REFUSALS = (ExperimentError.__name__, RecordError.__name__, LockedError.__name__)
 
 
 class Session:
@@ -118,14 +122,16 @@ class Session:
     ) -> None:
         """Records that a run failed, whether or not it had come as far as its record.
 
+        A start that was refused, for its parameters or its directory, leaves no record.
+
         Args:
             directory: where the record goes if no run is open.
-            parameters: as they were given, for a run whose parameters were refused.
+            parameters: as they were given.
             error: of :func:`bnnlib.record.failure.error_of`.
         """
         if self.runs:
             self.fail_runs(error)
-        else:
+        elif error["type"] not in REFUSALS:
             record_failure(directory, parameters, error)
 
     def abandon_runs(self) -> list[int]:

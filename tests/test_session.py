@@ -11,11 +11,14 @@ from pathlib import Path
 import horovod.tensorflow as hvd
 
 from bnnlib import data, networks
+from bnnlib.errors import ExperimentError, RecordError
 from bnnlib.experiment import Experiment
 from bnnlib.inference import evaluation
 from bnnlib.inference.distributed import Ranks
 from bnnlib.inference.trainer import Trainer
 from bnnlib.record import provenance
+from bnnlib.record.failure import error_of
+from bnnlib.record.lock import LockedError
 from bnnlib.record.run import Run
 from bnnlib.session import Session
 
@@ -116,3 +119,12 @@ def test_a_session_of_many_runs_holds_none_that_has_ended(tmp_path):
         del run, trainer, network, dataset, sets
     gc.collect()
     assert [one() for one in held] == [None] * 8
+
+
+def test_a_start_that_was_refused_leaves_no_record(tmp_path):
+    session = Session()
+    for refused in (ExperimentError("x"), RecordError("x"), LockedError("x")):
+        session.fail(tmp_path / "new", {}, error_of(refused))
+    assert not (tmp_path / "new").exists()
+    session.fail(tmp_path / "new", {}, error_of(OSError("no memory")))
+    assert json.loads((tmp_path / "new" / "run.json").read_text())["status"] == "failed"

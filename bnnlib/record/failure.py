@@ -31,7 +31,7 @@ def record_failure(
 
     Args:
         directory: where the record goes.
-        parameters: as they were given, for a run whose parameters were refused.
+        parameters: as they were given.
         error: of :func:`error_of`: ``rank``, ``type``, ``message``, ``traceback`` (lines).
 
     A record of another run in that directory, one that trained or may be training, is left as it

@@ -14,19 +14,33 @@ a carriage return has overwritten is dropped; what C++ code or a child process w
 process's own stdout and stderr goes to the terminal, not into the notebook; `input()` finds an
 empty stdin.
 
+With papermill's own engine the cells run in a kernel; `rank0:` tells it the notebook's folder, too.
+A start that either engine refuses leaves nothing behind.
+
 papermill imports this package while papermill itself is still being imported, so nothing of
 papermill may be imported at the top of its modules.
 """
+
+import contextlib
+import logging
 
 # tqdm.auto decides once, when it is imported, and takes ipykernel's shell for a front end. Before
 # that it draws bars of text, papermill's own and the cells', which the terminal shows too.
 import tqdm.auto  # noqa: F401
 
 # isort: split
+from bnnlib import launcher
+from bnnlib.errors import DistributedError
 from bnnlib.process import abort
 from bnnlib.spmd.engine import SpmdEngine
 from bnnlib.spmd.failures import Failure
+from bnnlib.spmd.kernel import KernelEngine
 from bnnlib.spmd.parameters import unknown_parameters
 from bnnlib.spmd.rank0 import Rank0Handler
 
-__all__ = ["Failure", "Rank0Handler", "SpmdEngine", "abort", "unknown_parameters"]
+__all__ = ["Failure", "KernelEngine", "Rank0Handler", "SpmdEngine", "abort", "unknown_parameters"]
+
+# papermill says what it reads and writes on every rank; once is enough.
+with contextlib.suppress(DistributedError):  # the run itself says that no rank is known
+    if launcher.rank() > 0:
+        logging.getLogger("papermill").setLevel(logging.WARNING)

@@ -94,13 +94,11 @@ class Ending:
         """Other ranks' failures in this launch."""
         return self._failures.of_others(self.rank)
 
-    def end(self, failure: Failure, everywhere: bool) -> None:
+    def end(self, failure: Failure) -> None:
         """End all ranks; when alone, return for papermill to raise its own error.
 
         Args:
             failure: This rank's failure.
-            everywhere: Whether all ranks have the same one by construction, so that rank 0's is
-                enough.
         """
         if max(self.size, world_size()) == 1:
             self._record(failure)
@@ -114,11 +112,10 @@ class Ending:
                 time.sleep(0.1)
                 others = self.others()
             self.conclude(failure, others)
-        if not everywhere:
-            # Rank 0 shows the traceback, if the failure file can bring it there.
-            in_brief = self._leave_file(failure) or failure.is_consequence
-            for line in [failure.headline] if in_brief else failure.traceback or [failure.headline]:
-                self._print(line)
+        # Rank 0 shows the traceback, if the failure file can bring it there.
+        in_brief = self._leave_file(failure) or failure.is_consequence
+        for line in [failure.headline] if in_brief else failure.traceback or [failure.headline]:
+            self._print(line)
         shut_horovod_down()
         # Until rank 0 has saved the notebook, after which the launcher ends this process; or, with
         # a launcher that does not, until the watcher would have seen rank 0's failure.
@@ -127,12 +124,12 @@ class Ending:
             time.sleep(0.5)
             if self._failures.of(0):
                 break
-            if not everywhere and self.run_dir is not None:
+            if self.run_dir is not None:
                 failure = dataclasses.replace(failure, beat=failure.beat + 1)
                 with contextlib.suppress(BnnlibError):  # it is there already
                     failure.write(self.run_dir)
         else:
-            if not everywhere and self.run_dir is not None:
+            if self.run_dir is not None:
                 # Rank 0 had run its last cell before this rank failed.
                 for line in ["rank 0 did not take this failure up:", *failure.traceback]:
                     self._print(line)
@@ -293,7 +290,7 @@ class Ending:
     def _summarize(self, cell: Any, cause: Failure, causes: list[Failure]) -> None:
         same = [f.rank for f in causes if (f.ename, f.evalue) == (cause.ename, cause.evalue)]
         ranks = f"rank {cause.rank}" if len(same) < 2 else f"ranks {', '.join(map(str, same))}"
-        where = f"In [{cell.execution_count}]" if cell.execution_count else "its parameters"
+        where = f"In [{cell.execution_count}]" if cell.execution_count else "its start"
         lines = [
             "",
             f"{ranks} of {max(self.size, world_size())} failed; rank 0 stopped in {where}:",

@@ -8,31 +8,26 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import sys
 import traceback
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, TextIO
 
 from IPython.core.interactiveshell import InteractiveShell
 
 from bnnlib import launcher
-from bnnlib.errors import DistributedError, ExperimentError, message_of
-from bnnlib.process import ERROR_STATUS, abort, leave, steady_terminal
-from bnnlib.record import lock, stopping
+from bnnlib.errors import DistributedError, message_of
+from bnnlib.process import abort, steady_terminal
+from bnnlib.record import stopping
 from bnnlib.session import Session
+from bnnlib.spmd import start
 from bnnlib.spmd.ending import Ending
 from bnnlib.spmd.failures import Failure
 from bnnlib.spmd.outputs import Recorder, Terminal, prefixed_writer, standard_output
-from bnnlib.spmd.parameters import as_typed, make_strict, unknown_parameters
-from bnnlib.spmd.rank0 import RANK0_PREFIX, is_standard_output, local_path, start_folder
+from bnnlib.spmd.rank0 import RANK0_PREFIX, is_standard_output, local_path
 from bnnlib.spmd.shell import Shell, environment, event_loop, interactive
 from bnnlib.spmd.text import Lines
 
-RUN_DIR_VARIABLE = "BNN_RUN_DIR"
-# The folder that papermill was started in: under --cwd the cells run in another.
-START_DIR_VARIABLE = "BNN_START_DIR"
 # Seconds that tasks of the event loop get between two cells, about as many as a kernel waits for
 # the next one.
 BETWEEN_CELLS = 0.01
@@ -105,7 +100,7 @@ class SpmdEngine:
             The executed notebook. With several ranks, a failure ends the process instead.
 
         Raises:
-            DistributedError: The run cannot start as it was asked for.
+            BnnlibError: The run cannot start as it was asked for; nothing has been written.
         """
         from papermill.engines import NotebookExecutionManager
 
@@ -127,9 +122,7 @@ class SpmdEngine:
                 f"{size} ranks would all write {target}: give the output path as "
                 f"{RANK0_PREFIX}{target}"
             )
-        as_typed(nb, kernel_name)
-        make_strict(nb)
-        cls._refuse_locked(nb, target, rank, size)
+        start.prepare(nb, kernel_name, input_path)
         session = Session.begin()
         with (
             contextlib.closing(session),
@@ -150,7 +143,7 @@ class SpmdEngine:
             files = {"stdout": stdout_file, "stderr": stderr_file} if rank == 0 else {}
             echoes = (log_output, files, give_back)
             try:
-                Run(session, nb_man, kernel_name, input_path, target, rank, size, *echoes).run()
+                Run(session, nb_man, target, rank, size, *echoes).run()
             except Exception:
                 if size == 1:
                     raise
@@ -158,24 +151,6 @@ class SpmdEngine:
                 traceback.print_exc()
                 abort()
         return nb_man.nb
-
-    @staticmethod
-    def _refuse_locked(nb: Any, target: str | None, rank: int, size: int) -> None:
-        """On rank 0, end all before anything is written where another run is writing."""
-        local = local_path(target)
-        given = (nb.metadata.papermill.get("parameters") or {}).get("run_dir")
-        for directory in (local.parent if local is not None else None, given):
-            if rank != 0 or not directory or not isinstance(directory, str | Path):
-                continue
-            try:
-                lock.refuse_if_held(Path(start_folder(), directory), wait=2 * lock.BEAT)
-            except lock.LockedError as error:
-                if size == 1:
-                    raise
-                print(f"[rank 0] {type(error).__name__}: {error}", file=sys.stderr)
-                leave(ERROR_STATUS)  # the others wait for this rank: the launcher ends them
-            except OSError:  # not readable: the run itself says so
-                continue
 
 
 class Run:
@@ -185,8 +160,6 @@ class Run:
         self,
         session: Session,
         nb_man: Any,
-        kernel_name: str,
-        input_path: str,
         target: str | None,
         rank: int,
         size: int,
@@ -195,7 +168,7 @@ class Run:
         give_standard_output_back: Callable[[], None],
     ) -> None:
         self.session = session
-        self.nb_man, self.kernel_name, self.input_path = nb_man, kernel_name, input_path
+        self.nb_man, self.target = nb_man, target
         self.rank, self.size = rank, size
         local = local_path(target)
         self.run_dir = local.parent if local is not None else None
@@ -236,22 +209,14 @@ class Run:
     def run(self) -> None:
         """Run the cells; return after the last one, or after a failure when alone."""
         self.nb_man.notebook_start()
-        failure = None
-        variables = {} if self.run_dir is None else {RUN_DIR_VARIABLE: str(self.run_dir)}
-        if start_folder() != os.getcwd():
-            variables[START_DIR_VARIABLE] = start_folder()
-        problem = unknown_parameters(self.nb_man.nb, self.kernel_name, self.input_path)
         try:
-            if problem is not None:
-                failure = self._refuse(problem)
-            else:
-                with (
-                    environment(**variables),
-                    interactive(self.recorder) as shell,
-                    event_loop() as loop,
-                ):
-                    shell.user_ns["session"] = shell.user_ns_hidden["session"] = self.session
-                    failure = loop.run_until_complete(self._run_cells(shell))
+            with (
+                environment(**start.variables(self.target)),
+                interactive(self.recorder) as shell,
+                event_loop() as loop,
+            ):
+                shell.user_ns["session"] = shell.user_ns_hidden["session"] = self.session
+                failure = loop.run_until_complete(self._run_cells(shell))
         finally:
             self.ending.stop_watcher()
             self.recorder.finish()
@@ -260,30 +225,13 @@ class Run:
             self.nb_man.cleanup_pbar()
             self.nb_man.notebook_complete()
         if failure is not None:
-            self.ending.end(failure, everywhere=problem is not None)
+            self.ending.end(failure)
         elif self._stopped:
             self.ending.leave_stopped(self._stopped)
         elif self.rank == 0 and self.size > 1:
             others = self.ending.others()
             if others:
                 self.ending.conclude(None, others)
-
-    def _refuse(self, problem: str) -> Failure:
-        """Fail before any cell has run, in the cell that holds the given parameters."""
-        from papermill.utils import find_first_tagged_cell_index
-
-        nb_man = self.nb_man
-        index = max(find_first_tagged_cell_index(nb_man.nb, "injected-parameters"), 0)
-        cell = nb_man.nb.cells[index]
-        ename = ExperimentError.__name__
-        frames = [f"\x1b[31m{ename}\x1b[39m: {problem}"]
-        nb_man.cell_start(cell, index)
-        self.recorder.start(cell, index)
-        self.recorder.error(ename, problem, frames)
-        self.recorder.stop()
-        nb_man.cell_exception(cell, cell_index=index)
-        nb_man.cell_complete(cell, cell_index=index)
-        return Failure.here(self.rank, ename, problem, frames, index)
 
     async def _run_cells(self, shell: Shell) -> Failure | None:
         nb_man, recorder = self.nb_man, self.recorder

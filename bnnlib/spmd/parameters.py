@@ -29,24 +29,18 @@ def unknown_parameters(nb: Any, kernel_name: str, input_path: str) -> str | None
         A message that names each unknown parameter, the nearest known one, and the way to see all;
         None if all are known.
     """
-    from papermill.translators import papermill_translators
     from papermill.utils import find_first_tagged_cell_index
 
     given = set(nb.metadata.papermill.get("parameters") or {})
     given -= set(PAPERMILLS_OWN)
     if not given:
         return None
-    index = find_first_tagged_cell_index(nb, "parameters")
-    if index < 0:
+    if find_first_tagged_cell_index(nb, "parameters") < 0:
         return (
             f"Parameters {sorted(given)} were given, but {input_path} has no cell tagged "
             f"`parameters` that says which it has: tag one"
         )
-    cell = nb.cells[index]
-    translator = papermill_translators.find_translator(kernel_name, "python")
-    known = {parameter.name for parameter in translator.inspect(cell)}
-    # papermill gives up on a line with a second "=", for example in its comment.
-    known |= set(_declared(cell.source))
+    known = known_parameters(nb, kernel_name)
     sentences = []
     for name in sorted(given - known):
         near = difflib.get_close_matches(name, known, n=1)
@@ -56,6 +50,20 @@ def unknown_parameters(nb: Any, kernel_name: str, input_path: str) -> str | None
     if not sentences:
         return None
     return " ".join([*sentences, f"All parameters: papermill --help-notebook {input_path}"])
+
+
+def known_parameters(nb: Any, kernel_name: str) -> set[str]:
+    """The names in the notebook's cell tagged `parameters`; none without one."""
+    from papermill.translators import papermill_translators
+    from papermill.utils import find_first_tagged_cell_index
+
+    index = find_first_tagged_cell_index(nb, "parameters")
+    if index < 0:
+        return set()
+    cell = nb.cells[index]
+    translator = papermill_translators.find_translator(kernel_name, "python")
+    # papermill gives up on a line with a second "=", for example in its comment.
+    return {one.name for one in translator.inspect(cell)} | set(_declared(cell.source))
 
 
 def as_typed(nb: Any, kernel_name: str) -> None:
@@ -98,13 +106,22 @@ def _declared(source: str) -> dict[str, str]:
     return names
 
 
-def _command_line() -> dict[str, Any]:
-    """The -f, -y and -p of papermill, in its order, as text; none where Python called it."""
+def papermills_command() -> Any:
+    """The context of the papermill command that this process is; None where Python called it."""
     import click
-    from papermill.iorw import papermill_io
 
     context = click.get_current_context(silent=True)
     if context is None or getattr(context.command.callback, "__module__", "") != "papermill.cli":
+        return None
+    return context
+
+
+def _command_line() -> dict[str, Any]:
+    """The -f, -y and -p of papermill, in its order, as text; none where Python called it."""
+    from papermill.iorw import papermill_io
+
+    context = papermills_command()
+    if context is None:
         return {}
     options, values = context.params, dict[str, Any]()
     for path in options["parameters_file"] or ():

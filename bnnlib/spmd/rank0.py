@@ -89,6 +89,9 @@ class Rank0Handler:
 
     @classmethod
     def pretty_path(cls, path: str) -> str:
-        """The path as papermill logs it."""
+        """The path as papermill logs it, once, before it does anything else with the notebook."""
+        from bnnlib.spmd.kernel import KernelEngine
+
+        KernelEngine.register()
         handler, rest = cls._rest(path)
         return f"{RANK0_PREFIX}{handler.pretty_path(rest)}"
