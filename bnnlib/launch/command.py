@@ -15,6 +15,7 @@ from bnnlib.record import branch, provenance, stopping
 from bnnlib.record.failure import error_of
 from bnnlib.record.identity import run_directory
 from bnnlib.record.run import Run
+from bnnlib.record.summary import closing_line
 from bnnlib.session import Session
 
 Origin = dict[str, Any]
@@ -46,7 +47,7 @@ def run(
 ) -> Path:
     """Trains, evaluates and records one run in this process; ends all ranks on an error.
 
-    Rank 0 prints the run's row of the table and its directory.
+    Rank 0 prints the record's path first, and at the end what came of the run in one line.
 
     Args:
         experiment: its parameters.
@@ -58,16 +59,13 @@ def run(
     Returns:
         The run's directory.
     """
-    from bnnlib.analysis.listing import print_table
-
     with Session.begin() as session:
         origin = provenance.collect()  # starts processes, which none may once MPI runs
         prepare(session)
         with all_end_with(experiment, session):
             directory = (train or train_one)(session, experiment, origin, verbose)
             if launcher.rank() == 0:
-                print_table(directory)
-                print(f"record: {directory}")
+                print(closing_line(directory))
     return directory
 
 
@@ -124,7 +122,7 @@ def train_one(
         experiment: of the run.
         origin: of :func:`bnnlib.record.provenance.collect`.
         verbose: print the network's layers.
-        quiet: no progress bars.
+        quiet: no progress bars, and no word of the record.
         events: what has happened, and how, for the record's ``history``.
         trained: whether nothing is left to train, so that other ranks change nothing.
 
@@ -139,6 +137,8 @@ def train_one(
 
     ranks = distributed.init(session, experiment.threads, experiment.inter_threads)
     run = Run.open(session, experiment, ranks, origin, events, trained)
+    if ranks.rank == 0 and not quiet:
+        print(f"record: {run.directory}", flush=True)
     if run.is_finished:
         return run.directory
     dataset = distributed.on_first_local_rank(lambda: data.load_for(experiment), ranks)

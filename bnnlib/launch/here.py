@@ -8,19 +8,22 @@ failed ones tried again.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import re
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from bnnlib import launcher
-from bnnlib.errors import DistributedError, ExperimentError
+from bnnlib.errors import DistributedError, ExperimentError, RecordError
 from bnnlib.experiment import Experiment
 from bnnlib.launch import command, study_file
 from bnnlib.record import provenance
 from bnnlib.record.failure import error_of
 from bnnlib.record.identity import refuse_other
-from bnnlib.record.schema import read_record
+from bnnlib.record.schema import read_file, read_record
+from bnnlib.record.summary import closing_line
 from bnnlib.record.watchdog import Watch
 from bnnlib.session import Session
 
@@ -64,6 +67,7 @@ def read(path: str | Path, runs: str | Path, repeat: int | None = None) -> list[
 def train_all(experiments: Sequence[Experiment]) -> int:
     """Trains, evaluates and records each run that is not finished; all ranks call it.
 
+    Rank 0 says which run comes, about how long is left, and at its end what came of it, in a line.
     A run that fails alike on all ranks is recorded, and the next one follows. An error that leaves
     the ranks unequal, such as a lost rank, ends all of them.
 
@@ -79,13 +83,18 @@ def _train_all(session: Session, experiments: Sequence[Experiment], origin: comm
     from bnnlib.inference import distributed  # TensorFlow reads the environment when imported
 
     failed = []
+    spent: list[float] = []
     for number, experiment in enumerate(experiments, start=1):
+        started = time.monotonic()
         with command.all_end_with(experiment, session):
             try:
                 done = _is_finished(session, experiment)
-                _say(f"{number}/{len(experiments)} {experiment.run_dir}", done)
+                _say(experiments, number, spent, done)
                 if not done:
-                    command.train_one(session, experiment, origin, quiet=True)
+                    directory = command.train_one(session, experiment, origin, quiet=True)
+                    spent.append(time.monotonic() - started)
+                    if launcher.rank() == 0:
+                        print(f"  {closing_line(directory)}", flush=True)
             except Exception as error:
                 reason = _failed_alike(session, experiment, error)
                 failed.append(f"{experiment.run_dir}: {reason}")
@@ -97,9 +106,43 @@ def _train_all(session: Session, experiments: Sequence[Experiment], origin: comm
     return 0
 
 
-def _say(run: str, done: bool) -> None:
-    if launcher.rank() == 0:
-        print(f"{run}: {'finished before' if done else 'training'}", flush=True)
+def _say(
+    experiments: Sequence[Experiment], number: int, spent: Sequence[float], done: bool
+) -> None:
+    """Says on rank 0 which run comes, and how long it and those after it may take."""
+    if launcher.rank() > 0:
+        return
+    text = f"{number} of {len(experiments)}"
+    if done:
+        text += ", finished before"
+    else:
+        text += told_left(spent, sum(map(_is_left, experiments[number - 1 :])))
+    print(f"{text}: {experiments[number - 1].run_dir}", flush=True)
+
+
+def told_left(spent: Sequence[float], left: int) -> str:
+    """Says how long the runs that are left may take: each as those before, in the mean.
+
+    Args:
+        spent: seconds of each run that has been trained.
+        left: number of runs to train, this one included.
+
+    Returns:
+        Such as ``, about 4 minutes left``; empty as long as no run has told.
+    """
+    if not spent:
+        return ""
+    minutes = round(left * sum(spent) / len(spent) / 60)
+    if minutes == 0:
+        return ", less than a minute left"
+    return f", about {minutes} minute{'s' if minutes > 1 else ''} left"
+
+
+def _is_left(experiment: Experiment) -> bool:
+    """Whether a run is still to be trained, as far as its record says."""
+    with contextlib.suppress(RecordError):  # missing, or damaged: its own turn tells
+        return bool(read_file(experiment.run_dir)["status"] != "finished")
+    return True
 
 
 def _failed_alike(session: Session, experiment: Experiment, error: Exception) -> str:

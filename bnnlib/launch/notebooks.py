@@ -27,6 +27,9 @@ def draw(runs: str | Path) -> list[Path]:
     """
     from papermill import PapermillExecutionError, execute_notebook
 
+    from bnnlib.spmd import KernelEngine
+
+    KernelEngine.register()  # whose kernels are quiet
     group = Path(runs)
     if not any(group.glob("**/run.json")):
         raise RecordError(f"{group}: no run records; expected a folder such as runs/digits")
@@ -37,8 +40,6 @@ def draw(runs: str | Path) -> list[Path]:
             "calibration": str(group),
             "ladder": str(group / LADDER),
         }
-    else:
-        print(f"03_scaling left out: no {group / LADDER}; `python -m bnnlib ladder` measures one")
     executed = []
     for name, values in parameters.items():
         source, target = FOLDER / f"{name}.ipynb", group / f"{name}.ipynb"

@@ -22,7 +22,7 @@ at_once=2
 
 # Environment: made by jobs/local/environment.sh.
 PATH=$PWD/.venv/bin:$PATH
-export PATH TF_CPP_MIN_LOG_LEVEL=2
+export PATH
 
 if [[ ! -e $runs/ladder.json ]]; then
   mpiexec -n $at_once -bind-to core python -m bnnlib ladder --out "$runs/ladder.json" \
@@ -39,5 +39,6 @@ for ranks in $many; do
   echo "=== calibration: $ranks rank(s) ==="
   mpiexec -n "$ranks" python -m bnnlib plan "jobs/studies/calibration$suffix.yaml" --runs "$runs"
 done
-papermill notebooks/03_scaling.ipynb "$runs/03_scaling.ipynb" -p runs "$runs/time" \
+papermill --log-level WARNING --no-progress-bar notebooks/03_scaling.ipynb \
+  "rank0:$runs/03_scaling.ipynb" -p runs "$runs/time" \
   -p calibration "$runs/calibration" -p ladder "$runs/ladder.json" -p figures "$runs/figures"

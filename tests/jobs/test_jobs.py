@@ -10,6 +10,7 @@ import pytest
 
 from bnnlib.analysis import listing
 from bnnlib.record.schema import read_record
+from bnnlib.record.summary import closing_line
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = sorted(path.relative_to(ROOT) for path in (ROOT / "jobs").rglob("*.sh"))
@@ -40,13 +41,42 @@ def test_a_script_is_correct_bash_and_stops_at_an_error(script):
 @pytest.mark.ranks
 def test_the_study_says_what_it_is_at(study):
     headings = re.findall(r"^=== (.*) ===$", study.launched.stdout, re.MULTILINE)
-    expected = [f"{i} of 8: {name}, 2 ranks" for i, name in enumerate(EIGHT, start=1)]
+    left = r", (?:about \d+ minutes?|less than a minute) left$"
+    # The first step has nothing to tell by, each later one says how long is left.
+    steps = [heading for heading in headings if re.match(r"\d+ of 10: ", heading)]
+    assert [bool(re.search(left, heading)) for heading in steps] == [False, *[True] * 9]
+    headings = [re.sub(left, "", heading) for heading in headings]
+    expected = [f"{i} of 10: {name}, 2 ranks" for i, name in enumerate(EIGHT, start=1)]
+    expected += ["9 of 10: comparison", "10 of 10: what ranks add"]
     scaling = [*(f"times: repeat 1 of 1, {n} rank(s)" for n in (1, 2))]
     scaling += [f"calibration: {n} rank(s)" for n in (1, 2)]
-    assert headings == [*expected, "comparison", *scaling, "the table"]
+    assert headings == [*expected, *scaling, "the table"]
     # Training's own bar from 0 to its end, 8 steps, for each model.
     assert len(re.findall(r" 0/8 \[00:00<\?, \?step/s\]", study.launched.stderr)) == len(EIGHT)
     assert len(re.findall(r"100%\|█+\| 8/8 \[", study.launched.stderr)) >= len(EIGHT)
+
+
+@pytest.mark.ranks
+def test_the_study_says_nothing_that_is_not_its_own(study):
+    lines = re.split(r"[\n\r]", study.launched.stdout + study.launched.stderr)
+    noise = (
+        r"tensorflow|TensorFlow|CUDA|cuda|absl|WARNING|retracing|IPKernelApp|Notebook:|^[EWI]0000"
+    )
+    assert [line for line in lines if re.search(noise, line)] == []
+
+
+@pytest.mark.ranks
+def test_each_run_of_the_study_begins_with_its_record_and_ends_with_its_line(study):
+    parts = re.split(r"^=== \d+ of 10: .*\n", study.launched.stdout, flags=re.MULTILINE)
+    for name, part in zip(EIGHT, parts[1:9], strict=True):
+        told = part.strip().splitlines()
+        directory = study.runs / name
+        assert told[0] == f"record: {directory}"
+        assert told[-1] == closing_line(directory)
+    of_plan = re.findall(r"^  (accuracy .* record: (.*))$", parts[10], re.MULTILINE)
+    assert len(of_plan) >= 8
+    for told, directory in of_plan:
+        assert told == closing_line(study.root / directory).replace(f"{study.root}/", "")
 
 
 @pytest.mark.ranks

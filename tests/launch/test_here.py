@@ -13,6 +13,7 @@ from bnnlib.record import profile
 from bnnlib.record.logs import read_accuracy
 from bnnlib.record.profile import read_profile
 from bnnlib.record.schema import read_record
+from bnnlib.record.summary import closing_line
 
 TWO_PARTS = """
 parts:
@@ -111,9 +112,31 @@ def test_two_ranks_run_a_plan_with_its_profiles_and_pass_over_what_is_finished(l
     assert (nlls.none != nlls.fp16).all()
     assert nlls.fp16.to_numpy() == pytest.approx(nlls.none.to_numpy(), rel=0.05)
 
+    told = done.stdout.splitlines()
+    assert told[0] == f"1 of 4: {tmp_path}/runs/g/CNN_FC-r2-compression=none"
+    assert [line.split(":")[0] for line in told[2::2]] == [
+        f"{number} of 4, less than a minute left" for number in (2, 3, 4)
+    ]
+    assert told[1::2] == [f"  {closing_line(line.split(': ')[1])}" for line in told[0::2]]
+    assert done.stderr == ""
+
     again = launch(*command, timeout=120)
     assert again.returncode == 0, again.stderr
     assert again.stdout.count("finished before") == 4
+    assert len(again.stdout.splitlines()) == 4
+
+
+@pytest.mark.parametrize(
+    ("spent", "left", "told"),
+    [
+        ([], 8, ""),
+        ([20.0, 40.0], 8, ", about 4 minutes left"),
+        ([60.0], 1, ", about 1 minute left"),
+        ([5.0], 2, ", less than a minute left"),
+    ],
+)
+def test_what_is_left_by_hand(spent, left, told):
+    assert here.told_left(spent, left) == told
 
 
 FAILING = """

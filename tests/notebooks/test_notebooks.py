@@ -36,12 +36,12 @@ TRAIN = ROOT / "notebooks" / "01_train.ipynb"
 
 
 def alone(launch, study, folder: Path) -> Path:
-    """01_train as the README runs it alone, under papermill's own kernel engine."""
+    """01_train alone, under papermill's own kernel engine: its record lies beside it."""
     folder /= "new"  # `rank0:` makes it, which papermill itself does not
     executed = folder / "train.ipynb"
     parameters = ["-f", "jobs/params/tiny.yaml", "-p", "model", "BNN_FC_flip"]
     output = f"rank0:{executed}"
-    done = launch("papermill", TRAIN, output, *parameters, "-p", "run_dir", folder)
+    done = launch("papermill", TRAIN, output, *parameters)
     assert done.returncode == 0, done.stderr
     return executed
 
@@ -175,6 +175,10 @@ def assert_shows_a_training(nb, ranks: int, steps: int) -> None:
     for column in ("accuracy", "nll", "brier", "ece", "images_per_second"):
         assert column in tables[1]
     shown = text(nb, "stdout")
+    assert shown.startswith("record: ")
+    assert re.match(r"accuracy .* images/s, record: ", shown.rstrip().splitlines()[-1])
+    first = next(o for o in outputs(nb) if o.get("name") == "stderr")
+    assert "step/s" in first.text  # no red box before the training's bar
     assert shown.count("rank(s) on") == 1
     assert f"{ranks} rank(s) on" in shown
     assert shown.count("predictions.npz") == 1
