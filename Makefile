@@ -4,8 +4,6 @@
 
 BIN := .venv/bin
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
-# What a notebook may not carry: outputs, and what papermill and JupyterLab note down while running.
-STRIP := --keep-id --extra-keys "metadata.papermill cell.metadata.papermill cell.metadata.execution"
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -46,7 +44,7 @@ check: env ## formatter, linter, types, job scripts, and notebooks stored withou
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/shellcheck -x .ci/run $(wildcard jobs/*.sh jobs/*/*.sh tests/*/*.sh)
-	$(if $(NOTEBOOKS),$(BIN)/nbstripout --verify $(STRIP) $(NOTEBOOKS))
+	$(if $(NOTEBOOKS),jobs/local/strip.sh --verify $(NOTEBOOKS))
 
 lock: env ## renew requirements.lock from pyproject.toml (UPGRADE=--upgrade for newer versions)
 	$(BIN)/uv pip compile pyproject.toml --extra build --extra dev --universal \
@@ -54,7 +52,9 @@ lock: env ## renew requirements.lock from pyproject.toml (UPGRADE=--upgrade for 
 		--quiet $(UPGRADE) --output-file requirements.lock
 
 lab: env ## JupyterLab on the notebooks
-	$(BIN)/jupyter lab --notebook-dir . $(if $(filter 0,$(shell id -u)),--allow-root)
+	@bash -c 'source jobs/lab.sh && notebooks_in_git'
+	$(BIN)/jupyter lab --notebook-dir . \
+		--MappingKernelManager.transport_encryption=auto $(if $(filter 0,$(shell id -u)),--allow-root)
 
 clean: ## remove caches and build leftovers; never runs/ or .venv
 	rm -rf build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -3,12 +3,22 @@
 # Address, token and tunnel go to a file that only you can read, since a job's output often is not.
 set -euo pipefail
 
+# Has git compare and commit the notebooks as they are stored, so that opening and running them
+# leaves `git status` clean (.gitattributes). Without git or nbstripout there is nothing to do.
+notebooks_in_git() {
+  PATH=.venv/bin:$PATH command -v nbstripout >/dev/null || return 0
+  git config filter.notebook.clean jobs/local/strip.sh 2>/dev/null || true
+}
+
 # lab LOGIN: runs JupyterLab until the job ends; LOGIN is the host that you reach by ssh, or nothing.
 lab() {
   local port token file child code=0 options=(--ServerApp.port_retries=0 --notebook-dir .)
+  # Else ipykernel warns of each kernel that others of this machine could listen.
+  options+=(--MappingKernelManager.transport_encryption=auto)
   port=$(python -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
   token=$(python -c 'import secrets; print(secrets.token_hex(24))')
   mkdir -p runs
+  notebooks_in_git
   file=$(mktemp "runs/jupyter-XXXXXX") # mode 600
   {
     if [ -n "$1" ]; then

@@ -25,9 +25,24 @@ from bnnlib.launch import sites
 from bnnlib.launch.sites import Site
 from bnnlib.record import provenance
 
-# The repository, whose job scripts hold the launch settings.
+# Where this package lies, which the engines import.
 ROOT = Path(__file__).resolve().parents[2]
 LOCAL = "local"
+
+
+def repository() -> Path:
+    """The repository of the notebook that runs here, to which its paths belong.
+
+    The nearest folder with ``jobs/local/site.sh``, from the working folder upwards, since a kernel
+    starts in its notebook's folder; without one, the working folder. It need not be the repository
+    that this package is installed from.
+    """
+    here = Path.cwd()
+    return next((one for one in (here, *here.parents) if _has_sites(one)), here)
+
+
+def _has_sites(folder: Path) -> bool:
+    return (folder / "jobs" / LOCAL / "site.sh").is_file()
 
 
 def site(name: str, ranks: int | None = None) -> Site:
@@ -42,14 +57,15 @@ def site(name: str, ranks: int | None = None) -> Site:
         DistributedError: the machine is none of its compute nodes.
     """
     # A notebook's engines are MPI's, whatever the jobs of this shell are started with.
-    settings = sites.load(name, ROOT, ranks or 0, LAUNCHER="mpiexec")
+    root = repository() if _has_sites(repository()) else ROOT
+    settings = sites.load(name, root, ranks or 0, LAUNCHER="mpiexec")
     if name != LOCAL and launcher.job_id() is None:
         raise DistributedError(
             f"site {name!r}: this process runs in no job, and its engines start inside one: submit "
             f"jobs/{name}/jupyter.sh and open the JupyterLab that it starts, or use site 'local'"
         )
     # The scripts run from the repository; the engines, where the notebook's kernel does.
-    inside = [str(ROOT / word) if (ROOT / word).is_file() else word for word in settings.launch]
+    inside = [str(root / word) if (root / word).is_file() else word for word in settings.launch]
     return dataclasses.replace(settings, launch=tuple(inside))
 
 

@@ -271,7 +271,7 @@ def other_site(tmp_path, monkeypatch):
         (tmp_path / "jobs" / "local" / "site.sh").write_text(
             f'NODES=1 RANKS=${{RANKS:-1}} PPN=$RANKS THREADS=0 LAUNCH=({program} -n "$RANKS")\n'
         )
-        monkeypatch.setattr(preparation, "ROOT", tmp_path)
+        monkeypatch.chdir(tmp_path)  # as a notebook of that repository
         return program
 
     return make
@@ -342,3 +342,13 @@ def test_a_guard_ends_what_does_not_want_to_end(tmp_path):
     family = [stubborn, *stubborn.children()]
     one.release()
     assert_gone(family)
+
+
+def test_the_repository_is_that_of_the_notebook(tmp_path, monkeypatch):
+    (notebooks := tmp_path / "mine" / "notebooks").mkdir(parents=True)
+    (site := tmp_path / "mine" / "jobs" / "local").mkdir(parents=True)
+    (site / "site.sh").touch()
+    monkeypatch.chdir(notebooks)  # where JupyterLab starts its kernel
+    assert preparation.repository() == tmp_path / "mine"
+    (site / "site.sh").unlink()
+    assert preparation.repository() == notebooks

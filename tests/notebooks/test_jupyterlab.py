@@ -67,6 +67,21 @@ def without_token(folder: Path) -> int | None:
     return None
 
 
+def git(root: Path, *words: str) -> str:
+    """What a git command prints, by a user of its own, with the programs of this environment."""
+    own = ("-c", "user.name=reader", "-c", "user.email=reader@example.org")
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        ["git", *own, *words],
+        cwd=root,
+        env=os.environ | {"PATH": path},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout
+
+
 @pytest.fixture
 def lab(tmp_path):
     """JupyterLab as jobs/local/jupyter.sh starts it; its address with its token."""
@@ -75,12 +90,18 @@ def lab(tmp_path):
     nb = json.loads((root / NOTEBOOK).read_text())
     (cell,) = [c for c in nb["cells"] if "parameters" in c["metadata"].get("tags", [])]
     text = "".join(cell["source"])
-    for name, value in (GIVEN | {"run_dir": f'"{tmp_path / "first"}"'}).items():
+    for name, value in GIVEN.items():
         text, found = re.subn(rf"(?m)^({name}: \w+ = ).*?(  #|$)", rf"\g<1>{value}\g<2>", text)
         assert found == 1, name
-    cell["source"] = text
-    (root / NOTEBOOK).write_text(json.dumps(nb))
+    cell["source"] = text.splitlines(keepends=True)
+    stored = json.dumps(nb, indent=1, ensure_ascii=False)  # as the repository stores them
+    (root / NOTEBOOK).write_text(f"{stored}\n")
     shutil.copytree(ROOT / "jobs", root / "jobs")
+    for name in (".gitattributes", ".gitignore"):
+        shutil.copy(ROOT / name, root / name)
+    git(root, "init", "--quiet")
+    git(root, "add", ".")
+    git(root, "commit", "--quiet", "--message", "the notebooks as they are stored")
     own = {f"JUPYTER_{name}_DIR": str(tmp_path / name) for name in ("CONFIG", "DATA", "RUNTIME")}
     own |= {"IPYTHONDIR": str(tmp_path / "ipython"), "BNN_ENV": sys.prefix}
     own["JUPYTERLAB_SETTINGS_DIR"] = str(tmp_path / "settings")
@@ -224,8 +245,30 @@ def assert_equal_runs(ours: Path, batch: Path) -> None:
         assert values[0] == values[1]
 
 
+def save(page, saved: Path) -> None:
+    before = saved.stat().st_mtime_ns  # JupyterLab saves by itself now and then
+    menu(page, "File", "docmanager:save")
+    wait(page, lambda: saved.stat().st_mtime_ns > before, "saved notebook")
+    wait(page, lambda: saved.read_text().endswith("}\n"), "end of the saved notebook", 20)
+
+
+def test_opening_and_saving_a_notebook_is_no_change_to_git(page, tmp_path):
+    root = tmp_path / "lab"
+    committed = (root / NOTEBOOK).read_text()
+    save(page, root / NOTEBOOK)
+    # JupyterLab has noted the kernel down, which git does not see.
+    assert (root / NOTEBOOK).read_text() != committed
+    assert git(root, "status", "--porcelain") == ""
+    # A change of the reader's own is seen.
+    text = (root / NOTEBOOK).read_text()
+    (root / NOTEBOOK).write_text(text.replace("**Question.**", "**Another.**"))
+    assert git(root, "status", "--porcelain") == f" M {NOTEBOOK}\n"
+
+
 def test_a_reader_watches_stops_goes_on_and_gets_the_batch_run(page, launch, tmp_path):
-    first, second = tmp_path / "first", tmp_path / "first-then-0.0001"
+    # In the repository of the notebook that is open; this library lies elsewhere.
+    interactive = tmp_path / "lab" / "runs" / "interactive"
+    first, second = interactive / "first", interactive / "first-then-0.0001"
     run_all(page)
     for number, directory in enumerate((first, second)):
         watch_and_stop(page, directory, number)
@@ -244,13 +287,11 @@ def test_a_reader_watches_stops_goes_on_and_gets_the_batch_run(page, launch, tmp
 
     # The pictures are in the saved notebook; the button, which does nothing there, is not.
     saved = tmp_path / "lab" / NOTEBOOK
-    before = saved.stat().st_mtime_ns  # JupyterLab saves by itself now and then
-    menu(page, "File", "docmanager:save")
-    wait(page, lambda: saved.stat().st_mtime_ns > before, "saved notebook")
-    wait(page, lambda: saved.read_text().endswith("}\n"), "end of the saved notebook", 20)
+    save(page, saved)
     assert saved.read_text().count('"image/png"') == 3
     assert f"Training has ended here: {STEPS} steps" in saved.read_text()
     assert "widget-view" not in saved.read_text()
+    assert git(tmp_path / "lab", "status", "--porcelain") == ""
 
     if where := os.environ.get("BNN_SCREENSHOT"):  # cut to the training: figures/lab
         page.locator(".jp-OutputArea-output img").first.scroll_into_view_if_needed()
