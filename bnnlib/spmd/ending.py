@@ -20,7 +20,7 @@ from bnnlib.record import stopping
 from bnnlib.session import Session
 from bnnlib.spmd.failures import Failure, Failures, Watcher
 from bnnlib.spmd.outputs import Recorder, prefixed_writer
-from bnnlib.spmd.rank0 import RANK0_PREFIX, start_folder
+from bnnlib.spmd.paths import RANK0_PREFIX, start_folder
 
 # Seconds that rank 0 waits for the failure file of the rank whose error stopped Horovod.
 WAIT_FOR_CAUSE = 5.0

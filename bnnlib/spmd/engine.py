@@ -24,7 +24,7 @@ from bnnlib.spmd import start
 from bnnlib.spmd.ending import Ending
 from bnnlib.spmd.failures import Failure
 from bnnlib.spmd.outputs import Recorder, Terminal, prefixed_writer, standard_output
-from bnnlib.spmd.rank0 import RANK0_PREFIX, is_standard_output, local_path
+from bnnlib.spmd.paths import RANK0_PREFIX, is_standard_output, local_path
 from bnnlib.spmd.shell import Shell, environment, event_loop, interactive
 from bnnlib.spmd.text import Lines
 

@@ -15,7 +15,7 @@ from traitlets.config import Config
 from bnnlib import launcher
 from bnnlib.errors import DistributedError
 from bnnlib.spmd import start
-from bnnlib.spmd.rank0 import RANK0_PREFIX
+from bnnlib.spmd.paths import RANK0_PREFIX
 from bnnlib.spmd.shell import environment
 
 

@@ -6,44 +6,13 @@ papermill may be imported at the top of it.
 
 from __future__ import annotations
 
-import os
 import sys
-from pathlib import Path
 from typing import Any
 
 from bnnlib import launcher
 from bnnlib.record.files import write_atomically
-
-RANK0_PREFIX = "rank0:"
-
-
-def local_path(path: Any) -> Path | None:
-    """The absolute local path that papermill writes `path` to; None for a remote one or none."""
-    from papermill.iorw import LocalHandler, papermill_io
-
-    if not isinstance(path, str):
-        return None
-    path = path.removeprefix(RANK0_PREFIX)
-    handler = papermill_io.get_handler(path)
-    if not isinstance(handler, LocalHandler):
-        return None
-    return Path(start_folder(), path).absolute()
-
-
-def start_folder() -> str:
-    """The folder that papermill was started in, against which it resolves paths under --cwd."""
-    from papermill.iorw import papermill_io
-
-    # The handler gives the folder away only in exchange for another one.
-    handler = papermill_io.get_handler("")
-    folder = handler.cwd(None)
-    handler.cwd(folder)
-    return folder or os.getcwd()
-
-
-def is_standard_output(path: Any) -> bool:
-    """Whether papermill writes the notebook to this process' standard output."""
-    return str(path).removeprefix(RANK0_PREFIX) == "-"
+from bnnlib.spmd.kernel import KernelEngine
+from bnnlib.spmd.paths import RANK0_PREFIX, is_standard_output, local_path
 
 
 class Rank0Handler:
@@ -90,8 +59,6 @@ class Rank0Handler:
     @classmethod
     def pretty_path(cls, path: str) -> str:
         """The path as papermill logs it, once, before it does anything else with the notebook."""
-        from bnnlib.spmd.kernel import KernelEngine
-
         KernelEngine.register()
         handler, rest = cls._rest(path)
         return f"{RANK0_PREFIX}{handler.pretty_path(rest)}"

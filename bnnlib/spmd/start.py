@@ -31,7 +31,7 @@ from bnnlib.spmd.parameters import (
     papermills_command,
     unknown_parameters,
 )
-from bnnlib.spmd.rank0 import local_path, start_folder
+from bnnlib.spmd.paths import local_path, start_folder
 from bnnlib.spmd.shell import environment
 
 RUN_DIR_VARIABLE = "BNN_RUN_DIR"
