@@ -3,8 +3,8 @@
 Rooms: `datasets` (what a data set is, and by which name), `sources` (where MNIST and CIFAR-10 come
 from), `npz` (files read without trust), `meaning` (what a user's arrays mean), `content` (what
 makes two data sets the same), `batches` (each rank's images, step by step), `shifts` (rotated,
-moved and corrupted test images), `ood` (images of none of the classes), `subset` (a fixed part of a
-set).
+moved and corrupted test images), `corruptions` (MNIST-C and CIFAR-10-C), `ood` (images of none of
+the classes), `subset` (a fixed part of a set).
 
 Each file is checked before it is used. Every failure is one `DataError` that names the file, what
 was expected and what to do.

@@ -10,6 +10,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from bnnlib.data import corruptions
+from bnnlib.data.corruptions import published
 from bnnlib.data.datasets import Dataset, nearest
 from bnnlib.data.npz import Array
 from bnnlib.errors import DataError
@@ -46,6 +48,8 @@ def evaluation_set(dataset: Dataset, name: str) -> EvaluationSet:
     - `<corruption>-<1..5>`: one of `CORRUPTIONS` at a severity. The random draws behind an image
       are the same at all severities (shot noise apart), so that a curve over severity shows the
       severity alone.
+    - `mnist_c/<corruption>`, `cifar10_c/<corruption>-<1..5>`: of `corruptions.SETS`, the published
+      files' images where BNN_DATA has them, else made by their definitions.
 
     Pixels that come into view at the borders get the darkest value of `Dataset.pixel_range`.
 
@@ -57,14 +61,19 @@ def evaluation_set(dataset: Dataset, name: str) -> EvaluationSet:
         The set.
 
     Raises:
-        DataError: The name is unknown, or its number is out of range.
+        DataError: The name is unknown, its number is out of range, the images have a size for which
+            the set is not defined, or a published file is not what it should be.
     """
     kind, number = _parse_evaluation_name(name)
     if kind == "test":
         return EvaluationSet(name, dataset.x_test, dataset.y_test)
     if kind == "train":
         return EvaluationSet(name, dataset.x_train, dataset.y_train)
-    _check_in_view(name, dataset.image_shape)
+    _check_shape(name, dataset.image_shape)
+    if kind in corruptions.SETS:
+        found = published.read(dataset, name)
+        made = _made(dataset, name) if found is None else found.images
+        return EvaluationSet(name, made, dataset.y_test)
     images = np.empty_like(dataset.x_test)
     low, high = dataset.pixel_range
     span = (high - low) or 1.0
@@ -84,13 +93,26 @@ def evaluation_set(dataset: Dataset, name: str) -> EvaluationSet:
     return EvaluationSet(name, images, dataset.y_test)
 
 
+def _made(dataset: Dataset, name: str) -> Array:
+    """A published benchmark's set of a data set's own test images, which it sees as bytes."""
+    images = dataset.x_test
+    if images.dtype == np.uint8:
+        return corruptions.corrupt(name, images)
+    low, high = dataset.pixel_range
+    span = (high - low) or 1.0
+    unit = (images - np.float32(low)) / np.float32(span)
+    made = corruptions.corrupt(name, np.rint(unit * np.float32(255)).astype(np.uint8))
+    return made.astype(np.float32) * np.float32(span / 255) + np.float32(low)
+
+
 def expand(names: Sequence[str], image_shape: tuple[int, int, int] | None = None) -> list[str]:
     """Replaces groups among evaluation sets' names by their members.
 
     Groups: `rotations` (15° to 180° in steps of 15°), `translations` (2, 4, 6, 8 pixels),
     `corruptions` (all of `CORRUPTIONS` at all severities), a corruption's name alone (its five
     severities), and `shifts`, the default: 15 sets, which are five kinds of shift, each weak,
-    middling and strong.
+    middling and strong. Published ones: `mnist_c` (15 sets), `cifar10_c` (15 corruptions at five
+    severities), `cifar10_c_extra` (the four others), and `cifar10_c/<corruption>` (five).
 
     Args:
         names: Names of sets and groups.
@@ -101,7 +123,8 @@ def expand(names: Sequence[str], image_shape: tuple[int, int, int] | None = None
         Names of sets in the order given, each once.
 
     Raises:
-        DataError: A name is neither a set's nor a group's, or moves the images out of view.
+        DataError: A name is neither a set's nor a group's, moves the images out of view, or is not
+            defined for their size.
     """
     expanded = [
         member
@@ -111,7 +134,7 @@ def expand(names: Sequence[str], image_shape: tuple[int, int, int] | None = None
     for name in expanded:
         _parse_evaluation_name(name)
         if image_shape is not None:
-            _check_in_view(name, image_shape)
+            _check_shape(name, image_shape)
     return list(dict.fromkeys(expanded))
 
 
@@ -273,12 +296,13 @@ GROUPS: dict[str, tuple[str, ...]] = {
         *(f"contrast-{level}" for level in (1, 3, 5)),
     ),
     **{name: tuple(f"{name}-{level}" for level in range(1, 6)) for name in CORRUPTIONS},
+    **corruptions.GROUPS,
 }
 
 
 def _parse_evaluation_name(name: str) -> tuple[str, int]:
-    """Splits `<kind>-<number>`; the number is 0 for `test` and `train`."""
-    if name in ("test", "train"):
+    """Splits `<kind>-<number>`; `test`, `train` and published sets are a kind each, number 0."""
+    if name in ("test", "train", *corruptions.SETS):
         return name, 0
     kind, _, digits = name.rpartition("-")
     if kind in ("rotate", "translate", *CORRUPTIONS):
@@ -298,16 +322,20 @@ def _parse_evaluation_name(name: str) -> tuple[str, int]:
             f"{name!r} is a group of {len(GROUPS[name])} evaluation sets, expected one set, such "
             f"as {GROUPS[name][0]}; expand it first."
         )
-    groups = [group for group in GROUPS if group not in CORRUPTIONS]
+    groups = [group for group in GROUPS if group not in CORRUPTIONS and "/" not in group]
     known = ["test", "train", *GROUPS, *(member for group in GROUPS.values() for member in group)]
     raise DataError(
         f"Unknown evaluation set {name!r}{nearest(name, known)}; expected test, train, "
         f"rotate-<0..180>, translate-<pixels>, <corruption>-<1..5> with one of "
-        f"{', '.join(CORRUPTIONS)}, or for several a group: {', '.join(groups)}."
+        f"{', '.join(CORRUPTIONS)}, mnist_c/<corruption>, cifar10_c/<corruption>-<1..5>, or for "
+        f"several a group: {', '.join(groups)}."
     )
 
 
-def _check_in_view(name: str, image_shape: tuple[int, int, int]) -> None:
+def _check_shape(name: str, image_shape: tuple[int, int, int]) -> None:
+    if name in corruptions.SETS:
+        corruptions.check_shape(name, image_shape)
+        return
     kind, number = _parse_evaluation_name(name)
     height, width, _ = image_shape
     if kind == "translate" and number >= min(height, width):

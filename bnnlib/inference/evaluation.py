@@ -97,7 +97,8 @@ def content(dataset: Dataset, sets: Sequence[Set]) -> dict[str, Any]:
     for one in sets:
         if one.group:
             groups.setdefault(one.group, []).append(one.name)
-    return data.content(dataset, [one.outside for one in sets if one.outside is not None], groups)
+    outside = [one.outside for one in sets if one.outside is not None]
+    return data.content(dataset, outside, groups, [one.name for one in sets])
 
 
 def evaluate(

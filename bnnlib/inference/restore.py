@@ -40,7 +40,7 @@ def restore(directory: str | Path) -> tuple[Experiment, Dataset, Network]:
     dataset = data.load_for(experiment)
     if record["data"]:
         arrays = record["data"]["arrays"].items()
-        own = {name: array for name, array in arrays if not name.startswith("ood/")}
+        own = {name: array for name, array in arrays if not name.startswith(("ood/", "eval/"))}
         refuse_changed(Path(directory), record["data"] | {"arrays": own}, data.content(dataset))
     network = build_for(experiment, dataset, record["source"], start=False)
     method = methods.build_for(experiment, network, dataset.num_train_examples)

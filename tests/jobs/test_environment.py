@@ -24,7 +24,13 @@ EXTRAS = PROJECT["optional-dependencies"]
 # conda-forge's names for the parts that leave out a graphical toolkit.
 CONDA_NAMES = {"matplotlib-base": "matplotlib", "seaborn-base": "seaborn"}
 # What a package is called where it is imported, if otherwise than on the index.
-IMPORTED_AS = {"absl": "absl-py", "IPython": "ipython", "sklearn": "scikit-learn", "yaml": "pyyaml"}
+IMPORTED_AS = {
+    "absl": "absl-py",
+    "IPython": "ipython",
+    "PIL": "pillow",
+    "sklearn": "scikit-learn",
+    "yaml": "pyyaml",
+}
 # The lock has both: one for Linux on x86-64, the other elsewhere.
 TENSORFLOWS = {"tensorflow", "tensorflow-cpu"}
 
