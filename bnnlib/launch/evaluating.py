@@ -35,7 +35,10 @@ def evaluate(source: str | Path, pairs: Sequence[Sequence[str]]) -> Path:
     changes = {name: read_value(name, value) for name, value in pairs}
     if not changes:
         raise ExperimentError(f"-p: expected NAME=VALUE of {', '.join(CHANGEABLE)}")
-    told = "-".join(f"{name}={value}" for name, value in changes.items())
+    told = "-".join(
+        f"{name}={','.join(value) if isinstance(value, list) else value}"
+        for name, value in changes.items()
+    )
     suffix = re.sub(r"[^\w.=,-]+", "_", told, flags=re.ASCII)[:100]
     experiment = branch.experiment_of(source, suffix, **changes)
 

@@ -44,7 +44,7 @@ def test_the_posteriors_mean_of_a_finished_run_without_training(source, launch):
     assert done.returncode == 0, done.stdout + done.stderr
     assert contents(source) == before
     (new,) = source.parent.glob("run-*")
-    assert new.name == ("run-predict_with=mean-ood_sets=_uniform_noise_-eval_sets=_test_rotate-30_")
+    assert new.name == ("run-predict_with=mean-ood_sets=uniform_noise-eval_sets=test,rotate-30")
     old_record, record = read_file(source), read_file(new)
     assert record["status"] == "finished"
     differ = {n for n, v in record["parameters"].items() if v != old_record["parameters"][n]}
