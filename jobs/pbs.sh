@@ -12,17 +12,22 @@ if [ -n "${PBS_NODEFILE:-}" ]; then
   ENDS=$(($(date +%s) + 10#$hours * 3600 + 10#$minutes * 60 + 10#$seconds))
 fi
 NODES=${NODES:-1}
+PROJECT=${PROJECT:-${PBS_ACCOUNT:-}}
 
-# submit SCRIPT: queues it and prints the job's id. Directives in the script hold where no variable
-# says otherwise.
+# submit SCRIPT: queues it and prints the job's id: in the job's own queue, where a job queues another.
+# A directive of the script holds where no variable says otherwise.
 submit() {
-  local IFS=, options
+  local IFS=, options queue walltime
+  if [ -z "$PROJECT" ]; then
+    echo "$1: no project to charge; export PROJECT=NAME, or give the job one: qsub -A NAME" >&2
+    return 1
+  fi
+  walltime=${WALLTIME:-$(sed -n 's/^#PBS -l walltime=//p' "$1")}
+  queue=$(queue_for "$NODES" "$walltime" "${QUEUE:-${PBS_O_QUEUE:-}}") || return 1
   pass_on
-  options=(-l "select=$NODES:system=$SYSTEM" -v "${PASSED[*]}")
-  [ -z "${WALLTIME:-}" ] || options+=(-l "walltime=$WALLTIME")
+  options=(-l "select=$NODES:system=$SYSTEM" -l "walltime=$walltime" -A "$PROJECT" -q "$queue"
+    -v "${PASSED[*]}")
   [ -z "${AFTER:-}" ] || options+=(-W "depend=afterok:$AFTER")
-  [ -z "${PROJECT:-}" ] || options+=(-A "$PROJECT")
-  [ -z "${QUEUE:-}" ] || options+=(-q "$QUEUE")
   qsub "${options[@]}" "$1"
 }
 

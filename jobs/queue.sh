@@ -5,7 +5,9 @@
 #   RUN      the run's folder                PARAMS  a parameter file    MODEL  instead of the file's
 #   RUNS     the group that analysis.sh reads
 #   NODES, RANKS, PPN (ranks a node), THREADS (cores a rank), WALLTIME (HH:MM:SS)
-#   AFTER    ids of jobs to wait for, a:b    PROJECT, QUEUE  instead of those in the script
+#   AFTER    ids of jobs to wait for, a:b    PROJECT, QUEUE  to charge, and to wait in; a job that is
+#            queued by another has that one's, unless these say otherwise
+#   BNN_PASS names of your own variables that such a job keeps, too: BNN_PASS="NCCL_DEBUG FOO"
 #   RESUBMITS  how often a job that ran out of time may still submit its successor
 #   BNN_ENV  the Python environment          BNN_DATA  the data sets
 #   BNN_STOP_MARGIN  seconds before the walltime at which a run begins to stop (60)
@@ -20,11 +22,43 @@ BNN_ENV=${BNN_ENV:-$PWD/.venv}
 pass_on() {
   local name
   PASSED=()
-  for name in RUN PARAMS MODEL RUNS RANKS PPN THREADS RESUBMITS PROJECT QUEUE MODELS \
-    COUNTS BNN_ENV BNN_DATA BNN_STOP_MARGIN; do
+  for name in RUN PARAMS MODEL RUNS RANKS PPN THREADS RESUBMITS PROJECT QUEUE MODELS COUNTS \
+    BNN_ENV BNN_DATA BNN_STOP_MARGIN BNN_PASS ${BNN_PASS:-}; do
     [ -z "${!name:-}" ] || PASSED+=("$name")
   done
   export "${PASSED[@]}"
+}
+
+# queue_for NODES WALLTIME [QUEUE]: prints the queue that takes so many nodes for so long (HH:MM:SS)
+# and lets a job queue its successor: QUEUE, where one is named, else the first of the table QUEUES,
+# whose lines are: name, nodes at least, nodes at most, hours at most, chain or alone. Where none
+# takes them, it names the nearest and fails: some sites give such a job an id and lose it. A queue
+# that the table does not know, such as a reservation's, is left to the site to judge.
+queue_for() {
+  awk -v nodes="$1" -v walltime="$2" -v wanted="${3:-}" -v site="$SYSTEM" '
+    function off(value, least, most) { # 1 where it fits, else how many times too small or large
+      return value < least ? least / value : value > most ? value / most : 1
+    }
+    BEGIN { split(walltime, part, ":"); hours = part[1] + part[2] / 60 + part[3] / 3600 }
+    NF == 0 { next }
+    $1 == wanted { known = 1; kind = $5 }
+    $5 == "chain" {
+      far = off(nodes, $2, $3) * off(hours, 0, $4)
+      if (far == 1 && !queue && (wanted == "" || $1 == wanted)) queue = $1
+      if (!nearest || far < least) {
+        least = far
+        nearest = $1 " takes " $2 " to " $3 " nodes for up to " $4 " hours"
+      }
+    }
+    END {
+      if (wanted != "" && !known) queue = wanted
+      if (queue) { print queue; exit }
+      if (kind == "alone") why = wanted " takes one job a user, so that none there can queue another"
+      else why = (wanted == "" ? "no queue" : wanted) " takes " nodes " nodes for " walltime
+      if (wanted != "" && kind != "alone") sub(/ takes/, " does not take", why)
+      print site ": " why "; nearest: " nearest > "/dev/stderr"
+      exit 1
+    }' <<<"$QUEUES"
 }
 
 # Puts the environment's programs first, but for the launcher: that must be the site's own, and
@@ -56,13 +90,18 @@ unfinished() {
 # Exit code 75 means "resubmit me": the run was stopped before the walltime and its checkpoint is
 # kept. Queues this script again and ends well; ends with 75 where nothing more may be queued.
 resubmit() {
-  if [ "$RESUBMITS" -eq 0 ]; then
+  if [ "$RESUBMITS" -le 0 ]; then
     echo "$RUN: stopped at the walltime again, and RESUBMITS is used up: submit $1 yourself" >&2
     exit 75
   fi
   RESUBMITS=$((RESUBMITS - 1))
   local job
   mkdir -p "$RUN"
+  if declare -F requeue >/dev/null && requeue; then
+    echo "$RUN: stopped at the walltime, requeued under the same job id"
+    sleep 60 # the queue ends this job now
+    exit 75
+  fi
   job=$(AFTER="" submit "$1") || exit 75
   echo "$job" >"$RUN/job"
   echo "$RUN: stopped at the walltime, continued by job $job"
@@ -72,16 +111,24 @@ resubmit() {
 # What train.sh does: one run of notebooks/01_train by the site's launcher. $1 is the script itself, $2
 # the parameter file where PARAMS names none.
 train() {
-  local script=$1 site code=0
+  local script=$1 site words=() code=0
   site=$(basename "$(dirname "$script")")
   PARAMS=${PARAMS:-$2}
   RUN=${RUN:-runs/$site/${MODEL:-BNN_conv_flip}}
+  [ -z "${MODEL:-}" ] || words+=(-p model "$MODEL")
+  # A job of an array is a repeat: its number is the seed.
+  if [ -n "${SLURM_ARRAY_TASK_ID:-}" ]; then
+    RUN=$RUN-s$SLURM_ARRAY_TASK_ID
+    words+=(-p seed "$SLURM_ARRAY_TASK_ID")
+  fi
+  # A node that fails, or a queue that ends jobs without warning, costs no more than this.
+  [ "$site" = local ] || grep -q '^checkpoint_' "$PARAMS" || words+=(-p checkpoint_minutes 15)
 
   # The run saves itself and stops before this second, with exit code 75.
   export BNN_DEADLINE=${ENDS:-}
 
   "${LAUNCH[@]}" papermill notebooks/01_train.ipynb "rank0:$RUN/train.ipynb" --engine spmd \
-    -f "$PARAMS" ${MODEL:+-p model "$MODEL"} || code=$?
+    -f "$PARAMS" "${words[@]}" || code=$?
 
   # Where there is no queue, whoever stopped the run starts it again.
   [ "$code" -ne 75 ] || [ "$site" = local ] || resubmit "$script"

@@ -5,6 +5,17 @@
 # shellcheck disable=SC2034  # what is set here, the scripts that source this file use
 set -euo pipefail
 SYSTEM=aurora
+# Queues (docs.alcf.anl.gov/aurora/running-jobs-aurora, August 2026): the first that fits is taken.
+# prod sends a job on by its size; the debug queues take one job a user, so that no job there can
+# queue its successor. Between 17 and 255 nodes there is only debug-scaling.
+QUEUES='
+prod            256  512   6  chain
+prod            513 1024  12  chain
+prod           1025 1919  18  chain
+prod           1920 7300  24  chain
+capacity          1   16 168  chain
+debug             1    2   1  alone
+debug-scaling     2  256   1  alone'
 source jobs/pbs.sh
 
 PPN=${PPN:-12}                    # ranks a node, six a socket

@@ -4,8 +4,8 @@
 #PBS -l place=scatter
 #PBS -l walltime=01:00:00
 #PBS -l filesystems=home:flare
-#PBS -q debug
-#PBS -A your_project
+#PBS -q capacity
+#PBS -r y
 #PBS -j oe
 #PBS -k doe
 # One run of notebooks/01_train as a batch job, from the repository's top folder:

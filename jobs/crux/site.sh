@@ -4,6 +4,12 @@
 # shellcheck disable=SC2034  # what is set here, the scripts that source this file use
 set -euo pipefail
 SYSTEM=crux
+# Queues (docs.alcf.anl.gov/crux/queueing-and-running-jobs): the first that fits is taken. preemptable
+# ends jobs without warning, so its runs keep checkpoints; debug runs one job a user.
+QUEUES='
+workq-route     1 184  24  chain
+preemptable     1  10  72  chain
+debug           1   8   2  alone'
 source jobs/pbs.sh
 
 PPN=${PPN:-32}                      # ranks a node

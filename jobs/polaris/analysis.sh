@@ -4,8 +4,8 @@
 #PBS -l place=scatter
 #PBS -l walltime=00:30:00
 #PBS -l filesystems=home:eagle
-#PBS -q debug
-#PBS -A your_project
+#PBS -q preemptable
+#PBS -r y
 #PBS -j oe
 #PBS -k doe
 # After the runs: their comparison as executed notebooks, from the repository's top folder:

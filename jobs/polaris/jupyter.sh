@@ -5,7 +5,6 @@
 #PBS -l walltime=01:00:00
 #PBS -l filesystems=home:eagle
 #PBS -q debug
-#PBS -A your_project
 #PBS -j oe
 #PBS -k doe
 # JupyterLab on a job's first node; notebooks/04_interactive, with site = "polaris", starts its ranks on

@@ -4,6 +4,17 @@
 # shellcheck disable=SC2034  # what is set here, the scripts that source this file use
 set -euo pipefail
 SYSTEM=polaris
+# Queues (docs.alcf.anl.gov/polaris/running-jobs): the first that fits is taken. prod sends a job on
+# by its size; preemptable ends jobs without warning, so its runs keep checkpoints; capacity takes two
+# jobs a user; the debug queues one, so that no job there can queue its successor.
+QUEUES='
+prod           10  24   3  chain
+prod           25  99   6  chain
+prod          100 496  24  chain
+preemptable     1  10  72  chain
+capacity        1   4 168  chain
+debug           1   2   1  alone
+debug-scaling   1  10   1  alone'
 source jobs/pbs.sh
 
 PPN=${PPN:-4}                     # ranks a node: one a GPU

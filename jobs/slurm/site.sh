@@ -5,32 +5,56 @@
 set -euo pipefail
 source jobs/queue.sh
 
+# What the user or the script's directives said of a job's shape; nothing else is passed to sbatch.
+asked=()
+[ -z "${SLURM_JOB_NUM_NODES:-${NODES:-}}" ] || asked+=(--nodes="${SLURM_JOB_NUM_NODES:-$NODES}")
+[ -z "${PPN:-${SLURM_NTASKS_PER_NODE:-}}" ] ||
+  asked+=(--ntasks-per-node="${PPN:-$SLURM_NTASKS_PER_NODE}")
+[ -z "${THREADS:-${SLURM_CPUS_PER_TASK:-}}" ] ||
+  asked+=(--cpus-per-task="${THREADS:-$SLURM_CPUS_PER_TASK}")
+
 NODES=${SLURM_JOB_NUM_NODES:-${NODES:-1}}
 PPN=${PPN:-${SLURM_NTASKS_PER_NODE:-2}}         # ranks a node
 THREADS=${THREADS:-${SLURM_CPUS_PER_TASK:-1}}   # cores a rank
 RANKS=${RANKS:-$((NODES * PPN))}
 
-# pmi2: how srun's ranks find each other with MPICH, Intel MPI and Cray MPICH (`srun --mpi=list`).
-LAUNCH=(srun -n "$RANKS" --mpi=pmi2 --ntasks-per-node="$PPN" --cpus-per-task="$THREADS"
-  --kill-on-bad-exit=1)
+# SRUN_MPI: how srun's ranks find each other, where the site's own default does not do for the MPI
+# of BNN_ENV; `srun --mpi=list` shows what there is. The package index's MPICH needs pmi2.
+LAUNCH=(srun -n "$RANKS" ${SRUN_MPI:+--mpi="$SRUN_MPI"} --ntasks-per-node="$PPN"
+  --cpus-per-task="$THREADS" --kill-on-bad-exit=1)
 
-# In a job: when it will be killed, and its walltime for a successor.
+# In a job: when it will be killed, and what a successor must have of it. `(null)` is Slurm's word
+# for what a job does not have.
 if [ -n "${SLURM_JOB_ID:-}" ]; then
-  read -r end WALLTIME < <(squeue -h -j "$SLURM_JOB_ID" -o "%e %l")
-  ENDS=$(date -d "$end" +%s 2>/dev/null) || unset ENDS WALLTIME # a partition without a limit
+  IFS="|" read -r end WALLTIME account qos partition constraint \
+    < <(squeue -h -j "$SLURM_JOB_ID" -o "%e|%l|%a|%q|%P|%f")
+  ENDS=${SLURM_JOB_END_TIME:-$(date -d "$end" +%s 2>/dev/null || true)}
+  [ -n "$ENDS" ] || unset ENDS WALLTIME # a partition without a limit
+  PROJECT=${PROJECT:-${account#(null)}}
+  QUEUE=${QUEUE:-${partition#(null)}}
+  QOS=${QOS:-${qos#(null)}}
+  CONSTRAINT=${CONSTRAINT:-${constraint#(null)}}
+  RESUBMITS=$((RESUBMITS - ${SLURM_RESTART_COUNT:-0}))
 fi
 
 # submit SCRIPT: queues it and prints the job's id. Directives in the script hold where no variable
 # says otherwise.
 submit() {
-  local options=(--parsable --nodes="$NODES" --ntasks-per-node="$PPN" --cpus-per-task="$THREADS")
+  local options=(--parsable --export=ALL "${asked[@]}")
   pass_on
-  options+=(--export=ALL)
   [ -z "${WALLTIME:-}" ] || options+=(--time="$WALLTIME")
   [ -z "${AFTER:-}" ] || options+=(--dependency="afterok:$AFTER" --kill-on-invalid-dep=yes)
   [ -z "${PROJECT:-}" ] || options+=(--account="$PROJECT")
   [ -z "${QUEUE:-}" ] || options+=(--partition="$QUEUE")
+  [ -z "${QOS:-}" ] || options+=(--qos="$QOS")
+  [ -z "${CONSTRAINT:-}" ] || options+=(--constraint="$CONSTRAINT")
   sbatch "${options[@]}" "$1"
+}
+
+# Puts this job back into the queue, as it was submitted and under its id, so that jobs which wait
+# for it go on waiting. Fails where the site or the job does not allow it.
+requeue() {
+  [[ $(scontrol show job "$SLURM_JOB_ID") == *Requeue=1* ]] && scontrol requeue "$SLURM_JOB_ID"
 }
 
 # job_state ID: prints queued (or running), gone, or unknown where the queue cannot be asked.

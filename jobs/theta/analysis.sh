@@ -2,7 +2,6 @@
 #COBALT -n 1
 #COBALT -t 00:30:00
 #COBALT -q debug-cache-quad
-#COBALT -A your_project
 #COBALT --attrs mcdram=cache:numa=quad:filesystems=home,eagle
 # After the runs: their comparison as executed notebooks, from the repository's top folder:
 #

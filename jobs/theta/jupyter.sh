@@ -2,7 +2,6 @@
 #COBALT -n 1
 #COBALT -t 01:00:00
 #COBALT -q debug-cache-quad
-#COBALT -A your_project
 #COBALT --attrs mcdram=cache:numa=quad:filesystems=home,eagle
 # JupyterLab for a job's nodes; notebooks/04_interactive, with site = "theta", starts its ranks with
 # aprun. From the repository's top folder:

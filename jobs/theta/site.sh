@@ -6,6 +6,8 @@
 set -euo pipefail
 source jobs/queue.sh
 
+PROJECT=${PROJECT:-${COBALT_PROJECT:-}}
+
 # ALCF documents COBALT_JOBSIZE; the seed study's scripts read COBALT_PARTSIZE.
 NODES=${COBALT_JOBSIZE:-${COBALT_PARTSIZE:-${NODES:-1}}}
 PPN=${PPN:-1}                      # ranks a node
@@ -42,11 +44,14 @@ values() {
 # hold where no variable says otherwise.
 submit() {
   local list options
+  if [ -z "$PROJECT" ]; then
+    echo "$1: no project to charge; export PROJECT=NAME, or give the job one: --env PROJECT=NAME" >&2
+    return 1
+  fi
   list=$(values) || return 1
-  options=(--mode script -n "$NODES" --env "$list")
+  options=(--mode script -n "$NODES" -A "$PROJECT" --env "$list")
   [ -z "${WALLTIME:-}" ] || options+=(-t "$WALLTIME")
   [ -z "${AFTER:-}" ] || options+=(--dependencies "$AFTER")
-  [ -z "${PROJECT:-}" ] || options+=(-A "$PROJECT")
   [ -z "${QUEUE:-}" ] || options+=(-q "$QUEUE")
   qsub "${options[@]}" "$1" | tail -n 1
 }

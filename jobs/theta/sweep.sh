@@ -2,7 +2,6 @@
 #COBALT -n 128
 #COBALT -t 03:00:00
 #COBALT -q default
-#COBALT -A your_project
 #COBALT --attrs mcdram=cache:numa=quad:filesystems=home,eagle
 # Six models on 1 to 128 nodes in one job of 128, the default queue's smallest: 1 to 64 nodes run
 # side by side (they are 127 together), then 128. From the repository's top folder:

@@ -2,7 +2,6 @@
 #COBALT -n 1
 #COBALT -t 01:00:00
 #COBALT -q debug-cache-quad
-#COBALT -A your_project
 #COBALT --attrs mcdram=cache:numa=quad:filesystems=home,eagle
 # One run of notebooks/01_train as a batch job, from the repository's top folder:
 #

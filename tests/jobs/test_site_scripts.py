@@ -90,6 +90,8 @@ class Machine:
                 "PBS_JOBID": job["id"],
                 "PBS_NODEFILE": str(nodes),
                 "PBS_O_WORKDIR": job["directory"],
+                "PBS_ACCOUNT": job["project"],
+                "PBS_O_QUEUE": job["queue"],
             }
             start_in = self.queue  # PBS starts in the home folder
         else:
@@ -268,6 +270,153 @@ def test_a_run_that_never_gets_on_is_resubmitted_so_often_and_no_more(machine):
     assert len(machine.jobs()) == 2
 
 
+def in_job(machine, command: str, **variables: str) -> subprocess.CompletedProcess:
+    """A command of a site's scripts in a job, whose environment is what PBS gives it."""
+    nodes = machine.queue / "nodes"
+    nodes.write_text("x3001\n")
+    (machine.queue / "099.json").write_text(
+        '{"id": "099", "state": "running", "walltime": "01:00:00", "queue": "", "after": []}'
+    )
+    environment = os.environ | machine.environment
+    del environment["PROJECT"]
+    return subprocess.run(
+        ["bash", "-c", f"source jobs/{machine.site}/site.sh; {command}"],
+        cwd=machine.root,
+        env=environment | {"PBS_JOBID": "099", "PBS_NODEFILE": str(nodes)} | variables,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+@all_sites("crux", "polaris", "aurora")
+def test_a_successor_has_the_account_queue_and_variables_of_its_job(machine):
+    queue = {"aurora": "capacity"}.get(machine.site, "preemptable")
+    done = in_job(
+        machine,
+        f"resubmit jobs/{machine.site}/train.sh",
+        PBS_ACCOUNT="Catalyst",
+        PBS_O_QUEUE=queue,
+        RUN="runs/a",
+        MODEL="CNN_FC",
+        BNN_PASS="HOROVOD_CYCLE_TIME",
+        HOROVOD_CYCLE_TIME="2",
+    )
+    assert done.returncode == 0, done.stderr
+    job = machine.jobs()[-1]
+    assert (job["project"], job["queue"], job["nodes"]) == ("Catalyst", queue, 1)
+    assert job["walltime"] == "01:00:00"
+    assert job["variables"]["HOROVOD_CYCLE_TIME"] == "2"
+    assert job["variables"]["BNN_PASS"] == "HOROVOD_CYCLE_TIME"
+
+
+@all_sites("polaris", "aurora")
+def test_a_job_of_a_debug_queue_queues_no_other(machine):
+    """The site takes one job a user there: the successor would be the second."""
+    done = in_job(
+        machine,
+        f"resubmit jobs/{machine.site}/train.sh",
+        PBS_ACCOUNT="Catalyst",
+        PBS_O_QUEUE="debug",
+        RUN="runs/a",
+    )
+    assert done.returncode == 75
+    assert "debug takes one job a user" in done.stderr
+    assert "nearest: " in done.stderr
+    assert len(machine.jobs()) == 1  # the job itself
+
+
+@all_sites("crux", "polaris", "aurora", "theta")
+def test_nothing_is_queued_without_an_account(machine):
+    environment = os.environ | machine.environment
+    del environment["PROJECT"]
+    done = subprocess.run(
+        ["jobs/submit.sh", f"jobs/{machine.site}/train.sh"],
+        cwd=machine.root,
+        env=environment | {"MODEL": "CNN_FC"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 1
+    assert "no project to charge; export PROJECT=NAME" in done.stderr
+    assert machine.jobs() == []
+
+
+@pytest.mark.parametrize(
+    ("machine", "nodes", "walltime", "queue"),
+    [
+        ("polaris", "1", "01:00:00", "preemptable"),
+        ("polaris", "10", "03:00:00", "prod"),
+        ("polaris", "10", "03:00:01", "preemptable"),
+        ("polaris", "496", "24:00:00", "prod"),
+        ("polaris", "4", "100:00:00", "capacity"),
+        ("aurora", "16", "24:00:00", "capacity"),
+        ("aurora", "256", "06:00:00", "prod"),
+        ("crux", "184", "24:00:00", "workq-route"),
+    ],
+    indirect=["machine"],
+)
+def test_node_count_and_walltime_choose_a_queue_that_takes_the_job(machine, nodes, walltime, queue):
+    machine.submit("train.sh", NODES=nodes, WALLTIME=walltime)
+    (job,) = machine.jobs()
+    assert (job["queue"], job["nodes"], job["walltime"]) == (queue, int(nodes), walltime)
+    assert job["state"] == "queued"  # not lost
+
+
+@pytest.mark.parametrize(
+    ("machine", "variables", "why"),
+    [
+        (
+            "polaris",
+            {"NODES": "9", "WALLTIME": "80:00:00"},
+            "polaris: no queue takes 9 nodes for 80:00:00; nearest: preemptable takes 1 to 10 "
+            "nodes for up to 72 hours\n",
+        ),
+        (
+            "aurora",
+            {"NODES": "250"},
+            "aurora: no queue takes 250 nodes for 01:00:00; nearest: prod takes 256 to 512 nodes "
+            "for up to 6 hours\n",
+        ),
+        (
+            "crux",
+            {"NODES": "20", "QUEUE": "preemptable"},
+            "crux: preemptable does not take 20 nodes for 01:00:00; nearest: workq-route takes 1 "
+            "to 184 nodes for up to 24 hours\n",
+        ),
+    ],
+    indirect=["machine"],
+)
+def test_a_job_that_no_queue_takes_is_refused_with_the_nearest(machine, variables, why):
+    done = subprocess.run(
+        ["jobs/submit.sh", f"jobs/{machine.site}/train.sh"],
+        cwd=machine.root,
+        env=os.environ | machine.environment | variables,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stderr) == (1, why)
+    assert machine.jobs() == []
+
+
+@all_sites("polaris")
+def test_the_stand_in_loses_a_job_that_fits_nowhere_as_the_site_does(machine):
+    """Which is why jobs/submit.sh asks the table first."""
+    done = subprocess.run(
+        "qsub -A p -q prod -l select=2:system=polaris jobs/polaris/train.sh && qstat 100",
+        shell=True,
+        cwd=machine.root,
+        env=os.environ | machine.environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.stdout == "100.pbs-01\n"
+    assert "Job has finished" in done.stderr
+
+
 @pytest.mark.ranks
 @all_sites("crux")
 def test_a_failed_run_is_not_resubmitted(machine):
@@ -283,7 +432,9 @@ def test_a_failed_run_is_not_resubmitted(machine):
         ("pbs", "qsub -l select=1:system=crux jobs/slurm/train.sh", "Account_Name is required"),
         ("pbs", "qsub -A p -l select=1 -l walltime=1:00 x", "expected one script"),
         ("pbs", "qsub -A p -q nosuch jobs/crux/train.sh", "unknown queue"),
-        ("pbs", "qsub -l walltime=09:00:00 jobs/crux/train.sh", "queue debug takes 1 to 4 nodes"),
+        ("pbs", "qsub -A p -q debug -l walltime=09:00:00 jobs/crux/train.sh", "violates queue"),
+        ("pbs", "qsub jobs/polaris/train.sh", "Account_Name is required"),
+        ("cobalt", "qsub jobs/theta/train.sh", "-A is missing"),
         ("pbs", "qsub -A p --export=ALL jobs/crux/train.sh", "lists no such option"),
         ("pbs", "mpiexec -n 2 --ppn 2 --map-by node true", "lists no such option"),
         ("pbs", "mpiexec -n 3 --ppn 2 true", "do not fill"),

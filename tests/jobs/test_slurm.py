@@ -143,22 +143,22 @@ def test_a_sweep_whose_run_outlives_its_walltime(slurm):
     assert slurm.job(first)["TimeLimit"] == "00:10:00"
     assert slurm.job(analysis)["Dependency"].startswith(f"afterok:{first}")
 
-    # A queue that starts nothing new, so that the successor's limit can be raised before it runs.
+    # A queue that starts nothing new, so that the limit can be raised before the job runs again.
     slurm.until("the first job's start", lambda: slurm.job(first)["JobState"] == "RUNNING")
     slurm.run("scontrol", "update", "PartitionName=test", "State=DOWN")
-    slurm.until("the walltime", lambda: slurm.ended(first))
-    assert slurm.job(first)["JobState"] == "COMPLETED"
-    assert slurm.job(first)["ExitCode"] == "0:0"  # so that what depends on it is not lost
+    slurm.until("the walltime", lambda: slurm.job(first)["JobState"] == "PENDING")
+    assert slurm.job(first)["Restarts"] == "1"
     record = read_record(directory)
     assert (record["status"], record["job_id"]) == ("stopped", first)
-    successor = (directory / "job").read_text().strip()
-    assert successor != first
+    # The same job, so that what waits for it goes on waiting.
+    assert (directory / "job").read_text().strip() == first
+    assert slurm.job(analysis)["Dependency"].startswith(f"afterok:{first}")
     assert "1 runs at slurm: 1 queued" in slurm.run(*sweep, "--status")
 
-    slurm.run("scontrol", "update", f"JobId={successor}", "TimeLimit=60")
+    slurm.run("scontrol", "update", f"JobId={first}", "TimeLimit=60", "StartTime=now")
     slurm.run("scontrol", "update", "PartitionName=test", "State=UP")
-    slurm.until("the successor", lambda: slurm.ended(successor))
-    check_run(directory, successor)
+    slurm.until("the second start", lambda: slurm.ended(first))
+    check_run(directory, first)
     assert read_steps(directory)[-1].epoch == pytest.approx(300)
 
     notebook = slurm.root / "runs" / "sweep" / "02_calibration.ipynb"
@@ -166,3 +166,45 @@ def test_a_sweep_whose_run_outlives_its_walltime(slurm):
     assert "CNN_FC" in notebook.read_text()
     assert "1 runs at slurm: 1 finished" in slurm.run(*sweep, "--status")
     assert "submitted" not in slurm.run(*sweep)
+
+
+def test_a_job_that_may_not_be_requeued_queues_its_successor(slurm):
+    """The successor has the partition, the constraint and the shape of its job, and no more."""
+    directory = slurm.root / "runs" / "successor"
+    (slurm.root / "long.yaml").write_text(
+        "{dataset: tiny, epochs: 300, batch_size: 32, log_every: 1000, test_draws: 3}"
+    )
+    first = slurm.run(
+        *("sbatch", "--parsable", "--no-requeue", "--constraint=cpu", "--time=00:10:00"),
+        *("--partition=test", "jobs/slurm/train.sh"),
+        MODEL="CNN_FC",
+        PARAMS="long.yaml",
+        RUN="runs/successor",
+        BNN_STOP_MARGIN=MARGIN,
+    ).strip()
+    slurm.until("the first job's start", lambda: slurm.job(first)["JobState"] == "RUNNING")
+    slurm.run("scontrol", "update", "PartitionName=test", "State=DOWN")
+    slurm.until("the walltime", lambda: slurm.ended(first))
+    assert slurm.job(first)["ExitCode"] == "0:0"  # so that what depends on it is not lost
+    successor = (directory / "job").read_text().strip()
+    told = slurm.job(successor)
+    assert successor != first
+    assert (told["Partition"], told["Features"], told["TimeLimit"]) == ("test", "cpu", "00:10:00")
+    assert (told["NumTasks"], told["CPUs/Task"]) == ("2", "1")
+    assert read_record(directory)["status"] == "stopped"
+    slurm.run("scancel", successor)
+    slurm.run("scontrol", "update", "PartitionName=test", "State=UP")
+
+
+def test_an_array_is_repeats_by_seed(slurm):
+    job = slurm.run(
+        *("sbatch", "--parsable", "--array=3-4", "--ntasks-per-node=1", "jobs/slurm/train.sh"),
+        MODEL="CNN_FC",
+        PARAMS="jobs/params/tiny.yaml",
+        RUN="runs/array/CNN_FC",
+    ).strip()
+    slurm.until("both jobs", lambda: not any(job in line for line in slurm.queue().splitlines()))
+    for seed in (3, 4):
+        record = read_record(slurm.root / "runs" / "array" / f"CNN_FC-s{seed}")
+        assert (record["status"], record["ranks"]) == ("finished", 1)
+        assert record["parameters"]["seed"] == seed

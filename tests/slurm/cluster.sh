@@ -33,7 +33,8 @@ SlurmdPort=$(free_port)
 AuthType=auth/munge
 AuthInfo=socket=$folder/munge/socket
 CredType=cred/munge
-MpiDefault=none
+# As a site with an MPICH has it; srun is told nothing.
+MpiDefault=pmi2
 # Without cgroups and binding, which a container does not allow.
 ProctrackType=proctrack/pgid
 TaskPlugin=task/none
@@ -56,7 +57,7 @@ MinJobAge=300
 ReturnToService=2
 # Room for two ranks, one job after another, whatever the machine has.
 SlurmdParameters=config_overrides
-NodeName=$(hostname -s) NodeAddr=127.0.0.1 CPUs=2 State=UNKNOWN
+NodeName=$(hostname -s) NodeAddr=127.0.0.1 CPUs=2 Feature=cpu State=UNKNOWN
 PartitionName=test Nodes=$(hostname -s) Default=YES MaxTime=01:00:00 State=UP
 END
   slurmctld

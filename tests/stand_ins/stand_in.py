@@ -55,22 +55,44 @@ APRUN: Options = {
     "--env": ("env", True),
     "-b": ("b", False),
 }
-# system: filesystems, and nodes at most and hours at most of its queues
-PBS_SYSTEMS: dict[str, tuple[set[str], dict[str, tuple[int, int, float]]]] = {
-    "crux": ({"home", "eagle"}, {"debug": (1, 4, 2), "workq-route": (1, 176, 24)}),
+# system: filesystems; and by queue nodes at least and at most and hours at most, and how many jobs
+# a user may have there, queued and running. ROUTES take any job, and lose it where none of the
+# queues behind them takes it.
+Rows = list[tuple[int, int, float]]
+PBS_SYSTEMS: dict[str, tuple[set[str], dict[str, tuple[Rows, int]]]] = {
+    "crux": (
+        {"home", "eagle"},
+        {
+            "debug": ([(1, 8, 2)], 2),
+            "workq-route": ([(1, 184, 24)], 100),
+            "preemptable": ([(1, 10, 72)], 20),
+        },
+    ),
     "polaris": (
         {"home", "eagle"},
-        {"debug": (1, 2, 1), "debug-scaling": (1, 10, 1), "prod": (10, 496, 24)},
+        {
+            "debug": ([(1, 2, 1)], 1),
+            "debug-scaling": ([(1, 10, 1)], 1),
+            "prod": ([(10, 24, 3), (25, 99, 6), (100, 496, 24)], 100),
+            "preemptable": ([(1, 10, 72)], 20),
+            "capacity": ([(1, 4, 168)], 2),
+        },
     ),
     "aurora": (
         {"home", "flare"},
-        {"debug": (1, 2, 1), "debug-scaling": (2, 31, 1), "prod": (1, 7300, 24)},
+        {
+            "debug": ([(1, 2, 1)], 1),
+            "debug-scaling": ([(2, 256, 1)], 1),
+            "prod": ([(256, 512, 6), (513, 1024, 12), (1025, 1919, 18), (1920, 7300, 24)], 100),
+            "capacity": ([(1, 16, 168)], 2),
+        },
     ),
 }
-COBALT_QUEUES = {
-    "debug-cache-quad": (1, 8, 1.0),
-    "debug-flat-quad": (1, 8, 1.0),
-    "default": (128, 4100, 24.0),
+ROUTES = {"prod", "workq-route"}
+COBALT_QUEUES: dict[str, Rows] = {
+    "debug-cache-quad": [(1, 8, 1)],
+    "debug-flat-quad": [(1, 8, 1)],
+    "default": [(128, 4100, 24)],
 }
 MODULES = {"cray-mpich-abi", "PrgEnv-gnu", "PrgEnv-intel"}
 
@@ -123,20 +145,35 @@ def directives(script: Path, prefix: str, options: Options) -> list[tuple[str, s
     return found
 
 
-def check_limits(queue: str, queues: dict[str, tuple[int, int, float]], nodes: int, t: str) -> None:
+def fits(rows: Rows, nodes: int, t: str) -> bool:
+    """Whether a queue takes so many nodes for so long, five minutes at least."""
+    return any(
+        least <= nodes <= most and 300 <= seconds(t) <= hours * 3600 for least, most, hours in rows
+    )
+
+
+def check_limits(queue: str, queues: dict[str, Rows], nodes: int, t: str) -> None:
     """Refuses what the queue does not take."""
     if queue not in queues:
         refuse(f"unknown queue {queue!r}, there are {', '.join(queues)}")
-    fewest, most, hours = queues[queue]
-    if not fewest <= nodes <= most or seconds(t) > hours * 3600 or seconds(t) < 300:
-        refuse(f"queue {queue} takes {fewest} to {most} nodes, 5 min to {hours} h: {nodes}, {t}")
+    if not fits(queues[queue], nodes, t):
+        takes = ", ".join(f"{a} to {b} nodes up to {hours} h" for a, b, hours in queues[queue])
+        refuse(f"Job violates queue limits: {queue} takes {takes}; got {nodes}, {t}")
 
 
-def put(job: dict[str, Any]) -> str:
-    """Adds a job to the queue; its id."""
+def check_share(queue: str, jobs_a_user: int) -> None:
+    """Refuses one job more than a user may have in the queue."""
+    jobs = [json.loads(f.read_text()) for f in Path(os.environ["STAND_IN"]).glob("*.json")]
+    if sum(job["queue"] == queue and job["state"] != "done" for job in jobs) >= jobs_a_user:
+        refuse(f"would exceed queue {queue}'s limit of {jobs_a_user} jobs a user")
+
+
+def put(job: dict[str, Any], lost: bool = False) -> str:
+    """Adds a job to the queue; its id. One that is lost never runs, and qstat does not know it."""
     folder = Path(os.environ["STAND_IN"])
     number = 100 + len(list(folder.glob("*.json")))
-    job |= {"state": "queued", "code": None, "directory": os.getcwd()}
+    state = "done" if lost else "queued"
+    job |= {"state": state, "code": None, "directory": os.getcwd()}
     job["id"] = f"{number}.pbs-01" if ME.parent.name == "pbs" else str(number)
     (folder / f"{number}.json").write_text(json.dumps(job))
     return str(job["id"])
@@ -195,7 +232,15 @@ def pbs_qsub(words: list[str]) -> None:
         refuse(f"place={settings.get('place')}, -k {settings.get('k')}: use scatter, doe")
     if settings.get("j", "oe") not in ("oe", "eo", "n"):
         refuse(f"-j {settings['j']}")
-    check_limits(settings.get("q", "prod"), queues, int(chunk[1]), settings["walltime"])
+    queue, nodes, walltime = settings.get("q", "prod"), int(chunk[1]), settings["walltime"]
+    limits = {name: rows for name, (rows, _) in queues.items()}
+    if queue not in ROUTES:
+        check_limits(queue, limits, nodes, walltime)
+    elif queue not in queues:
+        refuse(f"unknown queue {queue!r}, there are {', '.join(queues)}")
+    check_share(queue, queues[queue][1])
+    if settings.get("r", "y") not in ("y", "n"):
+        refuse(f"-r {settings['r']}: expected y or n")
     depends = settings.get("W", "")
     if depends and not depends.startswith("depend=afterok:"):
         refuse(f"-W {depends}")
@@ -203,12 +248,14 @@ def pbs_qsub(words: list[str]) -> None:
         put(
             {
                 "script": rest[0],
-                "nodes": int(chunk[1]),
-                "walltime": settings["walltime"],
+                "nodes": nodes,
+                "walltime": walltime,
                 "project": settings["A"],
+                "queue": queue,
                 "variables": pairs(settings.get("v", ""), ",", os.environ),
                 "after": known(depends.split(":")[1:]),
-            }
+            },
+            lost=not fits(limits[queue], nodes, walltime),
         )
     )
 
@@ -237,6 +284,7 @@ def cobalt_qsub(words: list[str]) -> None:
             "nodes": int(settings["n"]),
             "walltime": settings["t"],
             "project": settings["A"],
+            "queue": queue,
             "variables": pairs(settings.get("env", ""), ":"),
             "after": known(filter(None, settings.get("dependencies", "").split(":"))),
         }
