@@ -37,6 +37,11 @@ class Predicted:
         temperature: fitted on held-out images; NaN where none were held out.
         temperature_interval: of the same, over the images held out; None where it is unknown.
         images_per_second: of training, all ranks together; NaN if unknown.
+        mean_logits: ``(num_images, num_classes)``, the mean over draws; None where it is unknown.
+        votes: ``(num_images, num_classes)``, the draws that predict each class; None where they are
+            unknown.
+        soft_labels: ``(num_images, num_classes)``, how annotators label the images; None where the
+            set has one label an image.
     """
 
     model: str
@@ -48,11 +53,21 @@ class Predicted:
     temperature: float = math.nan
     temperature_interval: metrics.Interval | None = None
     images_per_second: float = math.nan
+    mean_logits: np.ndarray | None = None
+    votes: np.ndarray | None = None
+    soft_labels: np.ndarray | None = None
 
     @property
     def scaled_probs(self) -> np.ndarray:
         """The mean probabilities at `temperature`, ``(num_images, num_classes)``."""
         return metrics.apply_temperature(metrics.log_mean_probs(self.mean_probs), self.temperature)
+
+    @property
+    def uncertainties(self) -> dict[str, np.ndarray]:
+        """What ranks the images by uncertainty, of :func:`bnnlib.metrics.uncertainty_scores`."""
+        return metrics.uncertainty_scores(
+            self.mean_probs, self.expected_entropy, self.mean_logits, self.votes
+        )
 
     @property
     def is_stochastic(self) -> bool:
@@ -87,7 +102,8 @@ def given(
     truth = None if labels is None else np.asarray(labels)
     if truth is not None:
         metrics.accuracy(mean, truth)  # refuses labels that are none of these images
-    return Predicted(model, mean, truth, expected, run or model)
+    votes = metrics.count_votes(array) if array.ndim == 3 else None
+    return Predicted(model, mean, truth, expected, run or model, votes=votes)
 
 
 class Group:
@@ -211,7 +227,13 @@ class Group:
                     continue
                 for index, draws in enumerate(curve.draws):
                     probs, entropy = curve.mean_probs[index], curve.expected_entropy[index]
-                    fewer = dataclasses.replace(one, mean_probs=probs, expected_entropy=entropy)
+                    fewer = dataclasses.replace(
+                        one,
+                        mean_probs=probs,
+                        expected_entropy=entropy,
+                        mean_logits=None,
+                        votes=None,
+                    )
                     by_number.setdefault(int(draws), []).append(fewer)
         return by_number
 
@@ -233,6 +255,9 @@ class Group:
                     temperature=_number(run, "temperature"),
                     temperature_interval=self._temperature_interval(run.path),
                     images_per_second=_number(run, "images_per_second"),
+                    mean_logits=prediction.mean_logits,
+                    votes=prediction.votes,
+                    soft_labels=prediction.soft_labels,
                 )
             )
         return predicted
@@ -308,6 +333,9 @@ def ensemble(members: pd.DataFrame, name: str = metrics.TEST) -> Predicted:
         seed=len(members),
         temperature=temperature,
         temperature_interval=interval,
+        mean_logits=prediction.mean_logits,
+        votes=prediction.votes,
+        soft_labels=prediction.soft_labels,
     )
 
 
@@ -318,7 +346,14 @@ def _images(prediction: Prediction, labels: Labels) -> bytes:
         MetricsError: they are no probabilities, or no labels of these images.
     """
     entropy = metrics.predictive_entropy(prediction.mean_probs)
-    metrics.mutual_information(prediction.mean_probs, prediction.expected_entropy)
+    metrics.uncertainty_scores(
+        prediction.mean_probs,
+        prediction.expected_entropy,
+        prediction.mean_logits,
+        prediction.votes,
+    )
+    if prediction.soft_labels is not None:
+        metrics.total_variation(prediction.mean_probs, prediction.soft_labels)
     if labels is None:
         return str(len(entropy)).encode()
     metrics.accuracy(prediction.mean_probs, labels)
@@ -339,7 +374,16 @@ def _mean(members: Sequence[tuple[Prediction, Labels]], name: str) -> tuple[Pred
     predictions = [prediction for prediction, _ in members]
     mean_probs = np.mean([one.mean_probs for one in predictions], axis=0, dtype=np.float64)
     entropy = np.mean([one.expected_entropy for one in predictions], axis=0, dtype=np.float64)
-    return Prediction(mean_probs.astype(np.float32), entropy.astype(np.float32)), labels
+    logits = [one.mean_logits for one in predictions if one.mean_logits is not None]
+    votes = [one.votes for one in predictions if one.votes is not None]
+    known = len(logits) == len(votes) == len(predictions)  # a record older than them has neither
+    return Prediction(
+        mean_probs.astype(np.float32),
+        entropy.astype(np.float32),
+        mean_logits=np.mean(logits, axis=0, dtype=np.float64).astype(np.float32) if known else None,
+        votes=np.sum(votes, axis=0, dtype=np.int64) if known else None,
+        soft_labels=predictions[0].soft_labels,
+    ), labels
 
 
 def _refuse_unlike_members(members: pd.DataFrame) -> None:

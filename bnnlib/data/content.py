@@ -41,7 +41,7 @@ def content(
     Raises:
         DataError: A published file is not what it should be.
     """
-    parts = ("x_train", "y_train", "x_test", "y_test", "x_holdout", "y_holdout")
+    parts = ("x_train", "y_train", "x_test", "y_test", "soft_test", "x_holdout", "y_holdout")
     arrays = {part: getattr(dataset, part) for part in parts}
     arrays |= {f"ood/{one.name}": one.images for one in outside}
     told = {name: _of(array) for name, array in arrays.items() if array is not None}

@@ -11,11 +11,19 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from bnnlib.data.meaning import checked_images, checked_labels, range_of, refuse_images_last
+from bnnlib.data.meaning import (
+    checked_images,
+    checked_labels,
+    checked_soft_labels,
+    is_soft,
+    range_of,
+    refuse_images_last,
+)
 from bnnlib.data.npz import MAX_CLASSES, Array, path_of, read_npz
 from bnnlib.data.sources import ARRAY_KEYS, DOWNLOADS, SHA256, canonical, sha256_of
 from bnnlib.errors import DataError
 from bnnlib.experiment import Experiment
+from bnnlib.metrics import modal_labels
 
 NAMES = ("digits", "mnist", "cifar10", "tiny", "tiny_cifar10")
 
@@ -42,6 +50,9 @@ class Dataset:
         x_holdout: Images held out from training, `(num_holdout, height, width, channels)`, of the
             type of `x_train`; None if none are.
         y_holdout: Their labels `(num_holdout,)`, int64; None with `x_holdout`.
+        soft_test: What share of annotators chose each class of each test image, `(num_test,
+            num_classes)`, float32, where the data set brings it; `y_test` is then the class that
+            most chose.
         told_range: What the user says of the pixels in files of his own, as a run's `pixel_range`.
         told_channels: What he says of their axes, as a run's `channels`.
     """
@@ -58,6 +69,7 @@ class Dataset:
     y_holdout: npt.NDArray[np.int64] | None = None
     told_range: str = "auto"
     told_channels: str = "auto"
+    soft_test: npt.NDArray[np.float32] | None = None
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -121,7 +133,9 @@ def load(
     floating numbers in 0..1 or standardized (kept as float32, used as they are). Images that may be
     something else are refused until `pixel_range` or `channels` says what they are. Labels are
     integers 0..C-1, of shape `(n,)` or `(n, 1)`; C is the largest label plus one, and a class may
-    have no example.
+    have no example. y_test may be `(n, C)`: the shares of annotators that chose each class, which
+    are 0 or more and sum to one. Their modal class is the label, and the distributions are scored,
+    too. Training takes one class an image.
 
     Args:
         name: One of `NAMES`, or a path.
@@ -291,14 +305,20 @@ def _from_user(name: str, pixel_range: str, channels: str) -> Dataset:
                 "used as they are."
             )
     y_train = checked_labels(path, "y_train", arrays["y_train"], len(x_train))
-    y_test = checked_labels(path, "y_test", arrays["y_test"], len(x_test))
-    num_classes = int(max(y_train.max(), y_test.max())) + 1
+    y_test, soft_test = arrays["y_test"], None
+    if is_soft(y_test):
+        soft_test = checked_soft_labels(path, "y_test", y_test, len(x_test), int(y_train.max()) + 1)
+        y_test = modal_labels(soft_test)
+        num_classes = soft_test.shape[1]
+    else:
+        y_test = checked_labels(path, "y_test", y_test, len(x_test))
+        num_classes = int(max(y_train.max(), y_test.max())) + 1
     if not 2 <= num_classes <= MAX_CLASSES:
         raise DataError(
             f"{path}: the largest label is {num_classes - 1}, so there would be {num_classes} "
             f"classes; expected labels 0..C-1 with 2 to {MAX_CLASSES:,} classes."
         )
-    return Dataset(name, x_train, y_train, x_test, y_test, num_classes, scale)
+    return Dataset(name, x_train, y_train, x_test, y_test, num_classes, scale, soft_test=soft_test)
 
 
 def nearest(name: str, names: Sequence[str]) -> str:

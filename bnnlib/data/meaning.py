@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from bnnlib.data.npz import MAX_CLASSES, Array
-from bnnlib.errors import DataError
-from bnnlib.metrics.checks import is_one_hot
+from bnnlib.errors import DataError, MetricsError
+from bnnlib.metrics.checks import check_probs, is_one_hot
 
 # As the parameters of a run; `any`: used as stored, whatever the values.
 PIXEL_RANGES = ("auto", "0..255", "0..1", "any")
@@ -167,7 +167,12 @@ def checked_labels(
         raise DataError(
             f"{path}: {key} has shape {labels.shape}, expected ({num_images},) or "
             f"({num_images}, 1), a class number an image"
-            + ("; of these one-hot labels take the argmax over the last axis." if one_hot else ".")
+            + (
+                "; of these one-hot labels take the argmax over the last axis."
+                if one_hot
+                else ". Of annotators' votes take the class that most chose; y_test alone may hold "
+                "their distributions."
+            )
         )
     if len(labels) != num_images:
         raise DataError(
@@ -191,3 +196,43 @@ def checked_labels(
             "and y_test."
         )
     return labels.astype(np.int64)
+
+
+def checked_soft_labels(
+    path: pathlib.Path, key: str, labels: Array, num_images: int, num_classes: int
+) -> npt.NDArray[np.float32]:
+    """Checks distributions of annotators' votes and brings them to float32 `(n, classes)`.
+
+    Args:
+        path: The file, for the errors.
+        key: The array's name in the file.
+        labels: A row an image, which sums to one. Counts of votes are refused: whether a row of
+            them was meant to weigh as much as another, they do not say.
+        num_images: Number of images.
+        num_classes: The least number of classes, of the labels of the training images.
+
+    Raises:
+        DataError: They are no distributions, or not of these images and classes.
+    """
+    expected = (
+        f"expected ({num_images:,}, num_classes) with {num_classes} classes or more, the share of "
+        "annotators that chose each class, or a class number an image"
+    )
+    if labels.ndim != 2 or len(labels) != num_images or labels.shape[1] < num_classes:
+        raise DataError(f"{path}: {key} has shape {labels.shape}, {expected}.")
+    try:
+        return check_probs(labels, key).astype(np.float32)
+    except MetricsError as error:
+        raise DataError(
+            f"{path}: {error} Labels of two axes are the share of annotators that chose each class."
+        ) from error
+
+
+def is_soft(labels: Array) -> bool:
+    """Whether labels are meant as distributions: rows of two numbers or more, not one-hot."""
+    return (
+        labels.ndim == 2
+        and labels.shape[1] > 1
+        and labels.dtype.kind in "iuf"
+        and not is_one_hot(labels)
+    )

@@ -30,11 +30,14 @@ class EvaluationSet:
         images: Images `(num_images, height, width, channels)` in the stored units of the data set
             for which they were made, so that its scale and mean image apply to them.
         labels: Labels `(num_images,)`, int64; None for images out of distribution.
+        soft_labels: What share of annotators chose each class, `(num_images, num_classes)`,
+            float32, where the data set brings it.
     """
 
     name: str
     images: Array
     labels: npt.NDArray[np.int64] | None
+    soft_labels: npt.NDArray[np.float32] | None = None
 
 
 def evaluation_set(dataset: Dataset, name: str) -> EvaluationSet:
@@ -66,14 +69,14 @@ def evaluation_set(dataset: Dataset, name: str) -> EvaluationSet:
     """
     kind, number = _parse_evaluation_name(name)
     if kind == "test":
-        return EvaluationSet(name, dataset.x_test, dataset.y_test)
+        return EvaluationSet(name, dataset.x_test, dataset.y_test, dataset.soft_test)
     if kind == "train":
         return EvaluationSet(name, dataset.x_train, dataset.y_train)
     _check_shape(name, dataset.image_shape)
     if kind in corruptions.SETS:
         found = published.read(dataset, name)
         made = _made(dataset, name) if found is None else found.images
-        return EvaluationSet(name, made, dataset.y_test)
+        return EvaluationSet(name, made, dataset.y_test, dataset.soft_test)
     images = np.empty_like(dataset.x_test)
     low, high = dataset.pixel_range
     span = (high - low) or 1.0
@@ -90,7 +93,7 @@ def evaluation_set(dataset: Dataset, name: str) -> EvaluationSet:
             shifted = CORRUPTIONS[kind].apply(unit, CORRUPTIONS[kind].strengths[number - 1], rng)
         stored = np.clip(shifted, 0.0, 1.0) * span + low
         images[part] = np.rint(stored) if images.dtype == np.uint8 else np.clip(stored, low, high)
-    return EvaluationSet(name, images, dataset.y_test)
+    return EvaluationSet(name, images, dataset.y_test, dataset.soft_test)
 
 
 def _made(dataset: Dataset, name: str) -> Array:

@@ -146,6 +146,7 @@ def evaluate(
             # A copy of one that has its graph, since `test` is the first.
             of_set = predictor if one.name in (TEST, HOLDOUT) else predictor.with_draws(others)
             predicted = of_set(made.images, draws_curve=one.name == TEST, meanwhile=watch.alive)
+            predicted = dataclasses.replace(predicted, soft_labels=made.soft_labels)
             predictions[one.name] = predicted, made.labels
             num_draws[one.name] = of_set.num_draws
             after_set()

@@ -74,6 +74,8 @@ class Predictor:
         self.num_draws = num_draws if network.is_stochastic and not at_mean else 1
         self.key = stream_key(seed, PREDICTION)
         self.num_classes = network.num_classes
+        # Of each image the sums of probabilities, their entropy, logits, and votes for each class.
+        self._columns = 3 * self.num_classes + 1
         height, width, _ = dataset.image_shape
         self._block = max(1, min(BLOCK, BLOCK * 32 * 32 // (height * width)))
         self._unfolds = network.unfolds(tf.zeros([1, *dataset.image_shape]))
@@ -100,7 +102,8 @@ class Predictor:
         """
         ranks, size = self.ranks, self._block
         starts = range(ranks.rank * size, len(images), ranks.size * size)
-        sums = [np.zeros((len(images[i : i + size]), self.num_classes + 1)) for i in starts]
+        sums = [np.zeros((len(images[i : i + size]), self._columns)) for i in starts]
+        curved = self.num_classes + 1  # columns whose means a draws curve keeps
         kept = draw_counts(self.num_draws) if draws_curve else [self.num_draws]
         means: list[list[np.ndarray]] = []  # by number of draws, then by block
         ends = sorted({*kept, *range(DRAWS_AT_ONCE, self.num_draws, DRAWS_AT_ONCE)})
@@ -115,19 +118,20 @@ class Predictor:
                 places = (tf.constant(place, tf.int64) for place in (len(draws), first, start))
                 total += self._graph(weights)(block, weights, *places).numpy()
             if end in kept:
-                means.append([(total / end).astype(np.float32) for total in sums])
+                means.append([(total[:, :curved] / end).astype(np.float32) for total in sums])
 
-        by_image = np.empty((len(means), len(images), self.num_classes + 1), np.float32)
-        for rank, part in enumerate(distributed.gather(means) if ranks.size > 1 else [means]):
-            for place, of_blocks in enumerate(part):
-                for index, mean in enumerate(of_blocks):
-                    start = (index * ranks.size + rank) * size
-                    by_image[place, start : start + size] = mean
+        by_image = self._gathered(means, np.empty((len(means), len(images), curved), np.float32))
+        rest = [[total[:, curved:] for total in sums]]
+        logits, votes = np.split(
+            self._gathered(rest, np.empty((1, len(images), 2 * self.num_classes)))[0], 2, axis=1
+        )
         mean_probs, entropy = by_image[..., :-1], by_image[..., -1]
         return Prediction(
             np.ascontiguousarray(mean_probs[-1]),
             np.ascontiguousarray(entropy[-1]),
             DrawsCurve(np.array(kept, np.int64), mean_probs, entropy) if draws_curve else None,
+            (logits / self.num_draws).astype(np.float32),
+            votes.astype(np.min_scalar_type(self.num_draws)),
         )
 
     def with_draws(self, num_draws: int) -> Predictor:
@@ -135,6 +139,17 @@ class Predictor:
         other = copy.copy(self)
         other.num_draws = num_draws if self.network.is_stochastic and not self.at_mean else 1
         return other
+
+    def _gathered(self, of_blocks: list[list[np.ndarray]], into: np.ndarray) -> np.ndarray:
+        """Lays the blocks of all ranks into `(num_lists, num_images, …)`, in the images' order."""
+        ranks, size = self.ranks, self._block
+        parts = distributed.gather(of_blocks) if ranks.size > 1 else [of_blocks]
+        for rank, part in enumerate(parts):
+            for place, blocks in enumerate(part):
+                for index, block in enumerate(blocks):
+                    start = (index * ranks.size + rank) * size
+                    into[place, start : start + size] = block
+        return into
 
     def _varies(self, index: int) -> bool:
         """Whether the weights of layer `index` differ from draw to draw."""
@@ -174,7 +189,7 @@ class Predictor:
     def _sum_draws(
         self, block: Tensor, weights: list[Draw], count: Tensor, first: Tensor, start: Tensor
     ) -> Tensor:
-        """Sums probabilities, and as the last column their entropy, over `count` draws.
+        """Sums over `count` draws what :meth:`_softmax` gives of each.
 
         Args:
             block: stored images as float32, the first of them the `start`-th of its set.
@@ -184,15 +199,15 @@ class Predictor:
             start: see `block`.
 
         Returns:
-            float64 ``(num_images, num_classes + 1)``.
+            float64 ``(num_images, 3 num_classes + 1)``.
         """
         inputs = to_inputs(block, self.dataset)
         chunks = (tf.shape(block)[0] + self._chunk - 1) // self._chunk
-        sums = tf.TensorArray(tf.float64, chunks, element_shape=[None, self.num_classes + 1])
+        sums = tf.TensorArray(tf.float64, chunks, element_shape=[None, self._columns])
         for index in tf.range(chunks):
             place = index * self._chunk
             images = inputs[place : place + self._chunk]
-            total = tf.zeros([tf.shape(images)[0], self.num_classes + 1], tf.float64)
+            total = tf.zeros([tf.shape(images)[0], self._columns], tf.float64)
             seen = self.network.windows(images) if self._unfolds else images
             for draw in tf.range(count):
                 # The draw in the upper half of the number, the image's place in the lower.
@@ -217,11 +232,13 @@ class Predictor:
     def _softmax(
         self, images: Tensor | Windows, draw: list[Draw], mask_seed: Tensor | None
     ) -> Tensor:
-        """One draw's probabilities, then their entropy, ``(num_images, num_classes + 1)``."""
-        log_probs = tf.nn.log_softmax(self.network.predict(images, draw, mask_seed))
+        """One draw's probabilities, their entropy, logits and vote, by column."""
+        logits = self.network.predict(images, draw, mask_seed)
+        log_probs = tf.nn.log_softmax(logits)
         probs = tf.exp(log_probs)
         entropy = -tf.reduce_sum(probs * log_probs, axis=-1, keepdims=True)
-        return tf.concat([probs, entropy], axis=-1)
+        vote = tf.one_hot(tf.argmax(probs, axis=-1), self.num_classes)
+        return tf.concat([probs, entropy, logits, vote], axis=-1)
 
 
 def predict(

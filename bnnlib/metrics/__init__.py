@@ -1,7 +1,7 @@
 """How good and how honest a predictive distribution is: pure functions of probabilities and labels.
 
 Arrays go in, numbers come out; nothing here knows a model, a run or a rank. Predictions sharded
-over ranks are gathered first, and no result depends on the order of the images.
+over ranks are gathered first, and no result depends on the order of the images but for random ones.
 
 The conventions, the same for every function:
 
@@ -18,6 +18,8 @@ The conventions, the same for every function:
 - Out of distribution (OOD) is the positive class, and a greater score says OOD.
 - Tied scores count one half in the AUROC, share one threshold in the AUPR and the FPR, and stand in
   random order in risk-coverage curves, where the risk is the expectation over these orders.
+- A draw votes for the class of its greatest probability. Logits are averaged over draws as such.
+- Random numbers, of a bootstrap or of conformal sets, follow from a seed and an image's place.
 - Input that no metric can be computed from raises `MetricsError`; it never gives a number.
 """
 
@@ -37,6 +39,20 @@ from bnnlib.metrics.calibration import (
     reliability_bins,
 )
 from bnnlib.metrics.checks import PROBABILITY_TOLERANCE
+from bnnlib.metrics.conformal import (
+    ALPHA,
+    CONFORMAL_METHODS,
+    CONFORMAL_SCORES,
+    ClassCoverage,
+    ConformalSets,
+    conformal_scores,
+    conformal_sets,
+    conformal_summary,
+    conformal_threshold,
+    set_coverage,
+    set_size,
+    sets_by_class,
+)
 from bnnlib.metrics.ece_law import IfCalibrated, ece_debiased, ece_interval, if_calibrated
 from bnnlib.metrics.evaluation import (
     HOLDOUT,
@@ -46,6 +62,7 @@ from bnnlib.metrics.evaluation import (
     SMALLEST_PROB,
     TEST,
     TRAIN,
+    VECTOR_SCALED,
     DrawsCurve,
     Evaluation,
     Labels,
@@ -58,7 +75,24 @@ from bnnlib.metrics.evaluation import (
 from bnnlib.metrics.intervals import Interval, difference, over_runs, with_seeds
 from bnnlib.metrics.ood import AurocParts, aupr_in, aupr_out, auroc, auroc_parts, fpr_at_tpr
 from bnnlib.metrics.scores import accuracy, brier, nll
-from bnnlib.metrics.selective import RiskCoverage, aurc, coverage_at_risk, e_aurc, risk_coverage
+from bnnlib.metrics.selective import (
+    RiskCoverage,
+    augrc,
+    aurc,
+    coverage_at_risk,
+    e_aurc,
+    risk_at_coverage,
+    risk_coverage,
+)
+from bnnlib.metrics.smooth import smooth_ece
+from bnnlib.metrics.soft_labels import (
+    cross_entropy,
+    entropy_correlation,
+    modal_labels,
+    soft_brier,
+    soft_summary,
+    total_variation,
+)
 from bnnlib.metrics.summaries import ood_summary, summary
 from bnnlib.metrics.temperature import (
     TEMPERATURE_RANGE,
@@ -69,19 +103,32 @@ from bnnlib.metrics.temperature import (
 from bnnlib.metrics.uncertainty import (
     ENTROPY_TOLERANCE,
     MUTUAL_INFORMATION_RESOLUTION,
+    OOD_SCORES,
+    count_votes,
+    disagreement,
     expected_entropy,
     mean_probs,
     mutual_information,
     predictive_entropy,
     uncertainty_scores,
+    variation_ratio,
+)
+from bnnlib.metrics.vector_scaling import (
+    VectorScaling,
+    apply_vector_scaling,
+    fit_vector_scaling,
 )
 
 __all__ = [
+    "ALPHA",
+    "CONFORMAL_METHODS",
+    "CONFORMAL_SCORES",
     "ENTROPY_TOLERANCE",
     "HOLDOUT",
     "KINDS",
     "MUTUAL_INFORMATION_RESOLUTION",
     "NUM_BINS",
+    "OOD_SCORES",
     "PROBABILITY_TOLERANCE",
     "REFERENCE",
     "SCALED",
@@ -89,7 +136,10 @@ __all__ = [
     "TEMPERATURE_RANGE",
     "TEST",
     "TRAIN",
+    "VECTOR_SCALED",
     "AurocParts",
+    "ClassCoverage",
+    "ConformalSets",
     "DrawsCurve",
     "Evaluation",
     "IfCalibrated",
@@ -99,8 +149,11 @@ __all__ = [
     "Predictions",
     "ReliabilityBins",
     "RiskCoverage",
+    "VectorScaling",
     "accuracy",
     "apply_temperature",
+    "apply_vector_scaling",
+    "augrc",
     "aupr_in",
     "aupr_out",
     "aurc",
@@ -110,15 +163,24 @@ __all__ = [
     "bootstrap_values",
     "brier",
     "classwise_ece",
+    "conformal_scores",
+    "conformal_sets",
+    "conformal_summary",
+    "conformal_threshold",
+    "count_votes",
     "coverage_at_risk",
+    "cross_entropy",
     "difference",
+    "disagreement",
     "e_aurc",
     "ece",
     "ece_debiased",
     "ece_equal_mass",
     "ece_interval",
+    "entropy_correlation",
     "expected_entropy",
     "fit_temperature",
+    "fit_vector_scaling",
     "fpr_at_tpr",
     "if_calibrated",
     "interval",
@@ -126,6 +188,7 @@ __all__ = [
     "log_mean_probs",
     "mce",
     "mean_probs",
+    "modal_labels",
     "mutual_information",
     "nll",
     "ood_summary",
@@ -133,10 +196,19 @@ __all__ = [
     "percentile_interval",
     "predictive_entropy",
     "reliability_bins",
+    "risk_at_coverage",
     "risk_coverage",
+    "set_coverage",
     "set_kind",
+    "set_size",
+    "sets_by_class",
+    "smooth_ece",
+    "soft_brier",
+    "soft_summary",
     "summary",
     "temperature_interval",
+    "total_variation",
     "uncertainty_scores",
+    "variation_ratio",
     "with_seeds",
 ]

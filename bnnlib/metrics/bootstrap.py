@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bnnlib.errors import MetricsError
-from bnnlib.metrics import calibration, ood, scores, selective
+from bnnlib.metrics import calibration, ood, scores, selective, smooth
 from bnnlib.metrics.checks import Floats, check_count, check_fraction
 from bnnlib.metrics.ece_law import ece_interval
 from bnnlib.metrics.intervals import Interval
@@ -20,6 +20,7 @@ _BIASED = (
     calibration.ece_equal_mass,
     calibration.classwise_ece,
     calibration.mce,
+    smooth.smooth_ece,
 )
 
 

@@ -166,6 +166,27 @@ def check_draws(draw_probs: npt.ArrayLike) -> npt.NDArray[Any]:
     return array
 
 
+def check_votes(votes: npt.ArrayLike, shape: tuple[int, ...] | None = None) -> Integers:
+    """Returns `votes` as int64 if they count the same number of draws, one or more, in each row."""
+    array = real_array(votes, "votes")
+    if array.ndim != 2 or 0 in array.shape or shape not in (None, array.shape):
+        raise MetricsError(
+            f"votes has shape {array.shape}, expected {shape or '(num_images, num_classes)'}. "
+            "Count those of draws with count_votes."
+        )
+    counts = array.astype(np.int64)
+    draws = counts.sum(axis=1)
+    wrong = (counts != array).any(axis=1) | (counts < 0).any(axis=1)
+    wrong |= (draws != draws[0]) | (draws < 1)
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        raise MetricsError(
+            f"votes has {array[row]} in row {row}, expected numbers of draws that sum to one total "
+            "in all rows, one or more. Count those of draws with count_votes."
+        )
+    return counts
+
+
 def check_count(value: int, name: str) -> int:
     """Returns `value` if it is a whole number of at least one."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:

@@ -1,5 +1,6 @@
 """Selective prediction: the error that remains when the least certain images are handed back."""
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -115,6 +116,41 @@ def e_aurc(
     return _e_aurc(*_risk_rows(probs, labels, uncertainty))
 
 
+def _augrc(uncertainty: Floats, errors: Floats) -> float:
+    joint = _risk(uncertainty, errors) * np.arange(1, len(errors) + 1) / len(errors)
+    return float((joint.sum() - joint[-1] / 2.0) / len(errors))  # by trapezoids from (0, 0)
+
+
+def augrc(
+    probs: npt.ArrayLike, labels: npt.ArrayLike, uncertainty: npt.ArrayLike | None = None
+) -> float:
+    """The area under the generalized risk-coverage curve: how many errors pass unnoticed.
+
+    Traub et al., Overcoming Common Flaws in the Evaluation of Selective Classification Systems
+    (2024). The generalized risk at a coverage is the fraction of all images that are kept and
+    wrong, so that a wrong image counts alike wherever it is ranked; the risk of `aurc` divides by
+    the images kept, and the first few decide. Their identity
+
+        AUGRC = (1 − AUROC_f) · acc · (1 − acc) + (1 − acc)² / 2,
+
+    with AUROC_f that of the uncertainty for the errors, holds exactly. torch-uncertainty takes the
+    area from the coverage 1 / num_images on and divides it by 1 − 1 / num_images.
+
+    Args:
+        probs: Class probabilities, `(num_images, num_classes)`.
+        labels: Class numbers, `(num_images,)`.
+        uncertainty: What to rank by, greater for less certain, `(num_images,)`; one minus the
+            confidence if None.
+
+    Returns:
+        A value between 0 and 1/2, less being better; half the error rate for a random ranking.
+
+    Raises:
+        MetricsError: The arrays are not of the same images or not what they should be.
+    """
+    return _augrc(*_risk_rows(probs, labels, uncertainty))
+
+
 def coverage_at_risk(
     probs: npt.ArrayLike,
     labels: npt.ArrayLike,
@@ -142,7 +178,34 @@ def coverage_at_risk(
     return float(curve.coverage[allowed[-1]]) if len(allowed) else 0.0
 
 
+def risk_at_coverage(
+    probs: npt.ArrayLike,
+    labels: npt.ArrayLike,
+    coverage: float,
+    uncertainty: npt.ArrayLike | None = None,
+) -> float:
+    """The risk where at least this fraction of the images is kept, the most certain ones.
+
+    Args:
+        probs: Class probabilities, `(num_images, num_classes)`.
+        labels: Class numbers, `(num_images,)`.
+        coverage: Fraction of images to keep, above 0 up to 1.
+        uncertainty: What to rank by, greater for less certain, `(num_images,)`; one minus the
+            confidence if None.
+
+    Returns:
+        The fraction of the images kept that are predicted wrongly, between 0 and 1.
+
+    Raises:
+        MetricsError: The arrays are not of the same images or not what they should be.
+    """
+    coverage = check_fraction(coverage, "coverage", zero=False, one=True)
+    risk = risk_coverage(probs, labels, uncertainty).risk
+    return float(risk[max(1, math.ceil(coverage * len(risk) - 1e-9)) - 1])  # 0.8 of 10 is 8
+
+
 RESAMPLED: dict[Callable[..., float], Rows] = {
     aurc: (_risk_rows, _aurc),
     e_aurc: (_risk_rows, _e_aurc),
+    augrc: (_risk_rows, _augrc),
 }

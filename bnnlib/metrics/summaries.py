@@ -7,17 +7,20 @@ import numpy.typing as npt
 
 from bnnlib.errors import MetricsError
 from bnnlib.metrics.calibration import classwise_ece, ece, ece_equal_mass, mce
-from bnnlib.metrics.checks import check_labelled, check_probs, check_scores
+from bnnlib.metrics.checks import check_labelled, check_probs, check_scores, check_votes
+from bnnlib.metrics.ece_law import ece_debiased
 from bnnlib.metrics.ood import aupr_in, aupr_out, auroc, fpr_at_tpr
 from bnnlib.metrics.scores import accuracy, brier, nll
-from bnnlib.metrics.selective import aurc, e_aurc
-from bnnlib.metrics.uncertainty import uncertainty_scores
+from bnnlib.metrics.selective import augrc, aurc, e_aurc
+from bnnlib.metrics.smooth import smooth_ece
+from bnnlib.metrics.uncertainty import OOD_SCORES, disagreement, uncertainty_scores
 
 
 def summary(
     probs: npt.ArrayLike,
     labels: npt.ArrayLike,
     expected_entropy: npt.ArrayLike | None = None,
+    votes: npt.ArrayLike | None = None,
 ) -> dict[str, float]:
     """Every metric of one labelled evaluation set.
 
@@ -25,11 +28,13 @@ def summary(
         probs: Mean class probabilities, `(num_images, num_classes)`.
         labels: Class numbers, `(num_images,)`.
         expected_entropy: Mean entropy of the draws in nats, `(num_images,)`.
+        votes: Draws that predict each class, `(num_images, num_classes)`.
 
     Returns:
-        `accuracy`, `nll` (nats), `brier`, `ece`, `ece_equal_mass`, `classwise_ece`, `mce`, the mean
-        over images of `entropy`, `aleatoric` and `epistemic` (nats; the last two NaN, unknown,
-        without an expected entropy), `aurc` and `e_aurc`.
+        `accuracy`, `nll` (nats), `brier`, `ece`, `ece_debiased`, `ece_equal_mass`, `classwise_ece`,
+        `mce`, `smooth_ece`, the mean over images of `entropy`, `aleatoric` and `epistemic` (nats;
+        the last two NaN, unknown, without an expected entropy), `aurc`, `e_aurc` and `augrc`; with
+        votes also the mean of `disagreement`.
 
     Raises:
         MetricsError: The arrays are not of the same images or not what they should be.
@@ -40,19 +45,26 @@ def summary(
     if expected_entropy is not None:
         aleatoric = float(check_scores(expected_entropy, "expected_entropy", len(checked)).mean())
         epistemic = float(scores["mutual_information"].mean())
-    return {
+    known = {}
+    if votes is not None:
+        checked_votes = check_votes(votes, checked.shape)
+        known["disagreement"] = float(disagreement(checked_votes).mean())
+    return known | {
         "accuracy": accuracy(checked, checked_labels),
         "nll": nll(checked, checked_labels),
         "brier": brier(checked, checked_labels),
         "ece": ece(checked, checked_labels),
+        "ece_debiased": ece_debiased(checked, checked_labels),
         "ece_equal_mass": ece_equal_mass(checked, checked_labels),
         "classwise_ece": classwise_ece(checked, checked_labels),
         "mce": mce(checked, checked_labels),
+        "smooth_ece": smooth_ece(checked, checked_labels),
         "entropy": float(scores["entropy"].mean()),
         "aleatoric": aleatoric,
         "epistemic": epistemic,
         "aurc": aurc(checked, checked_labels),
         "e_aurc": e_aurc(checked, checked_labels),
+        "augrc": augrc(checked, checked_labels),
     }
 
 
@@ -61,6 +73,10 @@ def ood_summary(
     in_expected_entropy: npt.ArrayLike | None,
     out_probs: npt.ArrayLike,
     out_expected_entropy: npt.ArrayLike | None,
+    in_logits: npt.ArrayLike | None = None,
+    out_logits: npt.ArrayLike | None = None,
+    in_votes: npt.ArrayLike | None = None,
+    out_votes: npt.ArrayLike | None = None,
 ) -> dict[str, float]:
     """How well each uncertainty tells an OOD set from the test set.
 
@@ -69,14 +85,18 @@ def ood_summary(
         in_expected_entropy: Mean entropy of the draws in nats, `(num_in,)`.
         out_probs: Mean class probabilities of the OOD set, `(num_out, num_classes)`.
         out_expected_entropy: Mean entropy of the draws in nats, `(num_out,)`.
+        in_logits: Mean logits of the draws, shaped as `in_probs`.
+        out_logits: Mean logits of the draws, shaped as `out_probs`.
+        in_votes: Draws that predict each class, shaped as `in_probs`.
+        out_votes: Draws that predict each class, shaped as `out_probs`.
 
     Returns:
-        `auroc_S`, `aupr_in_S`, `aupr_out_S` and `fpr95_S` for each score S of `max_probability`,
-        `entropy` and `mutual_information`; NaN, unknown, for the last without expected entropies.
+        `auroc_S`, `aupr_in_S`, `aupr_out_S` and `fpr95_S` for each score S of `OOD_SCORES`; NaN,
+        unknown, for those whose array is not given.
 
     Raises:
         MetricsError: The arrays are not what they should be, the sets differ in their number of
-            classes, or only one of them has expected entropies.
+            classes, or only one of them has expected entropies, logits or votes.
     """
     in_checked = check_probs(in_probs, "in_probs")
     out_checked = check_probs(out_probs, "out_probs")
@@ -85,10 +105,15 @@ def ood_summary(
             f"in_probs has {in_checked.shape[1]} classes and out_probs {out_checked.shape[1]}, "
             "expected predictions of one model."
         )
-    if (in_expected_entropy is None) != (out_expected_entropy is None):
-        raise MetricsError("only one of the two sets has expected entropies: give both or neither.")
-    in_scores = uncertainty_scores(in_checked, in_expected_entropy)
-    out_scores = uncertainty_scores(out_checked, out_expected_entropy)
+    for what, inside, outside in (
+        ("expected entropies", in_expected_entropy, out_expected_entropy),
+        ("logits", in_logits, out_logits),
+        ("votes", in_votes, out_votes),
+    ):
+        if (inside is None) != (outside is None):
+            raise MetricsError(f"only one of the two sets has {what}: give both or neither.")
+    in_scores = uncertainty_scores(in_checked, in_expected_entropy, in_logits, in_votes)
+    out_scores = uncertainty_scores(out_checked, out_expected_entropy, out_logits, out_votes)
     metrics: dict[str, Callable[..., float]] = {
         "auroc": auroc,
         "aupr_in": aupr_in,
@@ -100,5 +125,5 @@ def ood_summary(
             metric(in_scores[score], out_scores[score]) if score in in_scores else math.nan
         )
         for name, metric in metrics.items()
-        for score in ("max_probability", "entropy", "mutual_information")
+        for score in OOD_SCORES
     }

@@ -14,7 +14,7 @@ from bnnlib.metrics.intervals import Interval
 TEMPERATURE_RANGE = (1e-2, 1e2)
 
 
-def _check_log_probs(log_probs: npt.ArrayLike) -> Floats:
+def check_log_probs(log_probs: npt.ArrayLike) -> Floats:
     """Returns float64 logits or log-probabilities, of which some may be minus infinity."""
     array = real_array(log_probs, "log_probs")
     if array.ndim != 2 or array.shape[0] == 0 or array.shape[1] < 2:
@@ -43,7 +43,7 @@ def apply_temperature(log_probs: npt.ArrayLike, temperature: float) -> Floats:
     Raises:
         MetricsError: The temperature is not positive and finite, or the array is not log_probs.
     """
-    array = _check_log_probs(log_probs)
+    array = check_log_probs(log_probs)
     if not 0.0 < temperature < math.inf:
         raise MetricsError(f"temperature is {temperature!r}, expected a positive finite number.")
     return special.softmax(array / temperature, axis=1)
@@ -68,7 +68,7 @@ def fit_temperature(log_probs: npt.ArrayLike, labels: npt.ArrayLike) -> float:
         MetricsError: The arrays are not log-probabilities and labels of the same images, or a label
             has log-probability minus infinity, so that every temperature has an infinite NLL.
     """
-    array, labels = _labelled(log_probs, labels)
+    array, labels = check_possible(log_probs, labels)
     return _least(array, labels)
 
 
@@ -97,7 +97,7 @@ def temperature_interval(
     from scipy import optimize  # as in _least
 
     level = check_fraction(level, "level", zero=False, one=False)
-    array, labels = _labelled(log_probs, labels)
+    array, labels = check_possible(log_probs, labels)
     best = _least(array, labels)
     least = _loss(array, labels, best)
     low, high = TEMPERATURE_RANGE
@@ -123,9 +123,9 @@ def temperature_interval(
     return Interval(best, min(end(low), best), max(end(high), best))
 
 
-def _labelled(log_probs: npt.ArrayLike, labels: npt.ArrayLike) -> tuple[Floats, Integers]:
+def check_possible(log_probs: npt.ArrayLike, labels: npt.ArrayLike) -> tuple[Floats, Integers]:
     """Checks log-probabilities and labels, and refuses a label of probability 0."""
-    array = _check_log_probs(log_probs)
+    array = check_log_probs(log_probs)
     checked = check_labels(labels, *array.shape)
     impossible = np.isneginf(array[np.arange(len(checked)), checked])
     if impossible.any():

@@ -1,12 +1,15 @@
 """``predictions.npz``: what a run predicts of each evaluation set.
 
 The arrays of a set by name: ``<set>/labels`` int64 ``(num_images,)``, left out for a set out of
-distribution, ``<set>/mean_probs`` float32 ``(num_images, num_classes)`` and
-``<set>/expected_entropy`` float32 ``(num_images,)`` in nats; sets are ``test``, ``holdout`` where
-images are held out, ``reference`` where the others are predicted otherwise than ``test`` (see
-:mod:`bnnlib.inference.evaluation`), and those of `eval_sets` and `ood_sets`. Of ``test`` also how
-the prediction came to be with the number of draws: ``test/ladder_draws`` int64 ``(num_counts,)``,
-``test/ladder_mean_probs`` float32 ``(num_counts, num_images, num_classes)`` and
+distribution, ``<set>/mean_probs`` float32 ``(num_images, num_classes)``,
+``<set>/expected_entropy`` float32 ``(num_images,)`` in nats, ``<set>/mean_logits`` float32 and
+``<set>/votes`` unsigned integers, both ``(num_images, num_classes)`` and absent in older records,
+and ``<set>/soft_labels`` float32 ``(num_images, num_classes)`` where the set brings them. Sets are
+``test``, ``holdout`` where images are held out, ``reference`` where the others are predicted
+otherwise than ``test`` (see :mod:`bnnlib.inference.evaluation`), and those of `eval_sets` and
+`ood_sets`. Of ``test`` also how the prediction came to be with the number of draws:
+``test/ladder_draws`` int64 ``(num_counts,)``, ``test/ladder_mean_probs`` float32 ``(num_counts,
+num_images, num_classes)`` and
 ``test/ladder_expected_entropy`` float32 ``(num_counts, num_images)``.
 """
 
@@ -23,6 +26,7 @@ from bnnlib.metrics import DrawsCurve, Labels, Prediction
 from bnnlib.record.files import read_npz, write_npz
 
 FILE = "predictions.npz"
+OPTIONAL = ("mean_logits", "votes", "soft_labels")  # fields of a Prediction that may be None
 
 
 def write_predictions(
@@ -39,6 +43,9 @@ def write_predictions(
             arrays[f"{name}/labels"] = labels
         arrays[f"{name}/mean_probs"] = prediction.mean_probs
         arrays[f"{name}/expected_entropy"] = prediction.expected_entropy
+        for part in OPTIONAL:
+            if getattr(prediction, part) is not None:
+                arrays[f"{name}/{part}"] = getattr(prediction, part)
         if prediction.draws_curve is not None:
             for field in dataclasses.fields(DrawsCurve):
                 key = f"{name}/ladder_{field.name}"
@@ -83,6 +90,7 @@ def read_all_predictions(directory: str | Path) -> dict[str, tuple[Prediction, L
             raise RecordError(f"{path}: {name!r} has no {', '.join(missing)}")
         of_counts = [parts.get(f"ladder_{field.name}") for field in dataclasses.fields(DrawsCurve)]
         curve = None if any(part is None for part in of_counts) else DrawsCurve(*of_counts)  # type: ignore[arg-type]
-        prediction = Prediction(parts["mean_probs"], parts["expected_entropy"], curve)
+        optional = {part: parts.get(part) for part in OPTIONAL}
+        prediction = Prediction(parts["mean_probs"], parts["expected_entropy"], curve, **optional)
         predictions[name] = prediction, parts.get("labels")
     return predictions

@@ -206,6 +206,36 @@ def test_an_ensemble_by_hand(group):
     assert summary["epistemic"] == pytest.approx(np.mean(entropy) - 0.15, rel=1e-5)
 
 
+def test_an_ensemble_votes_with_all_draws_of_its_members(group):
+    probs, entropy = np.array([[0.6, 0.4]], np.float32), np.array([0.1], np.float32)
+    soft = np.array([[0.7, 0.3]], np.float32)
+    for seed, (logits, votes) in enumerate([([1.0, 3.0], [3, 0]), ([2.0, 0.0], [1, 2])]):
+        one = Prediction(
+            probs,
+            entropy,
+            mean_logits=np.array([logits], np.float32),
+            votes=np.array([votes], np.uint8),
+            soft_labels=soft,
+        )
+        experiment = Experiment(dataset="tiny", seed=seed)
+        write_record(group / str(seed), experiment, {"test": (one, np.array([0]))})
+    found = tables.Group(group).predictions()[-1]
+    assert found.seed == 2
+    assert found.mean_logits.tolist() == [[1.5, 1.5]]
+    assert found.votes.tolist() == [[4, 2]]
+    assert found.soft_labels is not None
+    assert found.uncertainties["variation_ratio"] == pytest.approx([2 / 6])
+    assert found.uncertainties["energy"] == pytest.approx([-1.5 - math.log(2)])
+
+
+def test_an_ensemble_with_a_member_of_an_older_record_has_no_votes(group):
+    member(group, "a", 0, [0.9, 0.6])
+    member(group, "b", 1, [0.5, 0.2])
+    found = tables.ensemble(run_tables.load(group))
+    assert found.votes is found.mean_logits is found.soft_labels is None
+    assert "energy" not in found.uncertainties
+
+
 def test_an_ensembles_temperature_is_its_own(group):
     member(group, "a", 0, [0.9] * 4, labels=[0, 0, 0, 1])
     member(group, "b", 1, [0.7] * 4, labels=[0, 0, 0, 1])

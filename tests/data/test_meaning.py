@@ -250,6 +250,63 @@ def test_votes_are_no_one_hot_labels(load):
     assert "argmax" not in refused(load, votes, "expected (256,) or (256, 1), a class number an im")
 
 
+def votes_of(labels, num_classes=10):
+    """What annotators make of the images of some labels: most agree, one in ten chooses at will."""
+    rng = np.random.default_rng(0)
+    return 0.9 * np.eye(num_classes)[labels] + 0.1 * rng.dirichlet(
+        np.ones(num_classes), len(labels)
+    )
+
+
+def test_annotators_distributions_of_the_test_images_are_kept_beside_their_modal_classes(load):
+    votes = votes_of(TINY.y_test)
+    loaded = load({"y_test": votes}, holdout=0.25)
+    np.testing.assert_array_equal(loaded.y_test, TINY.y_test)
+    np.testing.assert_allclose(loaded.soft_test, votes, atol=1e-7)
+    assert (loaded.soft_test.dtype, loaded.y_test.dtype) == (np.float32, np.int64)
+    assert loaded.num_classes == 10
+    assert load().soft_test is None
+    # A class that no label has but some annotator might have chosen.
+    assert load({"y_test": votes_of(TINY.y_test, 12)}).num_classes == 12
+    # The sets made of the test images have what annotators saw before; the others have nothing.
+    for name in ("test", "rotate-30"):
+        assert data.evaluation_set(loaded, name).soft_labels is loaded.soft_test
+    assert data.evaluation_set(loaded, "train").soft_labels is None
+    assert data.content(loaded)["arrays"]["soft_test"]["shape"] == [64, 10]
+    assert "soft_test" not in data.content(load())["arrays"]
+
+
+@pytest.mark.parametrize(
+    ("change", "advice"),
+    [
+        (lambda votes: 51 * votes, ("y_test sums to 51 in row", "divide each row by its sum")),
+        (
+            lambda votes: np.rint(51 * votes).astype(int),
+            ("y_test sums to", "divide each row by its"),
+        ),
+        (lambda votes: votes - 0.2, ("negative value", "the share of annotators that chose each")),
+        (lambda votes: votes * [[np.nan] + [1.0] * 9], ("y_test has a value that is not finite",)),
+        (lambda votes: votes[1:], ("shape (63, 10), expected (64, num_classes) with 10 classes",)),
+        (
+            lambda votes: votes[:, 1:],
+            ("shape (64, 9), expected (64, num_classes) with 10 classes",),
+        ),
+    ],
+    ids=["sums", "counts", "negative", "not finite", "images", "classes"],
+)
+def test_annotators_distributions_that_are_none_are_refused(load, change, advice):
+    refused(load, {"y_test": change(votes_of(TINY.y_test))}, *advice)
+
+
+def test_training_takes_one_class_an_image(load):
+    refused(
+        load,
+        {"y_train": votes_of(TINY.y_train)},
+        "y_train has shape (256, 10)",
+        "take the class that most chose; y_test alone may hold",
+    )
+
+
 def test_a_column_of_labels_is_taken(load):
     assert_same(load(both(lambda y: y[:, None])))
 

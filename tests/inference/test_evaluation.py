@@ -151,20 +151,36 @@ def test_a_trained_network_is_predicted_on_every_set_and_scored_by_metrics(datas
     assert [row["kind"] for row in found.rows] == ["test", "holdout", "shift", "ood"]
     assert [row["num_images"] for row in found.rows] == [64, 32, 64, 64]
     temperature = found.metrics["temperature"]
+    held_out, their_labels = found.predictions["holdout"]
+    scaling = metrics.fit_vector_scaling(metrics.log_mean_probs(held_out.mean_probs), their_labels)
     for name in ("test", "holdout", "rotate-30"):
         prediction, labels = found.predictions[name]
-        expected = metrics.summary(prediction.mean_probs, labels, prediction.expected_entropy)
+        expected = metrics.summary(
+            prediction.mean_probs, labels, prediction.expected_entropy, prediction.votes
+        )
         scaled = metrics.apply_temperature(np.log(prediction.mean_probs), temperature)
         expected["nll_scaled"] = metrics.nll(scaled, labels)
         expected["brier_scaled"] = metrics.brier(scaled, labels)
         expected["ece_scaled"] = metrics.ece(scaled, labels)
+        scaled = metrics.apply_vector_scaling(
+            metrics.log_mean_probs(prediction.mean_probs), scaling
+        )
+        for score in ("accuracy", "nll", "brier", "ece"):
+            expected[f"{score}_vector_scaled"] = getattr(metrics, score)(scaled, labels)
+        expected |= metrics.conformal_summary(
+            prediction.mean_probs, labels, held_out.mean_probs, their_labels
+        )
         values = {key: rows[name][key] for key in expected}
         assert values == pytest.approx(expected, rel=1e-6)
         assert set(rows[name]) == {"set", "kind", "num_images", "num_draws", *expected}
     (inside, _), (outside, _) = found.predictions["test"], found.predictions["uniform_noise"]
     expected = metrics.ood_summary(
-        inside.mean_probs, inside.expected_entropy, outside.mean_probs, outside.expected_entropy
+        *(inside.mean_probs, inside.expected_entropy),
+        *(outside.mean_probs, outside.expected_entropy),
+        *(inside.mean_logits, outside.mean_logits),
+        *(inside.votes, outside.votes),
     )
+    assert not np.isnan(list(expected.values())).any()
     assert rows["uniform_noise"] == {
         "set": "uniform_noise",
         "kind": "ood",
@@ -282,9 +298,34 @@ def test_the_temperature_never_sees_the_test_set():
 
 def test_without_images_held_out_there_is_no_temperature():
     found = metrics.judge({"test": made(*RIGHT_AND_WRONG)})
-    for key in ("temperature", "nll_scaled", "brier_scaled", "ece_scaled"):
+    vector = [f"{name}_vector_scaled" for name in ("accuracy", "nll", "brier", "ece")]
+    for key in ("temperature", "nll_scaled", "brier_scaled", "ece_scaled", *vector):
         assert found.metrics[key] is None
+    for key in metrics.CONFORMAL_SCORES:
+        assert found.metrics[key] is None
+        assert key not in found.rows[0]
     assert not any(key.endswith("_scaled") for key in found.rows[0])
+
+
+def test_soft_labels_are_scored_beside_their_modal_classes():
+    tiny = data.load("tiny")
+    rng = np.random.default_rng(0)
+    soft = (0.7 * np.eye(10)[tiny.y_test] + 0.3 * rng.dirichlet(np.ones(10), 64)).astype("f4")
+    annotated = dataclasses.replace(tiny, soft_test=soft)
+    experiment = experiment_of(eval_sets=["rotate-30", "train"], ood_sets=["uniform_noise"])
+    network = networks.build("CNN_FC", tiny.image_shape, 10)
+    plain, found = (
+        evaluation.evaluate(experiment, network, one, evaluation.sets(experiment, one))
+        for one in (tiny, annotated)
+    )
+    for before, after in zip(plain.rows, found.rows, strict=True):
+        name = after["set"]
+        expected = {}
+        if name in ("test", "rotate-30"):  # a shift leaves what annotators saw before it
+            expected = metrics.soft_summary(found.predictions[name][0].mean_probs, soft)
+        assert after == before | expected
+    assert found.metrics["cross_entropy"] == found.rows[0]["cross_entropy"] > 1
+    assert "cross_entropy" not in plain.metrics
 
 
 def test_a_label_whose_probability_underflowed_leaves_a_temperature():

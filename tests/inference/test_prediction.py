@@ -9,7 +9,7 @@ import scipy.special
 import scipy.stats
 import tensorflow as tf
 
-from bnnlib import data, networks
+from bnnlib import data, metrics, networks
 from bnnlib.inference import prediction
 from bnnlib.inference.prediction import Predictor, predict
 from bnnlib.networks import PREDICTION, stream_key
@@ -32,7 +32,7 @@ def network_of(name, dataset, scale=-1.0, dropout=0.0):
     return network
 
 
-def probs_of_draws(network, dataset, images, num_draws, seed):
+def logits_of_draws(network, dataset, images, num_draws, seed):
     """`(num_draws, num_images, num_classes)` by the definition, in double precision."""
     inputs = images.astype(np.float32) * np.float32(dataset.scale)
     if dataset.mean_image is not None:
@@ -42,7 +42,11 @@ def probs_of_draws(network, dataset, images, num_draws, seed):
         network.predict(tf.constant(inputs), network.sample(tf.constant([key, draw], tf.int64)))
         for draw in range(num_draws)
     ]
-    return scipy.special.softmax(np.asarray(logits, np.float64), axis=-1)
+    return np.asarray(logits, np.float64)
+
+
+def probs_of_draws(*arguments, **keywords):
+    return scipy.special.softmax(logits_of_draws(*arguments, **keywords), axis=-1)
 
 
 @pytest.mark.parametrize("subtract_mean", [False, True])
@@ -62,6 +66,27 @@ def test_prediction_is_the_mean_over_draws(name, subtract_mean):
     assert np.abs(probs[0] - probs.mean(axis=0)).max() > 0.01
     information = scipy.stats.entropy(found.mean_probs, axis=-1) - found.expected_entropy
     assert information.min() > 0
+
+
+@pytest.mark.parametrize("name", ["BNN_conv_flip", "BNN_FC_flip", "CNN_FC"])
+def test_logits_and_votes_are_those_of_the_draws(dataset, monkeypatch, name):
+    monkeypatch.setattr(prediction, "BLOCK", 30)
+    network = network_of(name, dataset)
+    draws = DRAWS if network.is_stochastic else 1
+    found = predict(network, dataset, dataset.x_test, DRAWS, seed=3)
+    logits = logits_of_draws(network, dataset, dataset.x_test, draws, seed=3)
+    np.testing.assert_allclose(found.mean_logits, logits.mean(axis=0), atol=1e-4)
+    votes = np.eye(10, dtype=int)[logits.argmax(axis=-1)].sum(axis=0)
+    np.testing.assert_array_equal(found.votes, votes)
+    assert (found.mean_logits.dtype, found.votes.dtype) == (np.float32, np.uint8)
+    disagreement = metrics.disagreement(found.votes).mean()
+    assert disagreement > 0.01 if network.is_stochastic else disagreement == 0
+
+
+def test_more_draws_than_a_byte_counts_are_counted(dataset):
+    network = network_of("BNN_FC_flip", dataset)
+    found = predict(network, dataset, dataset.x_test[:2], 300, seed=3)
+    assert found.votes.sum(axis=1).tolist() == [300, 300]
 
 
 @pytest.mark.parametrize("num_draws", [1, 30])
@@ -162,6 +187,7 @@ def test_floating_images_and_no_images(dataset):
     nothing = predict(network, dataset, dataset.x_test[:0], DRAWS, seed=3)
     assert nothing.mean_probs.shape == (0, 10)
     assert nothing.expected_entropy.shape == (0,)
+    assert nothing.mean_logits.shape == nothing.votes.shape == (0, 10)
 
 
 def test_prediction_leaves_the_network_alone(dataset):

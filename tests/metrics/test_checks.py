@@ -22,10 +22,13 @@ LABELLED = [
     metrics.mce,
     metrics.aurc,
     metrics.e_aurc,
+    metrics.augrc,
+    metrics.smooth_ece,
     metrics.summary,
     metrics.reliability_bins,
     metrics.risk_coverage,
     partial(metrics.coverage_at_risk, risk=0.1),
+    partial(metrics.risk_at_coverage, coverage=0.8),
 ]
 
 

@@ -5,8 +5,10 @@ import math
 import numpy as np
 import pytest
 from hypothesis import given
+from sklearn.metrics import roc_auc_score
 
 from bnnlib import metrics
+from bnnlib.errors import MetricsError
 from tests.metrics.cases import LABELS, PROBS, predictions, quick
 
 
@@ -51,3 +53,44 @@ def test_aurc_is_the_mean_over_random_orders_of_ties(data):
     risk = np.cumsum(rate[order]) / np.arange(1, len(rate) + 1)
     assert metrics.risk_coverage(probs, labels).risk == pytest.approx(risk)
     assert metrics.aurc(probs, labels) == pytest.approx(risk.mean())
+
+
+def test_augrc_by_hand():
+    # Kept and wrong of four: 0, 1/4, 1/4, 2/4, and 0 at coverage 0, by trapezoids.
+    assert metrics.augrc(PROBS, LABELS) == pytest.approx((0 / 2 + 0 + 1 / 4 + 1 / 4 + 1 / 4) / 4)
+    # Ranked the other way: 1/4, 1/4, 2/4, 2/4.
+    turned = PROBS.max(axis=1)
+    expected = (1 / 4 + 1 / 4 + 2 / 4 + 1 / 4) / 4
+    assert metrics.augrc(PROBS, LABELS, turned) == pytest.approx(expected)
+
+
+@given(predictions())
+@quick
+def test_augrc_is_the_papers_identity(data):
+    probs, labels = data
+    errors = probs.argmax(axis=1) != labels
+    accuracy = 1 - errors.mean()
+    expected = (1 - accuracy) ** 2 / 2
+    if 0 < accuracy < 1:  # by scikit-learn, with its own treatment of ties
+        auroc = roc_auc_score(errors, -probs.max(axis=1))
+        expected += (1 - auroc) * accuracy * (1 - accuracy)
+    found = metrics.augrc(probs, labels)
+    assert found == pytest.approx(expected, abs=1e-12)
+    assert 0 <= found <= 0.5
+    # The perfect ranking and one that says nothing.
+    assert metrics.augrc(probs, labels, errors.astype(float)) == pytest.approx(
+        (1 - accuracy) ** 2 / 2
+    )
+    assert metrics.augrc(probs, labels, np.zeros(len(labels))) == pytest.approx((1 - accuracy) / 2)
+
+
+def test_risk_at_coverage_by_hand():
+    # Risks 0, 1/2, 1/3, 1/2 at coverages 1/4, 1/2, 3/4, 1.
+    for coverage, risk in ((0.25, 0), (0.26, 1 / 2), (0.5, 1 / 2), (0.75, 1 / 3), (1.0, 1 / 2)):
+        assert metrics.risk_at_coverage(PROBS, LABELS, coverage) == pytest.approx(risk)
+    assert metrics.risk_at_coverage(PROBS, LABELS, 0.01) == 0.0  # one image at the least
+    turned = PROBS.max(axis=1)
+    assert metrics.risk_at_coverage(PROBS, LABELS, 0.25, turned) == 1.0
+    for coverage in (0.0, 1.1):
+        with pytest.raises(MetricsError, match="coverage is"):
+            metrics.risk_at_coverage(PROBS, LABELS, coverage)

@@ -15,7 +15,7 @@ from tests.metrics.cases import LABELS, PROBS, predictions, quick, random_predic
 
 def test_perfect_predictions():
     probs, labels = np.eye(4), np.arange(4)
-    result = metrics.summary(probs, labels, np.zeros(4))
+    result = metrics.summary(probs, labels, np.zeros(4), np.eye(4, dtype=int))
     assert result.pop("accuracy") == 1.0
     assert result == dict.fromkeys(result, 0.0)
 
@@ -27,6 +27,8 @@ def test_confident_and_wrong():
     assert result["nll"] == math.inf
     assert result["brier"] == 2.0
     assert result["ece"] == result["mce"] == result["ece_equal_mass"] == 1.0
+    assert result["smooth_ece"] == pytest.approx(1.0)
+    assert result["augrc"] == 0.5
     assert result["aurc"] == 1.0
     assert result["e_aurc"] == 0.0  # no ranking is better where all are wrong
     assert metrics.coverage_at_risk(probs, labels, 0.5) == 0.0
@@ -41,7 +43,10 @@ def test_uniform_predictions():
     assert result["brier"] == pytest.approx(3 / 4)
     assert result["ece"] == pytest.approx(0.0)
     assert result["aurc"] == pytest.approx(0.75)  # all tied: the error rate at every coverage
-    assert np.isnan([result["aleatoric"], result["epistemic"]]).all()
+    unknown = ("aleatoric", "epistemic")
+    assert np.isnan([result[name] for name in unknown]).all()
+    assert result["smooth_ece"] == pytest.approx(0.0, abs=1e-12)
+    assert result["augrc"] == pytest.approx(0.75 / 2)
 
 
 def test_one_image():
@@ -55,8 +60,12 @@ def test_one_image():
 @quick
 def test_bounds_and_sums(data):
     probs, labels = data
-    result = metrics.summary(probs, labels, metrics.predictive_entropy(probs))
-    for name in ("accuracy", "ece", "ece_equal_mass", "classwise_ece", "mce", "aurc", "e_aurc"):
+    votes = np.random.default_rng(len(labels)).multinomial(7, probs)
+    result = metrics.summary(probs, labels, metrics.predictive_entropy(probs), votes)
+    for name in (
+        *("accuracy", "ece", "ece_equal_mass", "classwise_ece", "mce", "aurc", "e_aurc", "augrc"),
+        *("smooth_ece", "ece_debiased", "disagreement"),
+    ):
         assert -1e-12 <= result[name] <= 1 + 1e-12, name
     assert result["nll"] >= 0
     assert 0 <= result["brier"] <= 2
@@ -81,12 +90,13 @@ def test_bounds_and_sums(data):
 def test_order_and_shards_of_images_do_not_matter(data, seed, ranks):
     probs, labels = data
     entropy = metrics.predictive_entropy(probs)
-    expected = metrics.summary(probs, labels, entropy)
+    votes = np.random.default_rng(seed).multinomial(7, probs)
+    expected = metrics.summary(probs, labels, entropy, votes)
     order = np.random.default_rng(seed).permutation(len(labels))
-    shuffled = metrics.summary(probs[order], labels[order], entropy[order])
+    shuffled = metrics.summary(probs[order], labels[order], entropy[order], votes[order])
     assert shuffled == pytest.approx(expected, abs=1e-12)
     sharded = [
-        np.concatenate([a[r::ranks] for r in range(ranks)]) for a in (probs, labels, entropy)
+        np.concatenate([a[r::ranks] for r in range(ranks)]) for a in (probs, labels, entropy, votes)
     ]
     assert metrics.summary(*sharded) == pytest.approx(expected, abs=1e-12)
 
@@ -98,8 +108,11 @@ def test_names_of_classes_do_not_matter(seed):
     renamed = np.empty_like(probs)
     renamed[:, new] = probs
     entropy = metrics.predictive_entropy(probs) / 2
-    assert metrics.summary(renamed, new[labels], entropy) == pytest.approx(
-        metrics.summary(probs, labels, entropy)
+    votes = np.random.default_rng(seed).multinomial(7, probs)
+    renamed_votes = np.empty_like(votes)
+    renamed_votes[:, new] = votes
+    assert metrics.summary(renamed, new[labels], entropy, renamed_votes) == pytest.approx(
+        metrics.summary(probs, labels, entropy, votes)
     )
 
 
@@ -135,19 +148,25 @@ def test_float32_records_of_a_deterministic_network_have_no_mutual_information()
     assert result["auroc_entropy"] > 0.8
 
 
-def test_ood_summary_is_the_metrics_of_the_three_scores():
+def test_ood_summary_is_the_metrics_of_all_scores():
     rng = np.random.default_rng(0)
     draws_in = special.softmax(4 * rng.normal(size=(5, 80, 4)), axis=2)
     draws_out = special.softmax(2 * rng.normal(size=(5, 60, 4)), axis=2)
     pairs = [(metrics.mean_probs(d), metrics.expected_entropy(d)) for d in (draws_in, draws_out)]
-    result = metrics.ood_summary(*pairs[0], *pairs[1])
+    logits = [4 * rng.normal(size=(80, 4)), rng.normal(size=(60, 4))]
+    votes = [metrics.count_votes(draws) for draws in (draws_in, draws_out)]
+    result = metrics.ood_summary(*pairs[0], *pairs[1], *logits, *votes)
     scores = [
         {
             "max_probability": -mean.max(axis=1),
             "entropy": -(mean * np.log(mean)).sum(axis=1),
             "mutual_information": -(mean * np.log(mean)).sum(axis=1) - expected,
+            "expected_entropy": expected,
+            "variation_ratio": 1 - count.max(axis=1) / 5,
+            "max_logit": -logit.max(axis=1),
+            "energy": -np.log(np.exp(logit).sum(axis=1)),
         }
-        for mean, expected in pairs
+        for (mean, expected), logit, count in zip(pairs, logits, votes, strict=True)
     ]
     functions = {
         "auroc": metrics.auroc,
@@ -165,8 +184,11 @@ def test_ood_summary_is_the_metrics_of_the_three_scores():
     unknown = metrics.ood_summary(pairs[0][0], None, pairs[1][0], None)
     assert unknown.keys() == result.keys()
     assert {name for name, value in unknown.items() if math.isnan(value)} == {
-        name for name in result if name.endswith("mutual_information")
-    }
+        name for name in result if not name.endswith(("max_probability", "_entropy"))
+    } | {name for name in result if name.endswith("expected_entropy")}
+    for wrong, what in (({"in_logits": logits[0]}, "logits"), ({"out_votes": votes[1]}, "votes")):
+        with pytest.raises(MetricsError, match=f"only one of the two sets has {what}"):
+            metrics.ood_summary(*pairs[0], *pairs[1], **wrong)
 
 
 @pytest.mark.parametrize(

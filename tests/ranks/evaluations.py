@@ -60,6 +60,7 @@ def main(folder):
             for key, (one, _) in found.predictions.items():
                 arrays[f"{key}/mean_probs"] = one.mean_probs
                 arrays[f"{key}/expected_entropy"] = one.expected_entropy
+                arrays[f"{key}/mean_logits"], arrays[f"{key}/votes"] = one.mean_logits, one.votes
             curve = found.predictions["test"][0].draws_curve
             arrays["ladder"] = curve.mean_probs
             arrays["ladder_entropy"] = curve.expected_entropy

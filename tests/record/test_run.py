@@ -1193,6 +1193,27 @@ def test_every_set_has_its_row_and_its_predictions():
     assert found_outside.mean_probs.tolist() == judged.predictions["mine"][0].mean_probs.tolist()
 
 
+def test_logits_votes_and_soft_labels_are_kept_with_their_set():
+    run = open_run()
+    kept = {
+        "mean_logits": np.arange(12, dtype=np.float32).reshape(4, 3),
+        "votes": np.array([[2, 1, 0], [0, 3, 0], [0, 0, 3], [3, 0, 0]], np.uint8),
+        "soft_labels": np.full((4, 3), 1 / 3, np.float32),
+    }
+    one = dataclasses.replace(made_prediction(LABELS)[0], **kept)
+    values = run.finish(judge({"test": (one, LABELS), "rotate-30": made_prediction(LABELS)}))
+    found, plain = (read_predictions(run.directory, name)[0] for name in ("test", "rotate-30"))
+    for name, array in kept.items():
+        np.testing.assert_array_equal(getattr(found, name), array)
+        assert getattr(found, name).dtype == array.dtype
+        assert getattr(plain, name) is None
+    # Two of three pairs of draws differ on the first image of four, none on the others.
+    assert values["disagreement"] == pytest.approx(2 / 3 / 4)
+    assert values["total_variation"] == pytest.approx(
+        (0.8 - 1 / 3 + 2 * (1 / 3 - 0.1)) / 2, rel=1e-6
+    )
+
+
 def test_a_draws_curve_is_kept_with_its_set():
     run = open_run()
     curve = DrawsCurve(

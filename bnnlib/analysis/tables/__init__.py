@@ -9,6 +9,7 @@ draws and one paragraph of :mod:`bnnlib.analysis.findings` reads.
 from bnnlib.analysis.predictions import Group, Predicted, ensemble, given
 from bnnlib.analysis.runs import named
 from bnnlib.analysis.tables.common import SCORES
+from bnnlib.analysis.tables.conformal import conformal
 from bnnlib.analysis.tables.draws import (
     Example,
     convergence,
@@ -48,6 +49,7 @@ __all__ = [
     "Example",
     "Group",
     "Predicted",
+    "conformal",
     "convergence",
     "corruption_means",
     "differences",
