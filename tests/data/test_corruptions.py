@@ -71,3 +71,21 @@ def test_each_set_is_bytes_of_its_own_and_depends_on_the_images_number_alone(nam
     np.testing.assert_array_equal(clean, before)
     np.testing.assert_array_equal(corrupt(name, clean[5:7], first=5), made[5:7])
     assert 1 < np.abs(made.astype(int) - clean).mean() < 200 or name == "cifar10_c/defocus_blur-1"
+
+
+@pytest.mark.parametrize("name", ["mnist_c/impulse_noise", "mnist_c/fog", "mnist_c/canny_edges"])
+def test_floating_images_become_the_same_bytes(name, as_float):
+    tiny = data.load("tiny")
+    made = data.evaluation_set(as_float(tiny), name).images
+    assert made.dtype == np.float32
+    np.testing.assert_allclose(made * 255, corrupt(name, tiny.x_test), atol=1e-3)
+
+
+def test_severities_share_their_draws_and_images_do_not(images):
+    clean = np.full((2, 32, 32, 3), 128, dtype=np.uint8)
+    weak, strong = (
+        corrupt(f"cifar10_c/gaussian_noise-{severity}", clean).astype(float) - 127.5
+        for severity in (1, 5)
+    )
+    assert np.corrcoef(weak.ravel(), strong.ravel())[0, 1] > 0.99
+    assert abs(np.corrcoef(weak[0].ravel(), weak[1].ravel())[0, 1]) < 0.1

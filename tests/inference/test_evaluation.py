@@ -126,6 +126,13 @@ def test_a_group_brings_its_members_and_the_content_says_who_is_missing(monkeypa
         evaluation.sets(experiment_of(dataset="digits", ood_sets=["far", "cifar10_grey"]), digits)
 
 
+def test_the_content_says_which_corrupted_sets_are_made_and_which_are_files(dataset):
+    listed = evaluation.sets(experiment_of(eval_sets=["mnist_c", "rotate-30"]), dataset)
+    origins = evaluation.content(dataset, listed)["corruptions"]
+    assert len(origins) == 15
+    assert origins["mnist_c/fog"] == "made"
+
+
 # ------------------------------------------------------------------------------------ predictions
 
 

@@ -1,6 +1,7 @@
 """A trained network comes back from its record."""
 
 import dataclasses
+import json
 
 import horovod.tensorflow as hvd
 import numpy as np
@@ -48,6 +49,15 @@ def test_restore_gives_the_trained_network(trained, tmp_path):
     recorded = read_predictions(tmp_path)[0].mean_probs
     again = prediction.predict(network, dataset, dataset.x_test, 2, 0).mean_probs
     assert np.array_equal(again, recorded)
+
+
+def test_restore_needs_no_file_that_the_run_was_judged_on(trained, tmp_path):
+    record = json.loads((tmp_path / "run.json").read_text())
+    record["data"] = data.content(data.load("tiny"))
+    arrays = record["data"]["arrays"]
+    arrays |= {name: arrays["x_test"] for name in ("ood/mine", "eval/mnist_c/fog")}
+    (tmp_path / "run.json").write_text(json.dumps(record))
+    assert restore(tmp_path)[1].name == "tiny"
 
 
 def test_restore_without_a_checkpoint_says_so(trained, tmp_path):
