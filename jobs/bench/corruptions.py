@@ -27,7 +27,7 @@ DIGITS, PHOTOGRAPH = range(6), 1
 def sheet(columns: dict[str, list[np.ndarray]], rows: list[str]) -> Figure:
     """Draws images in columns with titles, and a label a row."""
     figure = Figure(
-        figsize=(0.62 * len(columns) + 0.4, 0.62 * len(rows) + 1.1), dpi=100, facecolor="0.8"
+        figsize=(0.62 * len(columns) + 0.4, 0.62 * len(rows) + 1.1), dpi=72, facecolor="0.8"
     )
     axes = figure.subplots(len(rows), len(columns), gridspec_kw={"wspace": 0.06, "hspace": 0.06})
     for column, (title, images) in enumerate(columns.items()):
