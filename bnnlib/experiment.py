@@ -7,22 +7,32 @@ notebook's cell equal to :meth:`Experiment.parameters_cell`.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import difflib
 import hashlib
+import inspect
 import json
 import math
 import re
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
 from bnnlib import parameters
 from bnnlib.errors import ExperimentError
-
-Check = tuple[Callable[[Any], bool], str]
+from bnnlib.limits import (
+    ANY,
+    DATASET,
+    LAYERS,
+    MODEL,
+    NAMES,
+    NOT_NEGATIVE,
+    OOD_SETS,
+    POSITIVE,
+    Check,
+    one_of,
+)
+from bnnlib.names import unknown_name
 
 # How a run is kept safe, and shown while it trains. None of it changes what is trained or measured,
 # and so each may be another when a run is continued.
@@ -39,34 +49,8 @@ UPKEEP = (
 # What papermill's --inject-paths puts beside the parameters.
 PAPERMILLS_OWN = ("PAPERMILL_INPUT_PATH", "PAPERMILL_OUTPUT_PATH")
 
-_ANY: Check = (lambda value: True, "")
-_POSITIVE: Check = (lambda value: value > 0, "greater than 0")
-_NOT_NEGATIVE: Check = (lambda value: value >= 0, "0 or more")
-_NAME: Check = (lambda value: value != "" and value == value.strip(), "a name without outer spaces")
-_NAMES: Check = (
-    lambda value: all(map(_NAME[0], value)) and len(set(value)) == len(value),
-    "names without outer spaces, none twice",
-)
 
-LAYER_WORDS = ("auto", "none", "first", "last", "all")
-_LAYERS: Check = (
-    lambda value: (
-        value in LAYER_WORDS
-        if isinstance(value, str)
-        else isinstance(value, list | tuple)
-        and len(value) > 0
-        and all(isinstance(name, str) and name for name in value)
-        and len(set(value)) == len(value)
-    ),
-    "one of " + ", ".join(LAYER_WORDS) + ", or a list of layers' names, none twice",
-)
-
-
-def _one_of(*choices: str) -> Check:
-    return (lambda value: value in choices, "one of " + ", ".join(choices))
-
-
-def _parameter(default: Any, meaning: str, check: Check = _ANY, heading: str = "") -> Any:
+def _parameter(default: Any, meaning: str, check: Check = ANY, heading: str = "") -> Any:
     """A field whose metadata hold what the manual and the validation need.
 
     Args:
@@ -86,100 +70,101 @@ class Experiment:
     """What makes one run the run it is; frozen, validated when made.
 
     Raises:
-        ExperimentError: a value of the wrong type or outside its limits. The message names the
-            parameter, the value and what was expected.
+        ExperimentError: a name that is no parameter's, a value of the wrong type or outside its
+            limits, or an unknown network or data set. The message names the parameter, the value
+            and what was expected, with the nearest name.
     """
 
     model: str = _parameter(
         "BNN_conv_flip",
         "a name in bnnlib.names, or path/file.py:function",
-        _NAME,
+        MODEL,
         "network and data",
     )
     dataset: str = _parameter(
-        "digits", "digits | mnist | cifar10 | tiny | tiny_cifar10 | path of an .npz", _NAME
+        "digits", "digits | mnist | cifar10 | tiny | tiny_cifar10 | path of an .npz", DATASET
     )
     pixel_range: str = _parameter(
         "auto",
         "pixels of an .npz: auto | 0..255 (divided by 255) | 0..1 | any (as is)",
-        _one_of("auto", "0..255", "0..1", "any"),
+        one_of("auto", "0..255", "0..1", "any"),
     )
     channels: str = _parameter(
         "auto",
         "where an .npz has its channels: auto | last | first (n, channels, …)",
-        _one_of("auto", "last", "first"),
+        one_of("auto", "last", "first"),
     )
     bayesian_layers: object = _parameter(
-        "auto", "auto | none | first | last | all, or a list of layers' names", _LAYERS
+        "auto", "auto | none | first | last | all, or a list of layers' names", LAYERS
     )
     estimator: str = _parameter(
         "auto",
         "auto | flipout | reparameterization | local, of your own network",
-        _one_of("auto", "flipout", "reparameterization", "local"),
+        one_of("auto", "flipout", "reparameterization", "local"),
     )
     init_from: str = _parameter(
         "", "start at a twin: the folder of its finished run; model: at its own weights"
     )
     init_scale: float = _parameter(
-        0.1, "initial deviations as a share of init_from's weights", _POSITIVE
+        0.1, "initial deviations as a share of init_from's weights", POSITIVE
     )
     inference: str = _parameter(
         "adam",
         "adam | ivon (rate near 0.2) | swag: posterior on all weights of a CNN_…",
-        _one_of("adam", "ivon", "swag"),
+        one_of("adam", "ivon", "swag"),
     )
     subtract_mean: bool = _parameter(False, "subtract the training set's mean image")
     epochs: int = _parameter(
-        10, "passes over the training set", _POSITIVE, "length and batch of training"
+        10, "passes over the training set", POSITIVE, "length and batch of training"
     )
     steps: int = _parameter(
-        0, "train this many steps instead of epochs; 0: train epochs", _NOT_NEGATIVE
+        0, "train this many steps instead of epochs; 0: train epochs", NOT_NEGATIVE
     )
     until: str = _parameter(
         "epochs",
         "epochs | converged: until the posterior has too, at most the epochs",
-        _one_of("epochs", "converged"),
+        one_of("epochs", "converged"),
     )
-    batch_size: int = _parameter(64, "images a virtual rank a step", _POSITIVE)
+    batch_size: int = _parameter(64, "images a virtual rank a step", POSITIVE)
     virtual_ranks: int = _parameter(
-        1, "virtual ranks a process carries: a batch and a stream of noise each", _POSITIVE
+        1, "virtual ranks a process carries: a batch and a stream of noise each", POSITIVE
     )
-    learning_rate: float = _parameter(1e-3, "step size at one rank", _POSITIVE, "learning rate")
+    learning_rate: float = _parameter(1e-3, "step size at one rank", POSITIVE, "learning rate")
     learning_rate_scaling: str = _parameter(
         "linear",
         "none | sqrt | linear: its growth with all virtual ranks",
-        _one_of("none", "sqrt", "linear"),
+        one_of("none", "sqrt", "linear"),
     )
     learning_rate_schedule: str = _parameter(
         "constant",
         "constant | cosine: after the warm-up; cosine ends at 0",
-        _one_of("constant", "cosine"),
+        one_of("constant", "cosine"),
     )
     rho_rate: float = _parameter(
-        1.0, "factor on the learning rate of the posterior's deviations", _POSITIVE
+        1.0, "factor on the learning rate of the posterior's deviations", POSITIVE
     )
     warmup_epochs: float = _parameter(
-        1.0, "epochs in which the rate grows linearly to its scaled value", _NOT_NEGATIVE
+        1.0, "epochs in which the rate grows linearly to its scaled value", NOT_NEGATIVE
     )
     kl_weight: float = _parameter(
-        1.0, "factor on KL(q||p)/N in the loss; 1: the ELBO", _NOT_NEGATIVE, "objective and prior"
+        1.0, "factor on KL(q||p)/N in the loss; 1: the ELBO", NOT_NEGATIVE, "objective and prior"
     )
     kl_annealing_epochs: float = _parameter(
-        0.0, "epochs in which kl_weight grows linearly from 0", _NOT_NEGATIVE
+        0.0, "epochs in which kl_weight grows linearly from 0", NOT_NEGATIVE
     )
     prior_stddev: float = _parameter(
-        1.0, "standard deviation of the normal prior on each kernel entry", _POSITIVE
+        1.0, "standard deviation of the normal prior on each kernel entry", POSITIVE
     )
     posterior_stddev: float = _parameter(
-        0.0, "the posterior's initial standard deviation; 0: TFP's, about 0.05", _NOT_NEGATIVE
+        0.0, "the posterior's initial standard deviation; 0: TFP's, about 0.05", NOT_NEGATIVE
     )
     weight_decay: str = _parameter(
         "none",
         "none | prior: a twin's kernels under the prior too (MAP), CNN_… only",
-        _one_of("none", "prior"),
+        one_of("none", "prior"),
     )
     ivon_h0: float = _parameter(
-        1.0, "ivon: first estimate of the loss's second derivatives", _POSITIVE
+        1.0, "ivon: first estimate of the loss's second derivatives", POSITIVE
     )
     ivon_beta2: float = _parameter(
         0.99999,
@@ -192,27 +177,27 @@ class Experiment:
         (lambda v: 0 <= v < 1, "0 or more and less than 1"),
     )
     swag_rate: float = _parameter(
-        1.0, "swag: factor on the learning rate from then on, constant", _POSITIVE
+        1.0, "swag: factor on the learning rate from then on, constant", POSITIVE
     )
     dropout: float = _parameter(
         0.0,
         "dropout rate before the later dense layers, CNN_… only; > 0: MC dropout",
         (lambda v: 0 <= v < 1, "0 or more and less than 1"),
     )
-    train_draws: int = _parameter(1, "weight draws a training step", _POSITIVE)
+    train_draws: int = _parameter(1, "weight draws a training step", POSITIVE)
     test_draws: int = _parameter(
-        30, "weight draws of the predictive distribution", _POSITIVE, "evaluation"
+        30, "weight draws of the predictive distribution", POSITIVE, "evaluation"
     )
     eval_draws: int = _parameter(
-        0, "the same for all sets but test and holdout; 0: test_draws", _NOT_NEGATIVE
+        0, "the same for all sets but test and holdout; 0: test_draws", NOT_NEGATIVE
     )
     eval_images: int = _parameter(
-        1000, "images of each of these, a fixed part with all classes; 0: all", _NOT_NEGATIVE
+        1000, "images of each of these, a fixed part with all classes; 0: all", NOT_NEGATIVE
     )
     predict_with: str = _parameter(
         "draws",
         "draws | mean | probit (of laplace): what makes the prediction",
-        _one_of("draws", "mean", "probit"),
+        one_of("draws", "mean", "probit"),
     )
     laplace: bool = _parameter(
         False, "give a CNN_… a posterior of its last layer, once it has been trained"
@@ -223,20 +208,20 @@ class Experiment:
         (lambda v: 0 <= v < 0.5, "0 or more and less than 0.5"),
     )
     eval_sets: list[str] = _parameter(  # noqa: RUF009 - a field with a factory
-        ["test"], "test sets, or groups such as shifts (bnnlib.data.expand)", _NAMES
+        ["test"], "test sets, or groups such as shifts (bnnlib.data.expand)", NAMES
     )
     ood_sets: list[str] = _parameter(  # noqa: RUF009
-        [], "out of distribution: near, far, bnnlib.data.OOD_NAMES, paths of .npz", _NAMES
+        [], "out of distribution: near, far, bnnlib.data.OOD_NAMES, paths of .npz", OOD_SETS
     )
     evaluate_every: int = _parameter(
         0,
         "epochs between looks at test accuracy and validation NLL; 0: none",
-        _NOT_NEGATIVE,
+        NOT_NEGATIVE,
     )
     noise_streams: int = _parameter(
         0,
         "streams of weight noise; 0: one a virtual rank, 1: one, G: groups",
-        _NOT_NEGATIVE,
+        NOT_NEGATIVE,
         "noise",
     )
     seed: int = _parameter(
@@ -247,16 +232,16 @@ class Experiment:
     threads: int = _parameter(
         0,
         "TensorFlow threads of a rank in an op; 0: its share of the cores",
-        _NOT_NEGATIVE,
+        NOT_NEGATIVE,
         "machine",
     )
-    inter_threads: int = _parameter(1, "TensorFlow threads of a rank between ops", _POSITIVE)
+    inter_threads: int = _parameter(1, "TensorFlow threads of a rank between ops", POSITIVE)
     compression: str = _parameter(
-        "none", "none | fp16: how gradients travel between ranks", _one_of("none", "fp16")
+        "none", "none | fp16: how gradients travel between ranks", one_of("none", "fp16")
     )
     profile: bool = _parameter(False, "record where each step's time goes, in profile.csv")
     log_every: int = _parameter(
-        50, "steps from one line of steps.jsonl to the next", _POSITIVE, "record"
+        50, "steps from one line of steps.jsonl to the next", POSITIVE, "record"
     )
     tensorboard: bool = _parameter(
         False, "write loss, NLL, KL/N, speed and rate for TensorBoard, too"
@@ -264,41 +249,49 @@ class Experiment:
     checkpoint_steps: int = _parameter(
         0,
         "steps from one checkpoint to the next; 0: none by steps",
-        _NOT_NEGATIVE,
+        NOT_NEGATIVE,
     )
     checkpoint_minutes: float = _parameter(
         0.0,
         "minutes from one checkpoint to the next; both 0: one an epoch",
-        _NOT_NEGATIVE,
+        NOT_NEGATIVE,
     )
-    keep_checkpoints: int = _parameter(2, "how many of the newest checkpoints are kept", _POSITIVE)
+    keep_checkpoints: int = _parameter(2, "how many of the newest checkpoints are kept", POSITIVE)
     on_rank_change: str = _parameter(
         "refuse",
         "refuse | continue: a run that another number of ranks began",
-        _one_of("refuse", "continue"),
+        one_of("refuse", "continue"),
     )
     check_ranks_every: int = _parameter(
         0,
         "steps between checks that all ranks hold equal weights; 0: none",
-        _NOT_NEGATIVE,
+        NOT_NEGATIVE,
     )
     stall_minutes: float = _parameter(
         30.0,
         "minutes without a log line or a draw that end a run as hung; 0: never",
-        _NOT_NEGATIVE,
+        NOT_NEGATIVE,
     )
     run_dir: str = _parameter(
         "", "the record's folder; empty: the notebook's, or one named by parameters"
     )
 
+    def __new__(cls, *values: Any, **by_name: Any) -> Self:
+        """Refuses a name that is no parameter's, with the nearest one."""
+        for name in by_name:
+            if name not in _TYPES:
+                raise ExperimentError(unknown_name(name, list(_TYPES)))
+        return super().__new__(cls)
+
     def __post_init__(self) -> None:
         """Validates every field; an int given for a float becomes one."""
         for field in dataclasses.fields(self):
-            value = _typed(field.name, getattr(self, field.name), _TYPES[field.name])
+            value = parameters.typed(field.name, getattr(self, field.name), _TYPES[field.name])
             object.__setattr__(self, field.name, value)
             holds, expected = field.metadata["check"]
             if not holds(value):
-                raise ExperimentError(f"{field.name} = {value!r}: expected {expected}")
+                told = expected(value) if callable(expected) else expected
+                raise ExperimentError(f"{field.name} = {value!r}: expected {told}")
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> Self:
@@ -308,7 +301,7 @@ class Experiment:
             ExperimentError: a name that is no parameter (with the nearest one), or a bad value.
         """
         for name in values:
-            if name not in _TYPES:
+            if name not in _TYPES:  # which may be no text, either
                 raise ExperimentError(unknown_name(name, list(_TYPES)))
         return cls(**dict(values))
 
@@ -441,6 +434,14 @@ class Experiment:
 _TYPES: dict[str, Any] = typing.get_type_hints(Experiment)
 
 
+# What `bnnlib.Experiment?` shows in IPython and Jupyter.
+_INIT = inspect.signature(Experiment.__init__)
+Experiment.__signature__ = _INIT.replace(  # type: ignore[attr-defined]
+    parameters=list(_INIT.parameters.values())[1:], return_annotation=inspect.Signature.empty
+)
+Experiment.__doc__ = f"{Experiment.__doc__}\n\n{Experiment.manual()}"
+
+
 def read_value(name: str, value: Any) -> Any:
     """One parameter's value from how it is written; a name that is none keeps its value."""
     return parameters.read(name, value, _TYPES[name]) if name in _TYPES else value
@@ -451,38 +452,3 @@ def _startup_names(namespace: Mapping[str, Any]) -> set[str]:
     ask = namespace.get("get_ipython")
     hidden = getattr(ask(), "user_ns_hidden", {}) if callable(ask) else {}
     return {name for name, value in hidden.items() if namespace.get(name) is value}
-
-
-def unknown_name(name: str, known: list[str], what: str = "parameter") -> str:
-    """One sentence that refuses an unknown name and offers the nearest known one."""
-    near = difflib.get_close_matches(str(name), known, n=1)
-    near = near or difflib.get_close_matches(str(name).lower(), known, n=1)
-    guess = f"did you mean {near[0]}? " if near else ""
-    return f"{name}: no such {what}; {guess}Known: {', '.join(known)}"
-
-
-def _typed(name: str, value: Any, expected: Any) -> Any:
-    """`value` as the field's type; refuses what would lose something or hide a mistake."""
-    if expected is float and isinstance(value, int | float) and not isinstance(value, bool):
-        with contextlib.suppress(OverflowError):  # an int that no float can hold
-            if math.isfinite(value):
-                return float(value)
-        raise ExperimentError(f"{name} = {value!r}: expected a finite number")
-    if expected is int and isinstance(value, float) and value.is_integer():
-        return int(value)  # YAML's and the command line's 1e3
-    if expected is int and isinstance(value, bool):
-        raise ExperimentError(f"{name} = {value!r}: expected an int, got a bool")
-    if typing.get_origin(expected) is list:
-        if isinstance(value, list | tuple) and all(isinstance(item, str) for item in value):
-            return list(value)
-        raise ExperimentError(
-            f"{name} = {value!r}: expected a list of text, on papermill's command line "
-            f"-y '{name}: [first, second]'"
-        )
-    if expected is object:
-        return list(value) if isinstance(value, tuple) else value
-    if not isinstance(value, expected):
-        raise ExperimentError(
-            f"{name} = {value!r}: expected {expected.__name__}, got {type(value).__name__}"
-        )
-    return value

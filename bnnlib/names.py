@@ -1,14 +1,15 @@
-"""The names of the study's networks, their order in every table and figure, and their twins.
+"""The names of networks, their order in every table and figure, their twins; names of data sets.
 
-What builds them is :func:`bnnlib.networks.build`, which needs TensorFlow; analysis needs the names
-alone.
+What builds a network is :func:`bnnlib.networks.build`, which needs TensorFlow, and what loads data
+is :mod:`bnnlib.data`; a parameter is held against the names alone.
 """
 
 from __future__ import annotations
 
+import difflib
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 MODELS = (
     "BNN_conv_flip",
@@ -39,8 +40,36 @@ REFERENCE_MODELS = tuple(
 )
 ALL_MODELS = (*MODELS, *REFERENCE_MODELS)
 
+# A data set may also be a user's own file, a path that ends in .npz.
+DATASETS = ("digits", "mnist", "cifar10", "tiny", "tiny_cifar10")
+# Out of distribution: single sets, and what stands for several (:data:`bnnlib.data.OOD_GROUPS`).
+OOD_SETS = (
+    *("fashion_mnist", "kmnist", "notmnist", "svhn", "cifar100", "textures", "tiny_imagenet"),
+    *("places365", "cifar10_grey", "mnist", "uniform_noise"),
+)
+OOD_GROUPS = ("near", "far")
+
 # What follows the name of a network whose posterior had not converged when training ended.
 UNCONVERGED = " converged(no)"
+
+
+def nearest(name: str, known: Sequence[str]) -> str:
+    """The known name most like another, whatever its case; empty if none is like it."""
+    by_lower = {each.lower(): each for each in known}
+    near = difflib.get_close_matches(name, known, n=1)
+    near = near or [by_lower[n] for n in difflib.get_close_matches(name.lower(), by_lower, n=1)]
+    return near[0] if near else ""
+
+
+def guess(name: str, known: Sequence[str]) -> str:
+    """The end of a sentence that refuses an unknown name: the nearest known one, then all."""
+    near = nearest(name, known)
+    return f"; {f'did you mean {near}? ' if near else ''}Known: {', '.join(known)}"
+
+
+def unknown_name(name: str, known: Sequence[str], what: str = "parameter") -> str:
+    """One sentence that refuses an unknown name and offers the nearest known one."""
+    return f"{name}: no such {what}{guess(str(name), known)}"
 
 
 def in_order(names: Iterable[str]) -> list[str]:

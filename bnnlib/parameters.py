@@ -8,6 +8,8 @@ text stays as typed, ``2024_11_27`` and ``no`` too; a list may be one value; a n
 
 from __future__ import annotations
 
+import contextlib
+import math
 import re
 import typing
 from pathlib import Path
@@ -96,6 +98,35 @@ def read(name: str, value: Any, expected: Any) -> Any:
         if expected is float or number.is_integer():
             return expected(number)
     raise ExperimentError(f"{name} = {value!r}: expected {_EXPECTED[expected]}")
+
+
+def typed(name: str, value: Any, expected: Any) -> Any:
+    """`value` as the type of its field; refuses what would lose something or hide a mistake."""
+    if type(value).__module__ == "numpy" and getattr(value, "ndim", 1) == 0:
+        value = value.item()  # a program of the user's counts in numpy.int64
+    if expected is float and isinstance(value, int | float) and not isinstance(value, bool):
+        with contextlib.suppress(OverflowError):  # an int that no float can hold
+            if math.isfinite(value):
+                return float(value)
+        raise ExperimentError(f"{name} = {value!r}: expected a finite number")
+    if expected is int and isinstance(value, float) and value.is_integer():
+        return int(value)  # YAML's and the command line's 1e3
+    if expected is int and isinstance(value, bool):
+        raise ExperimentError(f"{name} = {value!r}: expected an int, got a bool")
+    if typing.get_origin(expected) is list:
+        if isinstance(value, list | tuple) and all(isinstance(item, str) for item in value):
+            return list(value)
+        raise ExperimentError(
+            f"{name} = {value!r}: expected a list of text, on papermill's command line "
+            f"-y '{name}: [first, second]'"
+        )
+    if expected is object:
+        return list(value) if isinstance(value, tuple) else value
+    if not isinstance(value, expected):
+        raise ExperimentError(
+            f"{name} = {value!r}: expected {expected.__name__}, got {type(value).__name__}"
+        )
+    return value
 
 
 def _text(name: str, value: Any) -> str:

@@ -1,15 +1,19 @@
 """Every parameter's limits by hand, and arbitrary values that end in an experiment or one error."""
 
 import ast
+import copy
 import dataclasses
+import inspect
 import io
 import json
 import math
+import pickle
 import tokenize
 from pathlib import Path
 from typing import Any
 
 import nbformat
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,6 +21,7 @@ from papermill.translators import PythonTranslator
 
 from bnnlib.errors import ExperimentError
 from bnnlib.experiment import UPKEEP, Experiment, read_value, unknown_name
+from bnnlib.names import ALL_MODELS, DATASETS, OOD_SETS
 
 NAMES = [field.name for field in dataclasses.fields(Experiment)]
 DEFAULTS = Experiment().to_dict()
@@ -24,8 +29,14 @@ TYPES = {name: type(value) for name, value in DEFAULTS.items()}
 
 # By hand: values just inside the limits, and just outside.
 LIMITS: dict[str, tuple[list[Any], list[Any]]] = {
-    "model": (["CNN_FC", "my own"], ["", " CNN_FC", "CNN_FC\n"]),
-    "dataset": (["tiny", "/data/mine.npz"], ["", " tiny", "tiny "]),
+    "model": (
+        ["CNN_FC", "BNN_LeNet5_flip", "my own.py:network", "package.module:network"],
+        ["", " CNN_FC", "CNN_FC\n", "my own", "mine.py"],
+    ),
+    "dataset": (
+        ["tiny", "/data/mine.npz", "MINE.NPZ"],
+        ["", " tiny", "tiny ", "digit", "mine.npy", "mine.npz "],
+    ),
     "pixel_range": (["auto", "0..255", "0..1", "any"], ["", "255", "0..2"]),
     "channels": (["auto", "last", "first"], ["", "3"]),
     "bayesian_layers": (
@@ -65,7 +76,10 @@ LIMITS: dict[str, tuple[list[Any], list[Any]]] = {
     "laplace": ([True, False], []),
     "holdout": ([0.0, 0.1, 0.499], [-0.1, 0.5, 1.0]),
     "eval_sets": ([[], ["test"], ["test", "shifts"]], [[""], [" test"], ["test", "test"]]),
-    "ood_sets": ([[], ["kmnist", "/data/mine.npz"]], [[""], ["kmnist "], ["a", "b", "a"]]),
+    "ood_sets": (
+        [[], ["kmnist", "/data/mine.npz"]],
+        [[""], ["kmnist "], ["svhn", "mnist", "svhn"], ["svhn", "digits"]],
+    ),
     "evaluate_every": ([0, 1], [-1]),
     "noise_streams": ([0, 1, 4], [-1]),
     "seed": ([0, 2**31 - 1], [-1, 2**31]),
@@ -111,12 +125,13 @@ def some_fields() -> st.SearchStrategy[dict[str, Any]]:
     whole, number = st.integers(1, 10**6), st.floats(1e-6, 1e6)
     kinds: dict[type, st.SearchStrategy[Any]] = {int: whole, float: number, bool: st.booleans()}
     chosen = {name: kinds.get(TYPES[name], st.sampled_from(LIMITS[name][0])) for name in NAMES}
-    text = st.text(min_size=1, max_size=40).filter(lambda t: t == t.strip())
+    text = st.text(max_size=40).filter(lambda t: t == t.strip())
     chosen |= {
         name: st.sampled_from(LIMITS[name][0])
         for name in ("holdout", "dropout", "ivon_beta2", "swag_start")
     }
-    chosen |= {"model": text, "dataset": text, "run_dir": st.just("")}
+    own = text.map("a{}.py:network".format)
+    chosen |= {"model": own, "dataset": text.map("a{}.npz".format), "run_dir": st.just("")}
     return st.fixed_dictionaries({}, optional=chosen)
 
 
@@ -189,6 +204,52 @@ def test_an_unknown_name_is_refused_with_the_nearest(given_name, near):
         Experiment.from_mapping({given_name: 1})
     assert f"{given_name}: no such parameter; did you mean {near}?" in str(error.value)
     assert all(name in str(error.value) for name in NAMES)
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ({"modle": "CNN_FC"}, r"^modle: no such parameter; did you mean model\?"),
+        ({"epoch": 3}, r"^epoch: no such parameter; did you mean epochs\?"),
+        ({"model": "bnn_fc_flip"}, r"^model = 'bnn_fc_flip': .*; did you mean BNN_FC_flip\? Known"),
+        ({"model": "lenet5"}, r"; did you mean CNN_LeNet5\? Known: BNN_conv_flip, "),
+        ({"dataset": "cifar"}, r"^dataset = 'cifar': .* ends in .npz; did you mean cifar10\?"),
+        ({"ood_sets": ["svhn", "kmist"]}, r"expected for 'kmist' .*; did you mean kmnist\?"),
+    ],
+)
+def test_the_object_refuses_what_it_does_not_know_with_the_nearest(values, told):
+    with pytest.raises(ExperimentError, match=told):
+        Experiment(**values)
+    with pytest.raises(ExperimentError, match=told):
+        dataclasses.replace(Experiment(), **values)
+
+
+def test_every_name_that_a_library_knows_is_a_parameters():
+    for name in ALL_MODELS:
+        assert Experiment(model=name).model == name
+    for name in DATASETS:
+        assert Experiment(dataset=name).dataset == name
+    assert Experiment(ood_sets=list(OOD_SETS)).ood_sets == list(OOD_SETS)
+
+
+def test_a_program_may_count_in_numpys_numbers():
+    experiment = Experiment(epochs=np.int64(3), learning_rate=np.float32(0.5), profile=np.True_)
+    values = (experiment.epochs, experiment.learning_rate, experiment.profile)
+    assert values == (3, 0.5, True)
+    assert [type(value) for value in values] == [int, float, bool]
+
+
+def test_its_help_shows_every_parameter_with_its_meaning():
+    """What `bnnlib.Experiment?` prints in IPython: the signature and the docstring."""
+    assert list(inspect.signature(Experiment).parameters) == NAMES
+    shown = str(inspect.getdoc(Experiment))
+    for field in dataclasses.fields(Experiment):
+        assert field.metadata["meaning"] in shown
+
+
+def test_an_experiment_is_copied_and_pickled():
+    experiment = Experiment(model="CNN_FC", ood_sets=["svhn"])
+    assert copy.deepcopy(experiment) == pickle.loads(pickle.dumps(experiment)) == experiment
 
 
 def test_a_name_like_no_other_gets_no_guess():
@@ -426,7 +487,7 @@ def test_a_default_run_dir_lies_in_no_folder_of_a_study():
 
 
 def test_default_run_dir_tells_files_of_one_name_apart():
-    places = ["/a/mine.npz", "/b/mine.npz", "mine.npz", "mine"]
+    places = ["/a/mine.npz", "/b/mine.npz", "mine.npz", "mine.NPZ"]
     found = [Experiment(dataset=place).default_run_dir(1) for place in places]
     assert len(set(found)) == len(places)
     assert {path.parent for path in found} == {Path("runs/single/mine")}
@@ -448,7 +509,8 @@ def assert_safe(path: Path) -> None:
     "text", ["..", "../../etc/passwd", "/", ".", "a b\0c", "\ud800", "ü" * 300]
 )
 def test_default_run_dir_stays_below_runs(text):
-    assert_safe(Experiment(dataset=text, model=text).default_run_dir(1))
+    own = Experiment(dataset=f"{text}.npz", model=f"{text}:network")
+    assert_safe(own.default_run_dir(1))
 
 
 @quick

@@ -6,6 +6,7 @@ Read with `ast`, so that an import inside a function counts as well.
 import ast
 import functools
 import graphlib
+from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -13,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 FLOORS = [
     ["bnnlib", "bnnlib.errors", "bnnlib.names"],
     ["bnnlib.launcher"],
-    ["bnnlib.process", "bnnlib.parameters"],
+    ["bnnlib.process", "bnnlib.parameters", "bnnlib.limits"],
     ["bnnlib.experiment"],
     ["bnnlib.metrics"],
     ["bnnlib.data"],
@@ -44,11 +45,24 @@ def room(module: str) -> str:
     return ".".join(module.split(".")[:2])
 
 
+def is_for_type_checkers(node: ast.AST) -> bool:
+    """Whether a statement is an ``if TYPE_CHECKING:``, whose imports never run."""
+    return isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+
+
+def statements(node: ast.AST) -> Iterator[ast.AST]:
+    """All that runs below a node."""
+    for child in ast.iter_child_nodes(node):
+        if not is_for_type_checkers(child):
+            yield child
+            yield from statements(child)
+
+
 @functools.cache
 def imports(module: str) -> set[str]:
     """What a module imports: modules of bnnlib in full, of others the package."""
     imported: set[str] = set()
-    for node in ast.walk(ast.parse(FILES[module].read_text())):
+    for node in statements(ast.parse(FILES[module].read_text())):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):

@@ -103,7 +103,9 @@ def test_values_of_no_text_are_left_to_the_experiment():
 
 
 def test_what_an_experiment_writes_it_reads():
-    experiment = Experiment(learning_rate=1e-5, ood_sets=["a", "b"], profile=True, run_dir="7")
+    experiment = Experiment(
+        learning_rate=1e-5, ood_sets=["a.npz", "b.npz"], profile=True, run_dir="7"
+    )
     assert Experiment.read(experiment.to_dict()) == experiment
 
 

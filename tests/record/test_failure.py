@@ -69,8 +69,8 @@ def test_a_user_without_a_home_gets_no_folder_of_that_name(
     nobody: Callable[..., Any], tmp_path: Path, dataset: str
 ) -> None:
     """Keras makes one when it is imported, and a download made another."""
-    words = ("-p", "dataset", dataset, "-p", "model", "no_such_model", "-p", "run_dir", "run")
-    done = nobody("-m", "bnnlib", "train", *words)
+    words = ("-p", "dataset", dataset, "-p", "model", "BNN_FC_flip", "-p", "dropout", "0.5")
+    done = nobody("-m", "bnnlib", "train", *words, "-p", "run_dir", "run")
     assert done.returncode == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]
     record = json.loads((tmp_path / "run" / "run.json").read_text())
