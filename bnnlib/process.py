@@ -95,7 +95,7 @@ def _open_closed_descriptors() -> None:
             os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
 
 
-def _horovod() -> Any:
+def horovod() -> Any:
     """`horovod.tensorflow` if this process has it up, else None."""
     hvd = sys.modules.get("horovod.tensorflow")
     return hvd if hvd is not None and hvd.is_initialized() else None
@@ -103,7 +103,7 @@ def _horovod() -> Any:
 
 def world_size() -> int:
     """How many ranks run, as the launcher or Horovod says."""
-    hvd = _horovod()
+    hvd = horovod()
     return max(launcher.size(), hvd.size() if hvd is not None else 1)
 
 
@@ -116,7 +116,7 @@ def shut_horovod_down(limit: float = WAIT_FOR_SHUTDOWN) -> bool:
     Returns:
         Whether Horovod is down; if not, a thread of this process still waits for it.
     """
-    hvd = _horovod()
+    hvd = horovod()
     if hvd is None:
         return True
     shutdown = threading.Thread(target=hvd.shutdown, name="bnnlib-shutdown", daemon=True)

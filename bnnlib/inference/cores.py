@@ -31,6 +31,13 @@ def threads_of(of_this_rank: Iterable[int], of_ranks: Iterable[Iterable[int]]) -
     return max(1, int(sum(Fraction(1, max(1, users[core])) for core in set(of_this_rank))))
 
 
+def of_this_process() -> set[int]:
+    """The cores that this process may use; all of the machine, where its system binds none."""
+    if hasattr(os, "sched_getaffinity"):
+        return os.sched_getaffinity(0)
+    return set(range(os.cpu_count() or 1))
+
+
 def of_local_ranks() -> list[set[int]]:
     """The cores that each rank of this host may use, in any order; needs no communication.
 
@@ -42,7 +49,7 @@ def of_local_ranks() -> list[set[int]]:
     Returns:
         One set a rank of this host, as many as the launcher says.
     """
-    own_cores, local_size = os.sched_getaffinity(0), launcher.local_size()
+    own_cores, local_size = of_this_process(), launcher.local_size()
     if local_size == 1:
         return [own_cores]
     cores_of_rank: dict[int, set[int]] = {}

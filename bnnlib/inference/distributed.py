@@ -1,22 +1,25 @@
 """Everything that touches Horovod: start, threads and device, broadcast, average, agreement, abort.
 
-A run alone is a run of one rank: the same calls, without communication.
+A run alone is a run of one rank: the same calls, without communication. It needs no Horovod, which
+is imported only where a launcher has started several ranks.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
+import importlib
+import logging
 import math
 import os
 import socket
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NoReturn, TypeVar
 
-import horovod.tensorflow as hvd
 import numpy as np
 import tensorflow as tf
-from horovod.common.exceptions import HorovodInternalError
 
 from bnnlib import launcher, process
 from bnnlib.errors import BnnlibError, DistributedError, message_of, rank_lost
@@ -26,6 +29,8 @@ from bnnlib.session import Session
 
 Value = TypeVar("Value")
 Tensor = Any
+
+logger = logging.getLogger(__name__)
 
 # The lowest priority. Horovod's background thread busy-waits under MPICH and would take the core
 # from the computation where ranks fill all cores (measured: CNN_conv at 2 ranks on 2 cores 12-14
@@ -86,57 +91,110 @@ class Ranks:
         return build_info()
 
 
-def init(session: Session, threads: int = 0, inter_threads: int = 1) -> Ranks:
-    """Joins the other ranks; call once, before any tensor is made.
+def init(
+    session: Session, threads: int = 0, inter_threads: int = 1, with_horovod: bool = False
+) -> Ranks:
+    """Joins the other ranks; call it before any tensor is made.
 
     Args:
         session: of this process, whose clock notes the end of the imports and of Horovod's start.
         threads: TensorFlow threads inside an op; 0: this rank's share of the cores that the ranks
             of its host may use.
         inter_threads: TensorFlow threads between ops.
+        with_horovod: whether a rank alone starts Horovod too, which it has no need of.
 
     Returns:
         This process' place.
 
     Raises:
-        DistributedError: the process cannot join its launcher's ranks, or TensorFlow already runs
-            with another number of threads.
+        DistributedError: the process cannot join its launcher's ranks, Horovod is missing where
+            there are several, or TensorFlow already runs with another number of threads.
     """
     session.clock.reached("imports")
+    hvd, background = None, set[int]()
+    # `horovodrun --min-np` may give a rank alone others later, and asks Horovod for a sign of it.
+    if with_horovod or launcher.size() > 1 or launcher.name() == "horovodrun":
+        hvd, background = _start_horovod()
+    of_this_rank = cores.of_this_process()
+    own_threads = threads or cores.threads_of(of_this_rank, cores.of_local_ranks())
+    _set_threads(own_threads, inter_threads, keep_running=threads == 0 and launcher.size() == 1)
+    _use_own_gpu(hvd.local_rank() if hvd else 0)
+    allowed: dict[str, set[int]] = {}
+    for host, of_rank in gather((socket.gethostname(), of_this_rank)):
+        allowed.setdefault(host, set()).update(of_rank)
+    ranks = Ranks(
+        rank=hvd.rank() if hvd else 0,
+        size=hvd.size() if hvd else 1,
+        local_rank=hvd.local_rank() if hvd else 0,
+        local_size=hvd.local_size() if hvd else 1,
+        threads=own_threads,
+        hosts=tuple(allowed),
+        cores=min(map(len, allowed.values())),
+    )
+    if ranks.size > 1 and ranks.local_size * own_threads >= len(allowed[socket.gethostname()]):
+        for thread_id in background:
+            os.setpriority(os.PRIO_PROCESS, thread_id, BACKGROUND_NICE)
+    session.clock.reached("horovod")
+    return ranks
+
+
+def set_threads() -> None:
+    """Gives TensorFlow the threads that :func:`init` gives it, unless it runs already.
+
+    So a process may predict first and train afterwards.
+    """
+    with contextlib.suppress(RuntimeError):
+        threads = cores.threads_of(cores.of_this_process(), cores.of_local_ranks())
+        tf.config.threading.set_intra_op_parallelism_threads(threads)
+        tf.config.threading.set_inter_op_parallelism_threads(1)
+
+
+def _start_horovod() -> tuple[Any, set[int]]:
+    """Horovod, with this process among its launcher's ranks, and the threads that it has started.
+
+    Raises:
+        DistributedError: Horovod is missing, or sees other ranks than the launcher has started.
+    """
     _refuse_lost_launcher()
+    try:
+        hvd = importlib.import_module("horovod.tensorflow")
+    except ImportError as error:
+        size = launcher.size()
+        raise DistributedError(
+            f"the launcher ({launcher.name()}) started {size} rank(s), which train together by "
+            f"Horovod, and Horovod cannot be imported ({error}): build it into this Python with "
+            "jobs/local/environment.sh (make env), or start one process without a launcher; with "
+            f"virtual_ranks: {size} it trains the same run"
+        ) from error
     before = _thread_ids()
     # Nothing is written until start_timeline, but without this Horovod refuses to start one later.
     os.environ.setdefault("HOROVOD_TIMELINE", "DYNAMIC")
     if launcher.size() > 1:  # one rank averages nothing, and each look takes time from its steps
         os.environ.setdefault("HOROVOD_CYCLE_TIME", CYCLE_MS)
     hvd.init()
-    background = _thread_ids() - before
     if launcher.size() != hvd.size():
         raise DistributedError(
             f"the launcher ({launcher.name()}) started {launcher.size()} ranks and Horovod sees "
             f"{hvd.size()}: {_why_alone(launcher.name())}"
         )
-    of_this_rank = os.sched_getaffinity(0)
-    threads = threads or cores.threads_of(of_this_rank, cores.of_local_ranks())
-    _set_threads(threads, inter_threads)
-    _use_own_gpu(hvd.local_rank())
-    allowed: dict[str, set[int]] = {}
-    for host, of_rank in gather((socket.gethostname(), of_this_rank)):
-        allowed.setdefault(host, set()).update(of_rank)
-    num_cores = min(map(len, allowed.values()))
-    if hvd.size() > 1 and hvd.local_size() * threads >= len(allowed[socket.gethostname()]):
-        for thread_id in background:
-            os.setpriority(os.PRIO_PROCESS, thread_id, BACKGROUND_NICE)
-    session.clock.reached("horovod")
-    return Ranks(
-        rank=hvd.rank(),
-        size=hvd.size(),
-        local_rank=hvd.local_rank(),
-        local_size=hvd.local_size(),
-        threads=threads,
-        hosts=tuple(allowed),
-        cores=num_cores,
-    )
+    return hvd, _thread_ids() - before
+
+
+def _others() -> Any:
+    """Horovod, where this rank has others to talk with; None for a rank alone.
+
+    Raises:
+        DistributedError: the launcher has started others, and this rank has not joined them or has
+            left them.
+    """
+    hvd = process.horovod()
+    if hvd is None and launcher.size() > 1:
+        raise DistributedError(
+            f"this rank is one of {launcher.size()} and talks with no other: "
+            "bnnlib.inference.distributed.init joins them, and what it joins may have been shut "
+            "down since"
+        )
+    return hvd if hvd is not None and hvd.size() > 1 else None
 
 
 def _why_alone(name: launcher.Name) -> str:
@@ -153,7 +211,10 @@ def _why_alone(name: launcher.Name) -> str:
 
 
 def build_info() -> dict[str, Any]:
-    """What Horovod was built with and what it uses in this run, for the record."""
+    """What Horovod was built with and what it uses in this run, for the record; {} without it."""
+    hvd = process.horovod()
+    if hvd is None:
+        return {}
     return {
         "mpi_built": bool(hvd.mpi_built()),
         "gloo_built": bool(hvd.gloo_built()),
@@ -164,7 +225,7 @@ def build_info() -> dict[str, Any]:
 
 def broadcast(variables: Iterable[tf.Variable], name: str) -> None:
     """Sets `variables` on all ranks to rank 0's values."""
-    if hvd.size() > 1:
+    if hvd := _others():
         for index, variable in enumerate(variables):
             variable.assign(hvd.broadcast(variable, root_rank=0, name=f"{name}.{index}"))
 
@@ -178,6 +239,9 @@ def average(tensor: Tensor, name: str, compression: str = "none") -> Tensor:
         compression: ``none``, or ``fp16`` to send half the bytes: 11 significant bits, entries
             above 65504 become infinite and below 6e-8 zero (Horovod's own, without a loss scale).
     """
+    hvd = process.horovod() or _others()
+    if hvd is None:
+        return tf.identity(tensor)
     packing = {"none": hvd.Compression.none, "fp16": hvd.Compression.fp16}[compression]
     return hvd.allreduce(tensor, op=hvd.Average, name=name, compression=packing)
 
@@ -189,7 +253,8 @@ def total(array: np.ndarray, name: str) -> np.ndarray:
         array: of each rank.
         name: the same on all ranks.
     """
-    if hvd.size() == 1:
+    hvd = _others()
+    if hvd is None:
         return array
     added: np.ndarray = hvd.allreduce(tf.constant(array), op=hvd.Sum, name=name).numpy()
     return added
@@ -254,19 +319,20 @@ class Message:
 
 def start_timeline(path: str) -> None:
     """Horovod writes the parts of every operation to `path` from now on; for one rank to call."""
-    if hvd.size() > 1:
+    if hvd := _others():
         hvd.start_timeline(path)
 
 
 def stop_timeline() -> None:
     """Ends what :func:`start_timeline` began; Horovod's thread may write a last moment later."""
-    if hvd.size() > 1:
+    if hvd := _others():
         hvd.stop_timeline()
 
 
 def gather(value: Value) -> list[Value]:
     """Every rank's `value`, in order of rank, on every rank."""
-    return list(hvd.allgather_object(value)) if hvd.size() > 1 else [value]
+    hvd = _others()
+    return [value] if hvd is None else list(hvd.allgather_object(value))
 
 
 def agree(action: Callable[[], Value]) -> Value:
@@ -347,7 +413,8 @@ def loss_of_others(error: BaseException) -> str:
     Only errors of a Horovod operation count: an error into which other code wraps one is an error
     of this rank.
     """
-    if not isinstance(error, tf.errors.OpError | HorovodInternalError):
+    of_horovod = getattr(sys.modules.get("horovod.common.exceptions"), "HorovodInternalError", ())
+    if not isinstance(error, (tf.errors.OpError, of_horovod)):
         return ""
     return rank_lost(type(error).__name__, str(error))
 
@@ -357,7 +424,7 @@ def leave_together(exit_code: int) -> NoReturn:
 
     A launcher may end all ranks as soon as the first one has left with a status that is not zero.
     """
-    if hvd.is_initialized():
+    if hvd := process.horovod():
         gather(None)
         hvd.shutdown()
     process.leave(exit_code)
@@ -372,7 +439,7 @@ def _thread_ids() -> set[int]:
 def _refuse_lost_launcher() -> None:
     """Refuses a kernel under Hydra: MPI needs a descriptor that kernels do not inherit."""
     descriptor = os.environ.get("PMI_FD")
-    if descriptor is None or hvd.is_initialized():
+    if descriptor is None or process.horovod() is not None:
         return
     try:
         os.fstat(int(descriptor))
@@ -383,7 +450,11 @@ def _refuse_lost_launcher() -> None:
         ) from None
 
 
-def _set_threads(threads: int, inter_threads: int) -> None:
+def _set_threads(threads: int, inter_threads: int, keep_running: bool) -> None:
+    """Sets TensorFlow's threads, which it takes before it runs.
+
+    With `keep_running` a TensorFlow that runs with its own choice, which is all cores, keeps it.
+    """
     wanted = (threads, inter_threads)
     try:
         tf.config.threading.set_intra_op_parallelism_threads(threads)
@@ -393,7 +464,12 @@ def _set_threads(threads: int, inter_threads: int) -> None:
             tf.config.threading.get_intra_op_parallelism_threads(),
             tf.config.threading.get_inter_op_parallelism_threads(),
         )
-        if current != wanted:
+        if keep_running and current == (0, 0):
+            logger.warning(
+                "TensorFlow was used before in this process and keeps its own threads, one a core, "
+                "between ops too"
+            )
+        elif current != wanted:
             raise DistributedError(
                 f"threads, inter_threads = {wanted}: TensorFlow already runs with {current} in "
                 "this process; restart the kernel"

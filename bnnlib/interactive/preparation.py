@@ -93,7 +93,8 @@ def check(settings: Site) -> None:
     """
     _check_launcher(settings)
     _check_cores(settings)
-    _check_horovod()
+    if settings.ranks > 1:
+        _check_horovod()
 
 
 def _check_launcher(settings: Site) -> None:

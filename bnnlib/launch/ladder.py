@@ -34,7 +34,7 @@ def measure(sizes: Sequence[int] = SIZES, repeats: int = 9, times: int = 0) -> d
     from bnnlib.inference import distributed  # after provenance: MPI allows no new processes
 
     origin = provenance.collect()
-    ranks = distributed.init(Session(), threads=1)
+    ranks = distributed.init(Session(), threads=1, with_horovod=True)
     import tensorflow as tf
 
     rows = []

@@ -108,6 +108,8 @@ def test_a_kernel_that_lost_its_launcher_is_told_the_engine(monkeypatch):
     closed = os.open(os.devnull, os.O_RDONLY)
     os.close(closed)
     monkeypatch.setenv("PMI_FD", str(closed))
+    monkeypatch.setenv("PMI_RANK", "0")
+    monkeypatch.setenv("PMI_SIZE", "2")
     # This process may have started Horovod for other tests, and then has nothing to lose.
     monkeypatch.setattr("horovod.tensorflow.is_initialized", lambda: False)
     monkeypatch.setattr("horovod.tensorflow.init", lambda: pytest.fail("joined MPI"))
@@ -123,6 +125,17 @@ def test_another_mpi_than_the_launchers_is_told(monkeypatch):
     monkeypatch.setattr("horovod.tensorflow.size", lambda: 1)
     with pytest.raises(DistributedError, match=r"\(mpich\) started 2 ranks and Horovod sees 1: "):
         distributed.init(Session())
+
+
+def test_several_ranks_without_horovod_are_told_the_remedy(monkeypatch):
+    monkeypatch.setenv("PMI_RANK", "1")
+    monkeypatch.setenv("PMI_SIZE", "2")
+    monkeypatch.setitem(sys.modules, "horovod.tensorflow", None)  # whoever imports it fails
+    with pytest.raises(DistributedError, match=r"\(mpich\) started 2 rank.*environment.sh") as told:
+        distributed.init(Session())
+    assert "virtual_ranks: 2 it trains the same run" in str(told.value)
+    with pytest.raises(DistributedError, match="one of 2 and talks with no other"):
+        distributed.gather(None)
 
 
 def test_srun_that_tells_the_ranks_nothing_is_named_with_its_remedy():
@@ -196,7 +209,11 @@ def test_the_first_local_rank_acts_before_the_others(started, name):
 
 
 def test_a_rank_alone_needs_no_horovod(monkeypatch):
-    monkeypatch.setattr("horovod.tensorflow.allgather_object", lambda value: pytest.fail("called"))
+    monkeypatch.setitem(sys.modules, "horovod.tensorflow", None)  # whoever imports it fails
+    assert distributed.init(Session()).size == 1
+    assert distributed.gather("value") == ["value"]
+    assert np.array_equal(distributed.average(np.arange(3.0), "alone"), np.arange(3.0))
+    assert distributed.build_info() == {}
     assert distributed.on_first_local_rank(lambda: "value", Ranks()) == "value"
     with pytest.raises(ExperimentError, match="own"):
         distributed.on_first_local_rank(fail, Ranks())

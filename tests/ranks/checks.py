@@ -61,7 +61,7 @@ def check_start(ranks):
     return {
         "ranks": dataclasses.asdict(ranks),
         "launcher": [launcher.name(), launcher.rank(), launcher.size()],
-        "controller": distributed.build_info()["controller"],
+        "controller": distributed.build_info().get("controller"),
         "intra_threads": tf.config.threading.get_intra_op_parallelism_threads(),
     }
 
