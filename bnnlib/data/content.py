@@ -32,11 +32,11 @@ def content(
 
     Returns:
         Plain values: `num_classes`, `scale` (what stored pixels are multiplied by), `empty_classes`
-        (those without a training image) and `arrays`, of each array by name (`x_train`, …,
-        `ood/<set>`, `eval/<set>` of a published file) its `shape`, `dtype` and `sha256`. Where
-        there are groups also `ood_groups`, of each by name its `members`, and those `missing` on
-        this machine with what to do. Where there are sets of MNIST-C or CIFAR-10-C also
-        `corruptions`, of each by name the published file's path or `made`.
+        (those without a training image), what `Inputs.to_record` adds, and `arrays`, of each array
+        by name (`x_train`, …, `ood/<set>`, `eval/<set>` of a published file) its `shape`, `dtype`
+        and `sha256`. Where there are groups also `ood_groups`, of each by name its `members`, and
+        those `missing` on this machine with what to do. Where there are sets of MNIST-C or
+        CIFAR-10-C also `corruptions`, of each by name the published file's path or `made`.
 
     Raises:
         DataError: A published file is not what it should be.
@@ -49,6 +49,7 @@ def content(
         "num_classes": dataset.num_classes,
         "scale": dataset.scale,
         "empty_classes": dataset.empty_classes,
+        **dataset.inputs.to_record(),
         "arrays": told,
     }
     if groups:

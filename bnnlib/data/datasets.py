@@ -1,7 +1,6 @@
 """Data sets by name, or a file of the user's: four numpy arrays, checked before they are used."""
 
 import dataclasses
-import difflib
 import gzip
 import importlib.util
 import pathlib
@@ -11,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from bnnlib.data.inputs import STANDARDIZED, Inputs
 from bnnlib.data.meaning import (
     checked_images,
     checked_labels,
@@ -24,8 +24,8 @@ from bnnlib.data.sources import ARRAY_KEYS, DOWNLOADS, SHA256, canonical, sha256
 from bnnlib.errors import DataError
 from bnnlib.experiment import Experiment
 from bnnlib.metrics import modal_labels
-
-NAMES = ("digits", "mnist", "cifar10", "tiny", "tiny_cifar10")
+from bnnlib.names import DATASETS as NAMES
+from bnnlib.names import nearest as nearest_name
 
 # The seed of the permutation by which every run chooses the training images that it holds out.
 HOLDOUT_SEED = 0x401D
@@ -102,6 +102,26 @@ class Dataset:
         # With the images held out, so that the shifted sets are the same whatever is held out.
         parts = [self.x_train, self.x_test, *([] if self.x_holdout is None else [self.x_holdout])]
         return float(min(part.min() for part in parts)), float(max(part.max() for part in parts))
+
+    @property
+    def inputs(self) -> Inputs:
+        """What a network that is trained on this data set takes."""
+        low, high = self.pixel_range
+        pixels = self.told_range
+        if pixels == "auto":
+            seen = range_of(low, high, self.scale)
+            pixels = STANDARDIZED if seen == "any" else seen
+        return Inputs(
+            self.name,
+            self.image_shape,
+            str(self.x_train.dtype),
+            pixels,
+            (low, high),
+            self.num_classes,
+            self.num_train_examples,
+            self.scale,
+            self.mean_image,
+        )
 
 
 def load_for(experiment: Experiment) -> Dataset:
@@ -321,7 +341,13 @@ def _from_user(name: str, pixel_range: str, channels: str) -> Dataset:
     return Dataset(name, x_train, y_train, x_test, y_test, num_classes, scale, soft_test=soft_test)
 
 
+def checked_for(dataset: Dataset | Inputs, images: npt.ArrayLike, any_range: bool = False) -> Array:
+    """Images for a network that was trained on a data set; see `Inputs.checked`."""
+    inputs = dataset.inputs if isinstance(dataset, Dataset) else dataset
+    return inputs.checked(images, any_range)
+
+
 def nearest(name: str, names: Sequence[str]) -> str:
     """A question that names the known name most like an unknown one; empty if none is like it."""
-    close = difflib.get_close_matches(name, names, n=1)
-    return f" (did you mean {close[0]!r}?)" if close else ""
+    close = nearest_name(name, names)
+    return f" (did you mean {close!r}?)" if close else ""

@@ -16,6 +16,8 @@ from bnnlib.data.shifts import EvaluationSet
 from bnnlib.data.sources import SHA256, bnn_data_folder, canonical, keras_caches, sha256_of
 from bnnlib.data.subset import chosen
 from bnnlib.errors import DataError, MissingDataError
+from bnnlib.names import OOD_GROUPS as OOD_GROUP_NAMES
+from bnnlib.names import OOD_SETS as OOD_NAMES
 
 # Of the sets that are files of BNN_DATA: the shape of an image, and where it is published.
 _GREY, _COLOUR = (28, 28, 1), (32, 32, 3)
@@ -42,8 +44,6 @@ OOD_FILES: dict[str, tuple[tuple[int, int, int], str]] = {
     ),
     "places365": (_COLOUR, "http://places2.csail.mit.edu, each image resized to 32 x 32"),
 }
-OOD_NAMES = (*OOD_FILES, "cifar10_grey", "mnist", "uniform_noise")
-
 # Their files hold the images in no order of classes. Of any other the images are drawn, since the
 # first may be of one class.
 _MIXED = ("fashion_mnist", "kmnist", "svhn", "cifar10_grey", "mnist")
@@ -83,7 +83,6 @@ OOD_GROUPS: dict[str, dict[str, OodGroup]] = {
         "far": OodGroup(("mnist", "svhn", "textures", "places365"), ("uniform_noise",)),
     },
 }
-OOD_GROUP_NAMES = ("near", "far")
 
 # Keras' cache and Debian's package give the file this name.
 FASHION_MNIST_FILE = "t10k-images-idx3-ubyte.gz"
@@ -327,6 +326,11 @@ def _ood_from_user(dataset: Dataset, name: str) -> EvaluationSet:
                 f"{low:g} to {high:g} or so as in {dataset.name!r}; prepare both alike, or set the "
                 "parameter pixel_range to any for pixels that are used as they are."
             )
+    if dataset.told_range != "any":
+        try:
+            dataset.inputs.checked(images)
+        except DataError as error:
+            raise DataError(f"{path}: x_test: {error}") from None
     if path.stem in (*OOD_NAMES, *OOD_GROUP_NAMES):
         raise DataError(
             f"{path}: the set would be called {path.stem!r}, which is a named set; rename the file."

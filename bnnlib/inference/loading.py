@@ -1,21 +1,33 @@
-"""A finished run for use: its network, its data's scale, and predictions of a user's images."""
+"""A run on the disk for use: its numbers, its network, and predictions of a user's images."""
 
 from __future__ import annotations
 
 import csv
 import dataclasses
+import functools
 import io
+import math
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 
-from bnnlib.data import Dataset
-from bnnlib.errors import DataError
+from bnnlib.data import Dataset, Inputs
+from bnnlib.errors import ExperimentError
 from bnnlib.experiment import Experiment
-from bnnlib.inference.prediction import predict
-from bnnlib.inference.restore import restore
+from bnnlib.inference import distributed, laplace
+from bnnlib.inference.prediction import Predictor
+from bnnlib.inference.restore import dataset_of, inputs_of, network_of
 from bnnlib.networks import Network, draw_probs
 from bnnlib.record.files import write_atomically, write_npz
+from bnnlib.record.logs import StepLog, read_steps
+from bnnlib.record.schema import read_record
+
+if TYPE_CHECKING:
+    import pandas as pd  # for whoever asks for a table: its import takes half a second
+
+How = Literal["draws", "mean", "probit"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,63 +63,149 @@ class Predicted:
         write_atomically(Path(path), lambda file: file.write(text.getvalue().encode()))
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class LoadedRun:
     """A run that is on the disk, ready to predict.
 
     Attributes:
+        path: its directory.
+        record: what ``run.json`` holds, of :func:`bnnlib.record.read_record`.
         experiment: its parameters.
-        dataset: what it was trained on, whose scale and mean image apply.
+        inputs: what its network takes: shape, type and range of images.
         network: as its last checkpoint has it.
     """
 
+    path: Path
+    record: dict[str, Any]
     experiment: Experiment
-    dataset: Dataset
+    inputs: Inputs
     network: Network
+    _predictors: dict[Any, Predictor] = dataclasses.field(default_factory=dict, init=False)
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The test set's numbers by their names in the record, NaN where one is unknown.
+
+        Of training there are ``train_nll`` and ``kl`` (nats), ``train_seconds``, ``steps_done`` and
+        ``images_per_second``. A run that has not finished has none yet.
+        """
+        values = self.record["metrics"].items()
+        return {name: math.nan if value is None else float(value) for name, value in values}
+
+    @functools.cached_property
+    def history(self) -> pd.DataFrame:
+        """The lines of ``steps.jsonl``, a row each: :class:`bnnlib.record.StepLog`."""
+        import pandas as pd
+
+        lines = read_steps(self.path) if (self.path / "steps.jsonl").exists() else []
+        names = [field.name for field in dataclasses.fields(StepLog)]
+        return pd.DataFrame([dataclasses.asdict(line) for line in lines], columns=names)
+
+    @functools.cached_property
+    def evaluation(self) -> pd.DataFrame:
+        """A row a set that the run was judged on: :class:`bnnlib.metrics.Evaluation`."""
+        import pandas as pd
+
+        return pd.DataFrame(self.record["evaluation"])
+
+    @functools.cached_property
+    def dataset(self) -> Dataset:
+        """What the run was trained on, read when it is first asked for.
+
+        Raises:
+            DataError: it is not on this machine, or is another now.
+        """
+        return dataset_of(self.path, self.record)
+
+    def __repr__(self) -> str:
+        shown = [f"{name} {self.metrics[name]:.4f}" for name in _SHOWN if name in self.metrics]
+        what = f"{self.experiment.model} on {self.experiment.dataset}, {self.record['status']}"
+        return f"<run {self.path}: {', '.join([what, *shown])}>"
 
     def predict(
         self,
-        images: np.ndarray,
-        draws: int = 30,
+        images: npt.ArrayLike,
+        draws: int | None = None,
         keep_draws: bool = False,
         seed: int | None = None,
+        predict_with: How | None = None,
+        any_range: bool = False,
     ) -> Predicted:
         """The predictive distribution of images, or of a single one.
 
         Args:
             images: ``(num_images, height, width, channels)`` or one ``(height, width, channels)``,
-                in the data set's own type and range.
-            draws: of the weights.
+                in the training images' own type and range; the axis of a single channel may be
+                left out.
+            draws: of the weights; the run's `test_draws` if not given.
             keep_draws: whether to keep each draw's probabilities; memory grows with draws times
                 images.
             seed: of the draws; the run's own if not given, whose draws are those of its record.
+            predict_with: ``draws``; ``mean``, the network at the posterior's mean; or ``probit``
+                of a Laplace posterior. The run's own if not given.
+            any_range: whether pixels are taken that the training images' type and range do not
+                suggest, in the training images' unit.
 
         Raises:
-            DataError: the images are of another shape or type than the network was trained on.
+            DataError: the images are of another shape, type or range than the network was trained
+                on, or not finite, or there are none.
+            ExperimentError: `draws` or `predict_with` cannot be.
         """
-        images = np.asarray(images)
-        stored = self.dataset.x_train
-        if images.shape == self.dataset.image_shape:
-            images = images[np.newaxis]
-        if images.shape[1:] != self.dataset.image_shape or images.dtype != stored.dtype:
-            raise DataError(
-                f"images of shape {images.shape} and type {images.dtype}: expected "
-                f"(num_images, {', '.join(map(str, self.dataset.image_shape))}) of {stored.dtype}, "
-                f"as in {self.dataset.name!r}; reshape or convert them"
-            )
-        seed = self.experiment.seed if seed is None else seed
-        made = predict(self.network, self.dataset, images, draws, seed)
+        checked = self.inputs.checked(images, any_range)
+        experiment = dataclasses.replace(
+            self.experiment,
+            test_draws=self.experiment.test_draws if draws is None else draws,
+            seed=self.experiment.seed if seed is None else seed,
+            predict_with=predict_with or self.experiment.predict_with,
+        )
+        made = self._predictor(experiment)(checked)
         each = None
         if keep_draws:
-            count = draws if self.network.is_stochastic else 1
-            each = draw_probs(self.network, self.dataset, images, count, seed)
+            if experiment.predict_with == "draws":
+                count = experiment.test_draws if self.network.is_stochastic else 1
+                each = draw_probs(
+                    self.network, self.inputs, checked, count, experiment.seed, any_range=True
+                )
+            else:
+                each = made.mean_probs[np.newaxis]
         return Predicted(made.mean_probs, made.expected_entropy, each)
+
+    def _predictor(self, experiment: Experiment) -> Predictor:
+        """What predicts as asked; the last one is kept, with its traced graph."""
+        how, network = experiment.predict_with, self.network
+        key = experiment.test_draws, experiment.seed, how
+        if key not in self._predictors:
+            if how == "probit":
+                if not experiment.laplace:
+                    raise ExperimentError(
+                        "predict_with = 'probit': expected draws or mean, since the run has no "
+                        "Laplace posterior (python -m bnnlib laplace fits one)"
+                    )
+                network = laplace.Probit(network)
+            self._predictors.clear()
+            self._predictors[key] = Predictor(
+                network, self.inputs, *key[:2], at_mean=how != "draws"
+            )
+        return self._predictors[key]
+
+
+_SHOWN = ("accuracy", "nll", "ece")
 
 
 def load_run(directory: str | Path) -> LoadedRun:
-    """A run for use in another program; raises the errors of :func:`restore`.
+    """A run for use: its metrics, its history, and its network, which predicts.
 
-    A user's own network is made by the source in the record, which is executed: load only runs
-    that you trust.
+    The data set need not be on this machine. A user's own network is made by the source in the
+    record, which is executed: load only runs that you trust.
+
+    Raises:
+        RecordError: there is no record, or no readable checkpoint or Laplace posterior.
+        DataError: the run is older than schema 8, and its data set is not on this machine.
+        ExperimentError: the checkpoint is not of the network that the record describes.
     """
-    return LoadedRun(*restore(directory))
+    distributed.set_threads()
+    record = read_record(directory)
+    experiment = Experiment.from_mapping(record["parameters"])
+    inputs = inputs_of(directory, record)
+    network = network_of(directory, record, inputs)
+    return LoadedRun(Path(directory), record, experiment, inputs, network)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from bnnlib.data import Dataset
+from bnnlib.data import Dataset, Inputs, checked_for
 from bnnlib.inference import distributed
 from bnnlib.inference.distributed import Ranks
 from bnnlib.metrics import DrawsCurve, Prediction
@@ -60,7 +60,7 @@ class Predictor:
     def __init__(
         self,
         network: Network,
-        dataset: Dataset,
+        dataset: Dataset | Inputs,
         num_draws: int,
         seed: int,
         ranks: Ranks | None = None,
@@ -243,7 +243,7 @@ class Predictor:
 
 def predict(
     network: Network,
-    dataset: Dataset,
+    dataset: Dataset | Inputs,
     images: np.ndarray,
     num_draws: int,
     seed: int,
@@ -255,12 +255,16 @@ def predict(
         network: in its present state; a deterministic one without dropout is computed once
             whatever `num_draws`.
         dataset: whose scale and mean image apply.
-        images: ``(num_images, height, width, channels)`` in the data set's own type.
+        images: ``(num_images, height, width, channels)`` in the data set's own type and range.
         num_draws: weight draws, or draws of dropout masks.
         seed: of the draws.
         ranks: all must call; alone if not given.
 
     Returns:
         The prediction, in the order of `images`.
+
+    Raises:
+        DataError: the images are of another shape, type or range than the training images.
     """
-    return Predictor(network, dataset, num_draws, seed, ranks)(images)
+    checked = checked_for(dataset, images)
+    return Predictor(network, dataset, num_draws, seed, ranks)(checked)

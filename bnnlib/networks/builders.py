@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import tf_keras
 
-from bnnlib.data import Dataset
+from bnnlib.data import Dataset, Inputs
 from bnnlib.errors import ExperimentError
 from bnnlib.experiment import Experiment, unknown_name
 from bnnlib.names import ALL_MODELS, MODELS, twin_of
@@ -115,7 +115,7 @@ def build(
 
 def build_for(
     experiment: Experiment,
-    dataset: Dataset,
+    dataset: Dataset | Inputs,
     own: Mapping[str, str] | None = None,
     start: bool = True,
 ) -> Network:
@@ -123,7 +123,7 @@ def build_for(
 
     Args:
         experiment: of the run.
-        dataset: whose images it is for.
+        dataset: whose images it is for, or what a record holds of them.
         own: the file of a user's function; read now if not given.
         start: whether the posterior starts where `init_from` says; without need where trained
             weights are loaded next.

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 import tensorflow as tf
 
-from bnnlib.data import Dataset
+from bnnlib.data import Dataset, Inputs
 from bnnlib.errors import ExperimentError
 from bnnlib.experiment import unknown_name
 from bnnlib.names import MODELS, twin_of
@@ -463,7 +463,7 @@ def summary(network: Network) -> list[dict[str, Any]]:
 
 
 @plain
-def to_inputs(images: Tensor, dataset: Dataset) -> Tensor:
+def to_inputs(images: Tensor, dataset: Dataset | Inputs) -> Tensor:
     """The input of a network: stored images as float32, scaled, minus the mean image if any.
 
     Args:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
-from bnnlib.data import Dataset
+from bnnlib.data import Dataset, Inputs, checked_for
 from bnnlib.networks.graphs import graph
 from bnnlib.networks.networks import Network, to_inputs
 from bnnlib.networks.seeds import PREDICTION, stream_key
@@ -59,10 +59,11 @@ def logs(network: Network, step: int, epoch: float) -> list[LayerLog]:
 
 def draw_probs(
     network: Network,
-    dataset: Dataset,
+    dataset: Dataset | Inputs,
     images: Sequence[np.ndarray] | np.ndarray,
     num_draws: int,
     seed: int,
+    any_range: bool = False,
 ) -> np.ndarray:
     """Class probabilities of single draws, the ones that a prediction averages.
 
@@ -72,15 +73,20 @@ def draw_probs(
     Args:
         network: in its present state.
         dataset: the data set whose scale and mean image apply.
-        images: ``(num_images, height, width, channels)`` in the data set's own type.
+        images: ``(num_images, height, width, channels)`` in the data set's own type and range.
         num_draws: weight draws.
         seed: seed of the weight draws; a run's seed gives the draws of its record.
+        any_range: as for :meth:`bnnlib.data.Inputs.checked`.
 
     Returns:
         float32 ``(num_draws, num_images, num_classes)``.
+
+    Raises:
+        DataError: the images are of another shape, type or range than the training images.
     """
     key = stream_key(seed, PREDICTION)
-    inputs = to_inputs(tf.constant(np.stack(list(images))), dataset)
+    checked = checked_for(dataset, images, any_range)
+    inputs = to_inputs(tf.constant(checked), dataset)
     sample, predict = (graph(f, autograph=False) for f in (network.sample, network.predict))
     probs = []
     for draw in range(num_draws):

@@ -161,6 +161,8 @@ class Run:
             if self.ranks.rank == 0:
                 if before := read_file(self.directory)["data"]:  # None in an older record
                     refuse_changed(self.directory, before, content)
+                    if content.keys() - before.keys() and not self.is_finished:
+                        self._update(data=content)  # the run is older than a key
                 elif not self.is_finished:
                     self._update(data=content)
                     for remark in remarks(content):

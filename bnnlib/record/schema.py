@@ -53,13 +53,15 @@ ATTEMPT_KEYS: Types = {
     "startup_seconds": (dict, type(None)),
     "first_step": (int, type(None)),  # from which the attempt trained; None: it trained nothing
 }
+# 8: `data` says what the network takes (bnnlib.data.Inputs); who predicts by an older record needs
+# the data set beside it.
 # 7: `num_draws` of a row, and the kind `reference`; before, all sets had all images and test_draws.
 # 6: `converged`; older records are None there, since it was not asked.
 # 5: `data`, and infinite values as text; before an infinite value was null.
 # 4: `virtual_ranks` and `noise_streams`; 3 had `accumulate` and `noise`.
 # 3: `attempts`; 2 had one start's keys beside the others, and a later start overwrote them.
 # 2: `evaluation`, a row a set of :class:`bnnlib.metrics.Evaluation`; 1 had the test set alone.
-SCHEMA = 7
+SCHEMA = 8
 INFINITE = {"Infinity": math.inf, "-Infinity": -math.inf}
 # Metrics of schemas 1 and 2 by their present name: `steps` is a parameter.
 RENAMED = {"steps": "steps_done"}

@@ -101,6 +101,25 @@ def test_own_set_out_of_distribution(tmp_path):
         data.ood_set(tiny, str(tmp_path / "kmnist.npz"))
 
 
+def test_own_set_of_another_range_than_the_training_images_is_refused(tmp_path):
+    """Masks of 0 and 1 would be black beside images in 0..255, and far from every class for it."""
+    tiny = data.load("tiny", pixel_range="0..255")
+    path = tmp_path / "masks.npz"
+    np.savez(path, x_test=np.random.default_rng(0).integers(0, 2, (9, 28, 28), dtype=np.uint8))
+    with pytest.raises(DataError, match=r"masks\.npz: x_test: images .* 0 to 1.*multiply them by"):
+        data.ood_set(tiny, str(path))
+    unit = dataclasses.replace(
+        tiny,
+        x_train=tiny.x_train / np.float32(255),
+        x_test=tiny.x_test / np.float32(255),
+        told_range="0..1",
+        scale=1.0,
+    )
+    np.savez(path, x_test=unit.x_test / np.float32(255))
+    with pytest.raises(DataError, match=r"masks\.npz: x_test: .* divided by 255 twice"):
+        data.ood_set(unit, str(path))
+
+
 def test_sets_out_of_distribution_that_cannot_be(tmp_path, monkeypatch, empty_home):
     monkeypatch.setattr(ood, "DEBIAN_DATA", tmp_path / "share")
     tiny = data.load("tiny")

@@ -197,3 +197,98 @@ def test_a_posterior_starts_at_its_finished_twin(tmp_path, own_run):
     assert np.array_equal(network.weights()["layer1/bias"], weights["layer1/bias"])
     expected = 0.2 * np.abs(weights["layer1/kernel"])
     np.testing.assert_allclose(network.layers[1].stddev(), expected, rtol=1e-3, atol=2e-5)
+
+
+@pytest.fixture
+def own_data(tmp_path):
+    """A finished run on a file of floating images of the user's, with its mean subtracted."""
+    rng = np.random.default_rng(0)
+    path, labels = tmp_path / "mine.npz", np.arange(48) % 3
+    images = rng.uniform(0, 1, size=(48, 8, 8, 3)).astype(np.float32)
+    np.savez(path, x_train=images, y_train=labels, x_test=images[:6], y_test=labels[:6])
+    return bnnlib.train(
+        model="BNN_FC_flip",
+        dataset=str(path),
+        subtract_mean=True,
+        steps=3,
+        batch_size=8,
+        test_draws=4,
+        predict_with="mean",
+        run_dir=str(tmp_path / "run"),
+        progress=False,
+    )
+
+
+def test_a_run_predicts_without_its_training_file(own_data, tmp_path):
+    images = own_data.dataset.x_test
+    expected = {how: own_data.predict(images, predict_with=how).mean_probs for how in HOW}
+    (tmp_path / "mine.npz").unlink()
+    loaded = bnnlib.load_run(tmp_path / "run")
+    for how, probs in expected.items():
+        found = loaded.predict(images, predict_with=how, keep_draws=True)
+        assert np.array_equal(found.mean_probs, probs)
+        np.testing.assert_allclose(found.draw_probs.mean(0), probs, atol=1e-6)
+    assert loaded.metrics == own_data.metrics
+    assert loaded.inputs.image_shape == (8, 8, 3)
+    with pytest.raises(DataError, match="divide them by 255"):
+        loaded.predict(255 * images)
+    with pytest.raises(DataError, match="no such file"):
+        loaded.dataset  # noqa: B018
+
+
+HOW = ("draws", "mean")
+
+
+def test_a_run_predicts_as_its_record_says_or_as_asked(own_data, tmp_path):
+    images = own_data.dataset.x_test
+    recorded = read_predictions(tmp_path / "run")[0].mean_probs
+    assert np.array_equal(own_data.predict(images).mean_probs, recorded)  # at the mean
+    drawn = own_data.predict(images, predict_with="draws").mean_probs
+    assert not np.allclose(drawn, recorded, atol=1e-3)
+    by_hand = prediction.predict(own_data.network, own_data.dataset, images, 4, 0).mean_probs
+    assert np.array_equal(drawn, by_hand)
+    other = own_data.predict(images, predict_with="draws", seed=1).mean_probs
+    assert not np.array_equal(drawn, other)
+    with pytest.raises(ExperimentError, match="expected one of draws, mean, probit"):
+        own_data.predict(images, predict_with="median")
+    with pytest.raises(ExperimentError, match="the run has no Laplace posterior"):
+        own_data.predict(images, predict_with="probit")
+    with pytest.raises(ExperimentError, match="test_draws = 0"):
+        own_data.predict(images, draws=0)
+
+
+def test_an_older_record_predicts_beside_its_data_set_alone(own_data, tmp_path):
+    images = own_data.dataset.x_test
+    path = tmp_path / "run" / "run.json"
+    record = json.loads(path.read_text())
+    for key in ("pixels", "pixel_range", "mean_image"):
+        del record["data"][key]
+    path.write_text(json.dumps(record | {"schema": 6}))
+    loaded = bnnlib.load_run(tmp_path / "run")
+    assert np.array_equal(loaded.predict(images).mean_probs, own_data.predict(images).mean_probs)
+    (tmp_path / "mine.npz").unlink()
+    with pytest.raises(
+        DataError, match=r"run is older than .* only beside its data set: .*no such"
+    ):
+        bnnlib.load_run(tmp_path / "run")
+
+
+def test_a_loaded_run_knows_its_numbers(own_data, tmp_path):
+    assert own_data.path == tmp_path / "run"
+    assert set(own_data.metrics) == set(own_data.record["metrics"])
+    assert all(type(value) is float for value in own_data.metrics.values())
+    assert np.isnan(own_data.metrics["temperature"])  # nothing is held out
+    assert list(own_data.history["step"]) == [3]
+    assert list(own_data.evaluation["set"]) == ["test"]
+    assert own_data.evaluation["nll"][0] == own_data.metrics["nll"]
+
+
+def test_every_way_to_predict_refuses_images_of_another_range(own_data):
+    network, dataset = own_data.network, own_data.dataset
+    for images in (255 * dataset.x_test, dataset.x_test / 255, dataset.x_test * np.nan):
+        with pytest.raises(DataError, match=r"divide|twice|finite"):
+            own_data.predict(images)
+        with pytest.raises(DataError, match=r"divide|twice|finite"):
+            prediction.predict(network, dataset, images, 2, 0)
+        with pytest.raises(DataError, match=r"divide|twice|finite"):
+            networks.draw_probs(network, dataset, images, 2, 0)

@@ -1178,7 +1178,7 @@ def test_every_set_has_its_row_and_its_predictions():
     judged = judged_by_hand()
     values = run.finish(judged)
     record = read(run.directory)
-    assert record["schema"] == SCHEMA == 7
+    assert record["schema"] == SCHEMA == 8
     assert record["evaluation"] == judged.rows
     assert [row["set"] for row in record["evaluation"]] == ["test", "holdout", "rotate-30", "mine"]
     # Right three times of four at (0.8, 0.1, 0.1): softened to 0.75, 8^(1/T) = 6.
