@@ -47,9 +47,9 @@ check: env ## formatter, linter, types, job scripts, and notebooks stored withou
 	$(if $(NOTEBOOKS),jobs/local/strip.sh --verify $(NOTEBOOKS))
 
 lock: env ## renew requirements.lock from pyproject.toml (UPGRADE=--upgrade for newer versions)
-	$(BIN)/uv pip compile pyproject.toml --extra build --extra dev --universal \
-		--python-version 3.11 --generate-hashes --custom-compile-command 'make lock' \
-		--quiet $(UPGRADE) --output-file requirements.lock
+	$(BIN)/uv pip compile pyproject.toml --extra build --extra cpu --extra dev --extra lab \
+		--universal --python-version 3.11 --generate-hashes \
+		--custom-compile-command 'make lock' --quiet $(UPGRADE) --output-file requirements.lock
 
 lab: env ## JupyterLab on the notebooks
 	@bash -c 'source jobs/lab.sh && notebooks_in_git'

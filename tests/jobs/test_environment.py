@@ -33,6 +33,7 @@ IMPORTED_AS = {
 }
 # The lock has both: one for Linux on x86-64, the other elsewhere.
 TENSORFLOWS = {"tensorflow", "tensorflow-cpu"}
+LOCKED_EXTRAS = ("build", "cpu", "dev", "lab")
 
 
 def locked(python: str, machine: str = "x86_64") -> dict[str, str]:
@@ -75,8 +76,8 @@ def test_conda_and_lock_have_the_same_minor_versions():
 
 def test_conda_has_every_dependency_and_the_same_horovod():
     wanted = conda()
-    names = {canonicalize_name(Requirement(d).name) for d in PROJECT["dependencies"]}
-    assert not names - set(wanted) - {"tensorflow-cpu"}  # conda-forge calls both tensorflow
+    lines = [*PROJECT["dependencies"], *EXTRAS["lab"]]
+    assert not {canonicalize_name(Requirement(line).name) for line in lines} - set(wanted)
     assert f"horovod=={wanted['horovod']}" in EXTRAS["horovod"]
 
 
@@ -85,7 +86,12 @@ def test_conda_has_every_dependency_and_the_same_horovod():
 def test_lock_satisfies_pyproject(python, machine):
     lock = locked(python, machine)
     target = {"sys_platform": "linux", "platform_machine": machine}
-    for line in PROJECT["dependencies"] + EXTRAS["build"] + EXTRAS["dev"]:
+    for extra in LOCKED_EXTRAS:
+        assert f"--extra {extra}" in (ROOT / "Makefile").read_text()
+    # On Linux on x86-64 the one stands for the other.
+    lock["tensorflow"] = lock.get("tensorflow", lock.get("tensorflow-cpu", ""))
+    lines = [line for extra in LOCKED_EXTRAS for line in EXTRAS[extra]]
+    for line in PROJECT["dependencies"] + lines:
         requirement = Requirement(line)
         if requirement.marker is None or requirement.marker.evaluate(target):
             assert requirement.specifier.contains(lock[canonicalize_name(requirement.name)]), line
@@ -107,10 +113,18 @@ def test_what_is_imported_is_declared():
                 modules |= {alias.name.split(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.module:
                 modules.add(node.module.split(".")[0])
-    declared = {canonicalize_name(Requirement(d).name) for d in PROJECT["dependencies"]}
+    lines = [*PROJECT["dependencies"], *EXTRAS["lab"]]
+    declared = {canonicalize_name(Requirement(line).name) for line in lines}
     imported = {canonicalize_name(IMPORTED_AS.get(m, m)) for m in modules}
     standard = {canonicalize_name(m) for m in sys.stdlib_module_names} | {"bnnlib", "horovod"}
     assert imported - standard <= declared
+
+
+def test_pip_alone_installs_one_tensorflow_and_no_jupyterlab():
+    """tf-keras asks for `tensorflow`, and tensorflow-cpu would unpack into the same folder."""
+    names = {canonicalize_name(Requirement(line).name) for line in PROJECT["dependencies"]}
+    assert names & TENSORFLOWS == {"tensorflow"}
+    assert not names & {"horovod", "jupyterlab", "ipyparallel"}
 
 
 def test_horovod_is_not_locked_since_it_is_built_last():
