@@ -159,11 +159,10 @@ class Run:
 
         def compare() -> None:
             if self.ranks.rank == 0:
-                if before := read_file(self.directory)["data"]:  # None in an older record
+                before = read_file(self.directory)["data"] or {}  # None in an older record
+                if before:
                     refuse_changed(self.directory, before, content)
-                    if content.keys() - before.keys() and not self.is_finished:
-                        self._update(data=content)  # the run is older than a key
-                elif not self.is_finished:
+                if content.keys() - before.keys() and not self.is_finished:
                     self._update(data=content)
                     for remark in remarks(content):
                         logger.warning("%s", remark)
