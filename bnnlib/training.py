@@ -22,6 +22,7 @@ from bnnlib.launch import command, elastic, seed_study_flags
 from bnnlib.record import provenance, stopping
 from bnnlib.record.failure import error_of
 from bnnlib.record.identity import run_directory
+from bnnlib.record.summary import closing_line
 from bnnlib.session import Session
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def train(
 
     Args:
         experiment: the parameters, where they are at hand as one object.
-        progress: whether bars show how far training has come.
+        progress: whether bars show how far training has come, and a line at the end the result.
         parameters: those of :class:`Experiment` (``bnnlib.Experiment?`` lists them with meaning
             and unit), such as ``model="BNN_FC_flip", dataset="digits", epochs=3``.
 
@@ -69,12 +70,14 @@ def train(
         several = launcher.size() > 1
         ending = command.all_end_with(experiment, session) if several else _ending_with(session)
         with ending:
-            if launcher.rank() == 0:
-                print(f"record: {run_directory(experiment, launcher.size())}", flush=True)
             if elastic.is_elastic():
                 directory = elastic.train(session, experiment, origin)
             else:
+                if launcher.rank() == 0 and not progress:  # else it is said with the bars
+                    print(f"record: {run_directory(experiment, launcher.size())}", flush=True)
                 directory = command.train_one(session, experiment, origin, quiet=not progress)
+            if launcher.rank() == 0 and progress:
+                print(closing_line(directory))
             from bnnlib.inference import distributed, load_run
 
             return distributed.agree(lambda: load_run(directory))

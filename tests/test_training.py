@@ -56,7 +56,7 @@ def test_a_kernel_without_horovod_trains_twice_resumes_and_predicts(kernel, tmp_
     outputs = [cell.outputs for cell in kernel.cells]
     errors = [one for of_cell in outputs[:-1] for one in of_cell if one.output_type == "error"]
     assert not errors
-    place = "runs/tiny/BNN_FC_flip-r1-s0-steps=3-batch_size=32-test_draws=2"
+    place = str(Experiment(**SMALL).default_run_dir(1))
     stdout = "".join(one.text for one in outputs[1] if one.get("name") == "stdout")
     assert stdout.startswith(f"record: {place}\n")  # when it begins
     record = read_record(tmp_path / place)
