@@ -36,12 +36,12 @@ def percent(share: float, digits: int = 0) -> str:
 
 
 def number(value: float, digits: int = 4) -> str:
-    """A number to so many digits, ``∞`` where it is infinite, ``unknown`` where it is NaN."""
+    """A number to so many digits, with the minus of print; ``∞`` or ``unknown`` for NaN."""
     if math.isnan(value):
         return "unknown"
     if math.isinf(value):
         return "∞" if value > 0 else "−∞"
-    return f"{value:.{digits}f}"
+    return f"{value:.{digits}f}".replace("-", "−")
 
 
 def signed(value: float) -> str:
@@ -60,8 +60,14 @@ def between(value: float, low: float, high: float, digits: int = 4) -> str:
 
 def percent_between(interval: Interval, digits: int = 0) -> str:
     """A share and its interval in per cent: ``12 % [10 %, 15 %]``."""
-    value, low, high = (percent(part, digits) for part in interval)
+    value, low, high = (percent(part, digits) for part in within(interval))
     return value if math.isnan(interval.low) else f"{value} [{low}, {high}]"
+
+
+def within(interval: Interval, least: float = 0.0, most: float = 1.0) -> Interval:
+    """An interval of a share or a probability, cut off where none can be."""
+    middle, low, high = interval
+    return Interval(middle, max(low, least), min(high, most))  # an unknown end stays unknown
 
 
 def signed_between(value: float, low: float, high: float) -> str:

@@ -81,7 +81,7 @@ def test_a_model_is_too_sure_only_where_the_temperature_s_interval_excludes_one(
     )
     assert "After temperature scaling: lowest NLL **c** 0.7000 [0.5000, 0.8900]." in text
     assert (
-        "By the fitted temperature a is too sure. By the fitted temperature c is too modest."
+        "By the fitted temperature a is overconfident. By the fitted temperature c is underconfident."
         in text
     )
     assert "a 1.30 [1.10, 1.50], b 1.20 [0.90, 1.40], c 0.70 [0.50, 0.89]." in text
@@ -89,17 +89,17 @@ def test_a_model_is_too_sure_only_where_the_temperature_s_interval_excludes_one(
     assert "too" not in text
     assert "None differs from 1 by more than its interval." in text
     text = findings.scores(temperatures(a=(1.1, 1.3, 1.5), b=(1.1, 1.2, 1.4)), NO_PAIRS)
-    assert "every model is too sure" in text
+    assert "every model is overconfident" in text
     text = findings.scores(
         temperatures(a=(1.1, 1.3, 1.5), b=(1.1, 1.2, 1.4), c=(0.9, 1.0, 1.1)), NO_PAIRS
     )
-    assert "a and b are too sure" in text
+    assert "a and b are overconfident" in text
 
 
 def test_a_temperature_of_unknown_interval_makes_no_model_too_sure():
     unknown = np.nan
     text = findings.scores(temperatures(a=(unknown, 3.0, unknown)), NO_PAIRS)
-    assert "too sure" not in text
+    assert "overconfident" not in text
     assert "a 3.00." in text
 
 
@@ -141,7 +141,7 @@ def test_reliability_by_hand():
         "- **CNN_FC**: ECE 0.0500, debiased 0.0300 [0.0000, 0.1000]; a calibrated model would show "
         "0.0400, up to 0.0800; bins outside what a calibrated model would show: 0 of 2.\n"
         "- **mine**: ECE 0.2000, debiased 0.2000 [0.1000, 0.3000]; a calibrated model would show "
-        "0.0300, up to 0.0600; on average too sure: accuracy less confidence −0.2000 "
+        "0.0300, up to 0.0600; on average overconfident: accuracy less confidence −0.2000 "
         "[−0.2429, −0.1571]; bins outside what a calibrated model would show: 1 of 1."
     )
     bins = reliability_rows()
@@ -479,4 +479,36 @@ def test_the_verdict_of_variants_and_of_one_model_alone():
         "On the test images, the debiased ECE of CNN_FC is 0.0200 [0.0100, 0.0300]. Over 1 shifted "
         "set, the mean debiased ECE of CNN_FC is 0.2000 [0.1900, 0.2100]. Over 1 foreign set, the "
         "mean AUROC of the entropy of CNN_FC is 0.8000 [0.7900, 0.8100]."
+    )
+
+
+def test_the_verdict_stays_short_where_many_agree():
+    models = ["BNN_FC_flip", "BNN_conv_flip", "BNN_FC_nonflip"]
+    rows = [
+        difference("ece", middle - 0.01, middle, middle + 0.01, model=model)
+        for model, middle in zip(models, (-0.02, -0.03, -0.04), strict=True)
+    ]
+    assert verdict(pd.DataFrame(rows), NO_PAIRS, NO_PAIRS).startswith(
+        "On the test images, BNN_conv_flip, BNN_FC_flip and BNN_FC_nonflip (−0.0400 to −0.0200) "
+        "have a better debiased ECE than their twins. Under shift"
+    )
+
+
+def test_means_over_groups_of_corruptions_and_of_foreign_sets():
+    rows = [
+        {"run": model, "model": model, "group": "mnist_c", "score": score, "value": value}
+        | {"low": value - 0.1, "high": value + 0.1, "sets": 15, "images": 1000}
+        for model, values in (("CNN_FC", (0.8, 1.5)), ("BNN_FC_flip", (0.7, 1.5)))
+        for score, value in zip(("cA", "cNLL"), values, strict=True)
+    ]
+    assert findings.corruptions(pd.DataFrame(rows)) == (
+        "- **mnist_c**, means over 15 sets of 1,000 images: cA from 0.700 [0.600, 0.800] "
+        "(BNN_FC_flip) to 0.800 [0.700, 0.900] (CNN_FC); cNLL of 1.500 for every model."
+    )
+    row = {"run": "r", "model": "CNN_FC", "group": "near", "protocol": "OpenOOD"}
+    row |= {"score": "entropy", "auroc": 0.9, "fpr95": 0.2, "sets": 1}
+    row |= {"members": "fashion_mnist", "missing": "notmnist"}
+    assert findings.ood_groups(pd.DataFrame([row])) == (
+        "- **near** (OpenOOD's members): mean over fashion_mnist of the AUROC of 0.900 (CNN_FC) "
+        "and of the false alarms at 95 % found of 0.200 (CNN_FC); not evaluated: notmnist."
     )

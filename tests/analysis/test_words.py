@@ -88,3 +88,6 @@ def test_counts_spans_and_lists():
     assert words.listed([]) == "no model"
     assert words.percent_between(Interval(0.5, 0.25, 0.75)) == "50 % [25 %, 75 %]"
     assert words.percent_between(Interval(0.5, math.nan, math.nan), 1) == "50.0 %"
+    # Student's t of two runs reaches beyond what a share can be.
+    assert words.percent_between(Interval(0.5, -0.3, 1.1)) == "50 % [0 %, 100 %]"
+    assert words.between(-0.01, -0.02, 0.01) == "−0.0100 [−0.0200, 0.0100]"

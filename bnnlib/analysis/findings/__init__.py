@@ -14,7 +14,14 @@ from bnnlib.analysis.findings.draws import (
     posterior_over_training,
     signal_to_noise,
 )
-from bnnlib.analysis.findings.other_sets import false_alarms, ood, shifts, uncertainties
+from bnnlib.analysis.findings.other_sets import (
+    corruptions,
+    false_alarms,
+    ood,
+    ood_groups,
+    shifts,
+    uncertainties,
+)
 from bnnlib.analysis.findings.test_set import (
     accuracy_against_nll,
     entropies,
@@ -27,10 +34,12 @@ from bnnlib.analysis.findings.verdict import verdict
 __all__ = [
     "accuracy_against_nll",
     "convergence",
+    "corruptions",
     "entropies",
     "example_draws",
     "false_alarms",
     "ood",
+    "ood_groups",
     "posterior_over_training",
     "reliability",
     "risk_coverage",

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from bnnlib import metrics
-from bnnlib.analysis.words import between, counted, listed, number, side, signed_between
+from bnnlib.analysis.words import between, counted, listed, number, side, signed_between, within
 from bnnlib.metrics import Interval
 from bnnlib.names import in_order
 
@@ -32,25 +32,39 @@ def best(table: pd.DataFrame, score: str, which: str = "min") -> str:
     return text + (f", not told apart from {listed(others)}" if others else "")
 
 
-def range_of(rows: pd.DataFrame, value: str = "value", low: str = "low", high: str = "high") -> str:
+def range_of(
+    rows: pd.DataFrame,
+    value: str = "value",
+    low: str = "low",
+    high: str = "high",
+    most: float = 1.0,
+) -> str:
     """The least and the greatest of the models' means over runs, each with its interval.
+
+    Args:
+        rows: a row a model and run.
+        value: the column of the values, which are 0 or more.
+        low: of the lower ends.
+        high: of the upper ends.
+        most: that a value can be.
 
     Returns:
         ``from 0.1 [0, 0.2] (a) to 0.5 [0.4, 0.6] (b)``, or ``of …`` where there is one value.
     """
     intervals = {
-        model: over_runs(selected, value, low, high) for model, selected in rows.groupby("model")
+        model: within(over_runs(selected, value, low, high), most=most)
+        for model, selected in rows.groupby("model")
     }
-    least, most = (
+    first, last = (
         pick(in_order(intervals), key=lambda model: intervals[model].estimate)
         for pick in (min, max)
     )
-    first, last = (f"{between(*intervals[model], 3)} ({model})" for model in (least, most))
-    if least == most:
-        return f"of {first}"
-    if number(intervals[least].estimate, 3) == number(intervals[most].estimate, 3):
-        return f"of {number(intervals[least].estimate, 3)} for every model"
-    return f"from {first} to {last}"
+    lowest, highest = (f"{between(*intervals[model], 3)} ({model})" for model in (first, last))
+    if first == last:
+        return f"of {lowest}"
+    if number(intervals[first].estimate, 3) == number(intervals[last].estimate, 3):
+        return f"of {number(intervals[first].estimate, 3)} for every model"
+    return f"from {lowest} to {highest}"
 
 
 def judged(intervals: Mapping[str, Interval], greater: bool) -> str:

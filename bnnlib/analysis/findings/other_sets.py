@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pandas as pd
 
 from bnnlib import metrics
@@ -70,6 +72,48 @@ def _what_the_temperature_does(shifted: pd.DataFrame) -> str:
         f"\n- Over all shifted sets the temperature fitted on unshifted images {verdict}: "
         f"{without} without it, {at_t} with it, {shown}."
     )
+
+
+def corruptions(table: pd.DataFrame) -> str:
+    """The mean scores over groups of corruptions, a line a group.
+
+    Args:
+        table: of :func:`bnnlib.analysis.tables.corruption_means`.
+    """
+    lines = []
+    for group, selected in table.groupby("group", sort=False):
+        parts = [
+            f"{score} {range_of(rows, most=math.inf)}"
+            for score, rows in selected[selected.value.notna()].groupby("score", sort=False)
+        ]
+        sets, images = int(selected.sets.max()), int(selected.images.max())
+        lines.append(
+            f"\n- **{group}**, means over {counted(sets, 'set')} of {counted(images, 'image')}: "
+            + "; ".join(parts)
+            + "."
+        )
+    return "".join(lines).lstrip("\n")
+
+
+def ood_groups(table: pd.DataFrame) -> str:
+    """The mean detection over OpenOOD's groups near and far, a line a group and protocol.
+
+    Args:
+        table: of :func:`bnnlib.analysis.tables.ood_groups`.
+    """
+    lines = []
+    by_entropy = table[table.score == "entropy"].assign(low=math.nan, high=math.nan)
+    for (group, protocol), selected in by_entropy.groupby(["group", "protocol"], sort=False):
+        members, missing = selected.members.iloc[0], selected.missing.iloc[0]
+        whose = "OpenOOD's members" if protocol == "OpenOOD" else "with this study's additions"
+        lines.append(
+            f"\n- **{group}** ({whose}): mean over {members} of the AUROC "
+            f"{range_of(selected, 'auroc')} and of the false alarms at 95 % found "
+            f"{range_of(selected, 'fpr95')}"
+            + (f"; not evaluated: {missing}" if missing else "")
+            + "."
+        )
+    return "".join(lines).lstrip("\n")
 
 
 def ood(table: pd.DataFrame, differences: pd.DataFrame) -> str:

@@ -15,6 +15,7 @@ from bnnlib.analysis.words import (
     percent_between,
     side,
     signed_between,
+    within,
 )
 from bnnlib.metrics import Interval
 from bnnlib.names import in_order
@@ -35,7 +36,7 @@ def scores(table: pd.DataFrame, differences: pd.DataFrame) -> str:
     if "nll_scaled" in names:
         text += f" After temperature scaling: lowest NLL {best(table, 'nll_scaled')}."
         temperatures = table[(table.score == "temperature") & table["mean"].notna()]
-        text += _sure_and_modest(temperatures.set_index("model"))
+        text += _confident_by_temperature(temperatures.set_index("model"))
     infinite = table.model[(table.score == "nll") & np.isposinf(table["mean"])]
     if len(infinite):
         text += f" Infinite NLL, from a label of probability 0: {listed(infinite)}."
@@ -55,8 +56,8 @@ def scores(table: pd.DataFrame, differences: pd.DataFrame) -> str:
     return text
 
 
-def _sure_and_modest(temperatures: pd.DataFrame) -> str:
-    """Names the too sure and too modest models, by temperatures whose interval excludes 1."""
+def _confident_by_temperature(temperatures: pd.DataFrame) -> str:
+    """Names the overconfident and underconfident models, by temperatures whose interval excludes 1."""
     text = ""
     shown = [
         f"{model} {between(row['mean'], row.low, row.high, 2)}"
@@ -65,8 +66,8 @@ def _sure_and_modest(temperatures: pd.DataFrame) -> str:
     # As the ends are written: a temperature of 1.00 is none that differs from 1.
     low, high = temperatures.low.round(2), temperatures.high.round(2)
     sides = {
-        "too sure": temperatures.index[low > 1],
-        "too modest": temperatures.index[high < 1],
+        "overconfident": temperatures.index[low > 1],
+        "underconfident": temperatures.index[high < 1],
     }
     for which, some in sides.items():
         if len(some):
@@ -130,7 +131,7 @@ def reliability(bins: pd.DataFrame) -> str:
             gap = metrics.over_runs([_mean_gap(run) for _, run in runs])
             where = side(gap.low, gap.high)
             if where:
-                text += f"; on average too {'modest' if where > 0 else 'sure'}: accuracy less "
+                text += f"; on average {'under' if where > 0 else 'over'}confident: accuracy less "
                 text += f"confidence {signed_between(*gap)}"
             if not scaled:
                 outside = (selected.accuracy < selected.calibrated_low) | (
@@ -170,7 +171,8 @@ def entropies(table: pd.DataFrame) -> str:
             outcome = " or all ".join(name for name in ("right", "wrong") if runs[name])
             lines.append(f"\n- **{model}**: all predictions {outcome}.")
             continue
-        right, wrong, more = (between(*metrics.over_runs(one), 3) for one in runs.values())
+        right, wrong = (between(*metrics.over_runs(runs[name]), 3) for name in ("right", "wrong"))
+        more = between(*within(metrics.over_runs(runs["more"])), 3)
         lines.append(
             f"\n- **{model}**: median {right} nats where right, {wrong} where wrong; a wrong "
             f"prediction has more entropy than a right one with probability {more}."

@@ -9,7 +9,7 @@ import pandas as pd
 
 from bnnlib.analysis.findings.common import by_seed, listed_with, over_runs
 from bnnlib.analysis.tables.pairs import ALL
-from bnnlib.analysis.words import between, counted, side, span
+from bnnlib.analysis.words import between, counted, listed, side, signed, span
 from bnnlib.metrics import Interval
 from bnnlib.names import in_order
 
@@ -89,13 +89,21 @@ def _compared(rows: pd.DataFrame, name: str, greater: bool) -> str:
         if some:
             has = "has" if len(some) == 1 else "have"
             what = "one" if parts else f"{name} than {_against(rows, len(some), others)}"
-            parts.append(f"{listed_with(some)} {has} a {word} {what}")
+            parts.append(f"{_brief(some)} {has} a {word} {what}")
     if same:
         shows = "shows" if len(same) == 1 else "show"
         what = "" if parts else f" in {name} from {_against(rows, len(same), others)}"
-        parts.append(f"{listed_with(same)} {shows} no difference{what}")
+        parts.append(f"{_brief(same)} {shows} no difference{what}")
     *first, last = parts
     return (f"{', '.join(first)}, and {last}" if first else last) + by_seed(rows)
+
+
+def _brief(intervals: dict[str, Interval]) -> str:
+    """Models with their differences; of more than two the least and the greatest difference."""
+    if len(intervals) <= 2:
+        return listed_with(intervals)
+    ends = [one.estimate for one in intervals.values()]
+    return f"{listed(intervals)} ({span(signed(min(ends)), signed(max(ends)))})"
 
 
 def _against(rows: pd.DataFrame, count: int, others: Sequence[str]) -> str:
