@@ -60,7 +60,7 @@ def range_of(
         for pick in (min, max)
     )
     lowest, highest = (f"{between(*intervals[model], 3)} ({model})" for model in (first, last))
-    if first == last:
+    if len(intervals) == 1:
         return f"of {lowest}"
     if number(intervals[first].estimate, 3) == number(intervals[last].estimate, 3):
         return f"of {number(intervals[first].estimate, 3)} for every model"

@@ -57,7 +57,7 @@ def scores(table: pd.DataFrame, differences: pd.DataFrame) -> str:
 
 
 def _confident_by_temperature(temperatures: pd.DataFrame) -> str:
-    """Names the overconfident and underconfident models, by temperatures whose interval excludes 1."""
+    """Names the over- and the underconfident models, by temperatures whose interval excludes 1."""
     text = ""
     shown = [
         f"{model} {between(row['mean'], row.low, row.high, 2)}"
