@@ -357,6 +357,8 @@ def test_distances_and_equalizing():
     ]
     np.testing.assert_allclose(steps, [0, 2, 2.8, 2.1969, 2.8 + 2.1969], atol=1e-4)
     assert distances[0, 31, 31] == 20
+    # Running means of whole numbers are whole but for a rounding, which would cost a level.
+    assert weather._truncated(np.array([0.9999999999999997, 1.9, 20.0])).tolist() == [1, 1, 20]
     # Of four pixels, one is above the two least and one above all: 255/2 and 255.
     image = np.array([[[7, 7], [9, 200]]], dtype=np.uint8)
     assert weather._equalized(image).tolist() == [[[0, 0], [128, 255]]]

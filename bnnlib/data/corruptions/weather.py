@@ -98,7 +98,7 @@ def _with_water(images: Array, layer: Array, brightest: float) -> Array:
     """Adds drops that shine on one side, by their distance to an edge."""
     drops = to_bytes(layer)
     distances = _distances(canny_of_bytes(drops, 50, 150))
-    relief = _equalized(_mean(distances).astype(np.uint8))
+    relief = _equalized(_truncated(_mean(distances)))
     lit = ndimage.correlate(relief.astype(int), LIGHT[np.newaxis], mode="mirror")
     relief = np.rint(_mean(np.clip(lit, 0, 255).astype(float)))
     shine = (drops * relief).astype(np.float32)[..., np.newaxis]
@@ -177,6 +177,11 @@ def _distances(edges: Array) -> Array:
 def _mean(images: Array) -> Array:
     """Means over 3 x 3 pixels, as OpenCV's `blur`."""
     return ndimage.uniform_filter(images, (1, 3, 3), mode="mirror")
+
+
+def _truncated(values: Array) -> Array:
+    """Values as uint8, truncated; what is whole up to a rounding stays."""
+    return (values + 1e-6).astype(np.uint8)
 
 
 def _equalized(images: Array) -> Array:
