@@ -6,8 +6,10 @@ the SHA-256 of their bytes, whatever container they came in.
 Environment variables:
     BNN_DATA: folder with `mnist.npz` and `cifar10.npz` (keys x_train, y_train, x_test, y_test), and
         with `fashion_mnist_test.npz`, `kmnist_test.npz` and so on (key x_test), the sets out of
-        distribution (`bnnlib.data.ood`). Where it is not set or lacks MNIST or CIFAR-10, Keras'
-        cache `~/.keras/datasets` is read, and after that the file is downloaded into that cache.
+        distribution (`bnnlib.data.ood`), and the published files of MNIST-C and CIFAR-10-C
+        (`bnnlib.data.corruptions.published`). Where it is not set or lacks MNIST or CIFAR-10,
+        Keras' cache `~/.keras/datasets` is read, and after that the file is downloaded into that
+        cache.
 """
 
 import contextlib

@@ -406,12 +406,13 @@ def test_a_stopped_run_says_so():
 
 def test_several_evaluation_sets_are_kept_apart():
     run = open_run()
-    both = {
+    sets = {
         "test": made_prediction(np.array([0, 1])),
         "rotate-30": made_prediction(np.array([2, 2, 1])),
+        "mnist_c/fog": made_prediction(np.array([1, 1, 2])),
     }
-    run.finish(judge(both))
-    for name, (_, labels) in both.items():
+    run.finish(judge(sets))
+    for name, (_, labels) in sets.items():
         assert read_predictions(run.directory, name)[1].tolist() == labels.tolist()
 
 
