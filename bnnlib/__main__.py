@@ -80,6 +80,17 @@ With --by seed a row is the mean over the finished runs that differ in nothing b
 their standard deviation (n - 1). csv and json hold all digits; json is strict, what is unknown is
 null. --sort takes any parameter or metric of a record, --csv writes all of them."""
 
+PREDICT = """Nothing is trained: the run is a folder with a record and a checkpoint. The images are
+a .npy, or of a .npz its array x, images or x_test, or its only one. They are of the shape, type and
+range that the network was trained on:
+
+  python -m bnnlib predict runs/digits/BNN_FC_flip images.npz --out predictions.npz
+  python -m bnnlib predict runs/digits/BNN_FC_flip images.npz --out mean.csv --with mean
+
+A .npz is given mean_probs (images, classes) and expected_entropy (images, nats), a .csv a row an
+image, with its class. Draws and seed not given are those of the run's own evaluation: its test
+images are predicted as in its record."""
+
 FIGURES = """Executes notebooks/02_calibration on the records, and notebooks/03_scaling where the
 group has a ladder.json (see `python -m bnnlib ladder`). The executed notebooks go to RUNS, the
 figures with their tables and origins to RUNS/figures:
@@ -142,6 +153,17 @@ class Parameters(argparse.Action):
         setattr(namespace, self.dest, [*getattr(namespace, self.dest), *pairs])
 
 
+def whole(least: int) -> Callable[[str], int]:
+    """Reads a whole number that is `least` or more."""
+
+    def read(text: str) -> int:
+        if not text.isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text}: expected a whole number, {least} or more")
+        return int(text)
+
+    return read
+
+
 def main(argv: list[str] | None = None) -> int:
     """Runs one command.
 
@@ -173,7 +195,9 @@ def _parser() -> Parser:
     parser = Parser(
         prog="python -m bnnlib",
         description="Distributed training of Bayesian neural networks.",
-        epilog="`python -m bnnlib COMMAND --help` says what a command does, with an example.",
+        epilog="`python -m bnnlib COMMAND --help` says what a command does, with an example:\n\n"
+        "  python -m bnnlib train -p model=CNN_FC -p dataset=tiny",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     parser.commands = commands.choices
@@ -260,6 +284,28 @@ def _parser() -> Parser:
         help="(default: %(default)s)",
     )
     command.add_argument("--csv", metavar="FILE", help="also write all columns of every run there")
+
+    command = add(
+        "predict", _predict, "predict the classes of your own images by a trained run", PREDICT
+    )
+    command.add_argument("run_dir", metavar="RUN", help="a run's folder")
+    command.add_argument("images", metavar="IMAGES", help="a .npz or .npy file")
+    command.add_argument("--out", required=True, metavar="FILE", help="a .npz or .csv to write")
+    command.add_argument(
+        "--draws", type=whole(1), metavar="N", help="of the weights (default: the run's test_draws)"
+    )
+    command.add_argument(
+        "--seed", type=whole(0), metavar="N", help="of the draws (default: the run's)"
+    )
+    command.add_argument(
+        "--with",
+        dest="predict_with",
+        choices=("draws", "mean", "probit"),
+        help="draws, the posterior's mean, or probit of a laplace run (default: the run's own)",
+    )
+    command.add_argument(
+        "--any-range", action="store_true", help="take pixels outside of the training images' range"
+    )
 
     command = add("figures", _figures, "draw the figures of a group of runs", FIGURES)
     command.add_argument("runs", metavar="RUNS", help="a group of runs, such as runs/digits")
@@ -353,6 +399,22 @@ def _table(arguments: Arguments) -> None:
         arguments.by,
         arguments.sort,
         arguments.descending,
+    )
+
+
+def _predict(arguments: Arguments) -> None:
+    from bnnlib.launch import asking
+
+    print(
+        asking.predict(
+            arguments.run_dir,
+            arguments.images,
+            arguments.out,
+            arguments.draws,
+            arguments.seed,
+            arguments.predict_with,
+            arguments.any_range,
+        )
     )
 
 

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 
 COMMANDS = [
     *("train", "plan", "laplace", "evaluate", "sweep"),
-    *("table", "figures", "ladder"),
+    *("table", "predict", "figures", "ladder"),
 ]
 # A process in which the imports fail that take seconds, or that a service node cannot do.
 WITHOUT = """
@@ -108,6 +108,7 @@ def test_a_parameter_without_a_value_is_told_both_forms(words, capsys):
         (["ladder", "--oot", "x.json"], "--oot: no such option; did you mean --out?"),
         (["table", "runs", "--sorted=nll"], "--sorted: no such option; did you mean --sort?"),
         (["table", "runs", "--format", "makdown"], "choose from"),
+        (["predict", "run", "x.npz", "--out", "y.npz", "--draws", "0"], "0: expected a whole"),
     ],
 )
 def test_a_mistyped_word_gets_the_nearest(words, nearest, capsys):

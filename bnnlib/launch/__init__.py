@@ -3,13 +3,15 @@
 Rooms: `command` (one run on this launch), `elastic` (a run that outlives lost workers),
 `study_file` (the language of many runs), `here` (a study file's runs on this launch), `queue` (the
 same as jobs of a site), `sites` (each site's launch settings), `ladder` (Horovod's average at
-growing message sizes), `evaluating` (a finished run evaluated again), `notebooks` (the
-analysis of a group), `seed_study_flags` (the seed study's command line).
+growing message sizes), `evaluating` (a finished run evaluated again), `asking` (what its network
+predicts of a user's images), `notebooks` (the analysis of a group), `seed_study_flags` (the seed
+study's command line).
 
 Nothing is imported here: a service node submits jobs without TensorFlow.
 """
 
 __all__ = [
+    "asking",
     "command",
     "elastic",
     "evaluating",

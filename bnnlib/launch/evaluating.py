@@ -13,7 +13,9 @@ from bnnlib.record import branch
 from bnnlib.session import Session
 
 # What changes no weight, and so may be another for a network that has been trained.
-CHANGEABLE = ("test_draws", "predict_with", "eval_sets", "ood_sets")
+CHANGEABLE = (
+    *("test_draws", "eval_draws", "eval_images", "predict_with", "eval_sets", "ood_sets"),
+)
 
 
 def evaluate(source: str | Path, pairs: Sequence[Sequence[str]]) -> Path:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from bnnlib import data
+from bnnlib.data import npz
 from bnnlib.errors import DataError
 
 
@@ -251,3 +252,56 @@ def test_pickles_in_an_own_file_are_never_run(tmp_path, malicious):
     np.savez(path, **own_arrays() | {"y_test": np.array([malicious], dtype=object)})
     with pytest.raises(DataError, match=r"own\.npz: y_test\.npy holds Python objects"):
         data.load(str(path))
+
+
+# ------------------------------------------------------------------------------ images to predict
+
+
+@pytest.mark.parametrize(
+    ("names", "taken"),
+    [
+        (["x", "images", "x_test"], "x"),
+        (["y", "x_test", "images"], "images"),
+        (["x_train", "y_train", "x_test", "y_test"], "x_test"),
+        (["pictures"], "pictures"),
+    ],
+)
+def test_which_array_of_a_file_holds_the_images(tmp_path, names, taken):
+    arrays = {name: np.full((2, 3, 3), number) for number, name in enumerate(names)}
+    np.savez(tmp_path / "some.npz", **arrays)
+    assert np.array_equal(npz.read_images(tmp_path / "some.npz"), arrays[taken])
+
+
+def test_a_bare_array_is_the_images(tmp_path):
+    images = np.arange(18, dtype=np.uint8).reshape(2, 3, 3)
+    np.save(tmp_path / "some.npy", images)
+    read = npz.read_images(tmp_path / "some.npy")
+    assert np.array_equal(read, images)
+    assert read.dtype == np.uint8
+
+
+def test_images_that_cannot_be_told_or_read_are_refused(tmp_path):
+    np.savez(tmp_path / "two.npz", a=np.zeros(1), b=np.zeros(1))
+    with pytest.raises(DataError, match=r"two\.npz: has a, b, of which none is called x, images"):
+        npz.read_images(tmp_path / "two.npz")
+    np.savez(tmp_path / "none.npz")
+    with pytest.raises(DataError, match=r"none\.npz: has no x"):
+        npz.read_images(tmp_path / "none.npz")
+    with pytest.raises(DataError, match=r"missing\.npz: no such file"):
+        npz.read_images(tmp_path / "missing.npz")
+    with pytest.raises(DataError, match="is a folder"):
+        npz.read_images(tmp_path)
+    (tmp_path / "text.npy").write_text("no array")
+    with pytest.raises(DataError, match=r"text\.npy is not a numpy array"):
+        npz.read_images(tmp_path / "text.npy")
+    np.save(tmp_path / "objects.npy", np.array([{}], dtype=object), allow_pickle=True)
+    with pytest.raises(DataError, match=r"objects\.npy holds Python objects, which are never unp"):
+        npz.read_images(tmp_path / "objects.npy")
+    np.save(tmp_path / "cut.npy", np.zeros(100))
+    (tmp_path / "cut.npy").write_bytes((tmp_path / "cut.npy").read_bytes()[:-1])
+    with pytest.raises(DataError, match=r"cut\.npy says that it has shape"):
+        npz.read_images(tmp_path / "cut.npy")
+    content = (tmp_path / "two.npz").read_bytes()
+    (tmp_path / "damaged.npz").write_bytes(content[:40] + b"\xff" * 9 + content[49:])
+    with pytest.raises(DataError, match=r"damaged\.npz"):
+        npz.read_images(tmp_path / "damaged.npz")
