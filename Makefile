@@ -54,7 +54,9 @@ lock: env ## renew requirements.lock from pyproject.toml (UPGRADE=--upgrade for 
 lab: env ## JupyterLab on the notebooks
 	@bash -c 'source jobs/lab.sh && notebooks_in_git'
 	$(BIN)/jupyter lab --notebook-dir . \
-		--MappingKernelManager.transport_encryption=auto $(if $(filter 0,$(shell id -u)),--allow-root)
+		--MappingKernelManager.transport_encryption=auto \
+		--FileContentsManager.post_save_hook=bnnlib.interactive.saving.after_save \
+		$(if $(filter 0,$(shell id -u)),--allow-root)
 
 clean: ## remove caches and build leftovers; never runs/ or .venv
 	rm -rf build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -15,6 +15,7 @@ lab() {
   local port token file child code=0 options=(--ServerApp.port_retries=0 --notebook-dir .)
   # Else ipykernel warns of each kernel that others of this machine could listen.
   options+=(--MappingKernelManager.transport_encryption=auto)
+  options+=(--FileContentsManager.post_save_hook=bnnlib.interactive.saving.after_save)
   port=$(python -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
   token=$(python -c 'import secrets; print(secrets.token_hex(24))')
   mkdir -p runs

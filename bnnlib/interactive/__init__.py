@@ -14,6 +14,8 @@ library's own, for these reasons:
   is killed (memory, a closed laptop) leaves the controller and all engines running.
 - `cells`: ``%%px`` shows a cell's output when all ranks have ended, and knows nothing of an engine
   that has died. ``%%ranks`` shows rank 0 while it runs, and raises at once.
+- `saving`: JupyterLab notes the kernel down in a notebook that is only opened, which git would take
+  for a change.
 - `preparation`: ipyparallel has launchers of its own for each site; ours takes the words of
   ``jobs/<site>/site.sh``, so that a notebook and a batch job start alike.
 """

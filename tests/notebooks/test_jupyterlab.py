@@ -258,7 +258,7 @@ def test_opening_and_saving_a_notebook_is_no_change_to_git(page, tmp_path):
     save(page, root / NOTEBOOK)
     # JupyterLab has noted the kernel down, which git does not see.
     assert (root / NOTEBOOK).read_text() != committed
-    assert git(root, "status", "--porcelain") == ""
+    wait(page, lambda: git(root, "status", "--porcelain") == "", "clean status", 60)
     # A change of the reader's own is seen.
     text = (root / NOTEBOOK).read_text()
     (root / NOTEBOOK).write_text(text.replace("**Question.**", "**Another.**"))
@@ -291,7 +291,7 @@ def test_a_reader_watches_stops_goes_on_and_gets_the_batch_run(page, launch, tmp
     assert saved.read_text().count('"image/png"') == 3
     assert f"Training has ended here: {STEPS} steps" in saved.read_text()
     assert "widget-view" not in saved.read_text()
-    assert git(tmp_path / "lab", "status", "--porcelain") == ""
+    wait(page, lambda: git(tmp_path / "lab", "status", "--porcelain") == "", "clean status", 60)
 
     if where := os.environ.get("BNN_SCREENSHOT"):  # cut to the training: figures/lab
         page.locator(".jp-OutputArea-output img").first.scroll_into_view_if_needed()
