@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from bnnlib import data, metrics, networks
-from bnnlib.analysis import tables
+from bnnlib.analysis import figures, load_evaluation, tables
 from bnnlib.networks import posterior
 from tests.analysis.records import random_probs
 
@@ -439,3 +439,19 @@ def test_shift_differences_are_of_every_set():
         [tables.ALL, "ece"],
     ]
     assert tables.shift_differences({}).empty
+
+
+def test_further_scores_are_the_records(runs):
+    group = tables.Group(runs)
+    rows = load_evaluation(runs)
+    table = tables.recorded(group.runs, rows).set_index(["model", "score"])
+    of_test = rows[rows["set"] == "test"].set_index("run_id")
+    two = of_test.augrc[["a0", "a1"]]
+    mean = table.loc[("CNN_FC", "augrc")]
+    assert (mean["mean"], mean.runs) == (pytest.approx(two.mean()), 2)
+    assert mean.stddev == pytest.approx(two.std())
+    assert {"coverage_aps", "set_size_thr", "nll_vector_scaled"} <= set(table.loc["CNN_FC"].index)
+    shown = figures.comparison_table(table.reset_index()).data
+    assert shown.loc["CNN_FC", "AUGRC"] == f"{two.mean():.4f} ± {two.std():.4f}"
+    old = rows.drop(columns=["augrc"])
+    assert "augrc" not in set(tables.recorded(group.runs, old).score)

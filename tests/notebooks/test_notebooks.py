@@ -253,7 +253,7 @@ def test_the_comparison_shows_the_eight_runs_and_its_figures(study, executed):
     assert len(models) == 8
     comparison = of_type(nb, "text/html")[0]
     for model in models:
-        name = model.replace("_ivon", " inference(ivon)")
+        name = model.replace("_ivon", " IVON")
         assert re.search(rf"\b{re.escape(name)}(?!\w)", comparison), name
     figures = sorted((study.runs / "figures").glob("*.png"))
     assert len(of_type(nb, "image/png")) >= len(figures) >= 3

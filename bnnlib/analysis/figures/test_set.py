@@ -20,12 +20,14 @@ from bnnlib.analysis.style import (
     set_style,
     subplots,
 )
-from bnnlib.analysis.words import between, number
+from bnnlib.analysis.words import between, labels, number
 from bnnlib.names import in_order
 
 
 def comparison_table(scores: pd.DataFrame) -> Styler:
-    """The models' scores side by side, best means of a column bold.
+    """The models' scores side by side; of a column the best is bold.
+
+    So is each whose interval reaches into the best one's.
 
     An entry is the mean ± the standard deviation over runs; of one run, the score and its 95 %
     interval over the test images.
@@ -49,15 +51,24 @@ def comparison_table(scores: pd.DataFrame) -> Styler:
     table = pd.DataFrame({_COLUMNS[c][0]: {m: text(m, c) for m in order} for c in columns})
     table = table.reindex(order)
     table.insert(0, "runs", scores.groupby("model").runs.first())
+    table.index = [labels(order)[model] for model in order]
     table.index.name = "model"
 
     def bold(column: pd.Series) -> list[str]:
         named = {_COLUMNS[c][0]: c for c in columns if _COLUMNS[c][1]}
         if column.name not in named:
             return [""] * len(column)
-        values = means.loc[order, named[column.name]]
-        top = values.max() if _COLUMNS[named[column.name]][1] == "max" else values.min()
-        return ["font-weight: bold" if value == top else "" for value in values]
+        score = named[column.name]
+        values = means.loc[order, score]
+        best = values.idxmax() if _COLUMNS[score][1] == "max" else values.idxmin()
+        rows = entries.xs(score, level="score").reindex(order)
+        if _COLUMNS[score][1] == "max":
+            apart = ~(rows.high >= rows.low.get(best, np.nan))
+        else:
+            apart = ~(rows.low <= rows.high.get(best, np.nan))
+        # A value without an interval is as good as the best one only where it equals it.
+        as_good = (values == values[best]) | ~apart
+        return ["font-weight: bold" if each else "" for each in as_good]
 
     return table.style.apply(bold)
 
@@ -75,6 +86,22 @@ _COLUMNS: dict[str, tuple[str, str, int]] = {
     "nll_scaled": ("NLL at T", "min", 4),
     "brier_scaled": ("Brier at T", "min", 4),
     "ece_scaled": ("ECE at T", "", 4),
+    "augrc": ("AUGRC", "", 4),
+    "smooth_ece": ("smooth ECE", "", 4),
+    "disagreement": ("disagreement", "", 4),
+    "accuracy_vector_scaled": ("accuracy, vector scaling", "", 4),
+    "nll_vector_scaled": ("NLL, vector scaling", "", 4),
+    "ece_vector_scaled": ("ECE, vector scaling", "", 4),
+    "coverage_thr": ("coverage, THR", "", 3),
+    "set_size_thr": ("set size, THR", "", 2),
+    "coverage_aps": ("coverage, APS", "", 3),
+    "set_size_aps": ("set size, APS", "", 2),
+    "coverage_raps": ("coverage, RAPS", "", 3),
+    "set_size_raps": ("set size, RAPS", "", 2),
+    "cross_entropy": ("cross-entropy to votes", "", 4),
+    "soft_brier": ("Brier to votes", "", 4),
+    "total_variation": ("total variation to votes", "", 4),
+    "entropy_correlation": ("correlation with votes' entropy", "", 3),
     "images_per_second": ("images/s", "max", 0),
 }
 

@@ -34,6 +34,7 @@ from bnnlib.analysis.tables.pairs import COLUMNS as PAIR_COLUMNS
 from bnnlib.analysis.tables.test_set import (
     COVERAGES,
     entropies,
+    recorded,
     reliability,
     risk_coverage,
     scores,
@@ -64,6 +65,7 @@ __all__ = [
     "ood_groups",
     "ood_histograms",
     "posterior_over_training",
+    "recorded",
     "reliability",
     "risk_coverage",
     "roc",

@@ -69,6 +69,35 @@ def scores(predictions: Sequence[Predicted], num_resamples: int = 1000) -> pd.Da
     return pd.DataFrame(rows).reindex(columns=columns_in_order)
 
 
+# Scores of the records that `scores` does not compute anew, some of them of newer records alone.
+RECORDED = (
+    *("augrc", "smooth_ece", "disagreement", "accuracy_vector_scaled", "nll_vector_scaled"),
+    *("ece_vector_scaled", "coverage_thr", "set_size_thr", "coverage_aps", "set_size_aps"),
+    *("coverage_raps", "set_size_raps", "cross_entropy", "soft_brier", "total_variation"),
+    "entropy_correlation",
+)
+
+
+def recorded(runs: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
+    """Further scores of the test set, as the records have them.
+
+    Args:
+        runs: of a :class:`bnnlib.analysis.predictions.Group`.
+        rows: of :func:`bnnlib.analysis.runs.load_evaluation`, of the same folder.
+
+    Returns:
+        Rows of :func:`scores`, of :data:`RECORDED`, their intervals unknown. No rows of a score
+        that no record has.
+    """
+    of_test = rows[rows["set"] == metrics.TEST].set_index("path").reindex(runs.path)
+    names = [name for name in RECORDED if name in of_test]
+    values = of_test[names].set_axis(runs.index).assign(model=runs.model)
+    long = values.melt("model", var_name="score").dropna()
+    groups = long.groupby(["model", "score"], sort=False).value
+    table = groups.agg(runs="size", mean="mean", stddev="std").reset_index()
+    return table.assign(low=math.nan, high=math.nan)
+
+
 def reliability(predictions: Sequence[Predicted], num_bins: int = metrics.NUM_BINS) -> pd.DataFrame:
     """Reliability bins of every run, as predicted and after temperature scaling.
 
