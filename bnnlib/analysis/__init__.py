@@ -2,8 +2,8 @@
 
 Rooms: `runs` (records as tables), `listing` (the table for people), `predictions` (what runs and
 ensembles predict), `tables` (the rows behind each figure), `figures`, `findings` (the sentence
-under each), `words` (numbers in sentences), `style`, `gallery` (how figures are kept), `scaling`
-(what ranks add).
+under each), `words` (numbers in sentences), `style`, `gallery` (how figures are kept), `redraw`
+(drawn again from their tables), `scaling` (what ranks add).
 """
 
 from bnnlib.analysis.runs import load, load_evaluation

@@ -73,13 +73,23 @@ def save(
     Raises:
         RecordError: a file could not be written.
     """
-    path = Path(directory) / f"{name}.png"
-    write_atomically(path, lambda file: figure.savefig(file, format="png"))
+    path = save_picture(figure, Path(directory) / f"{name}.png")
     write_atomically(
         path.with_suffix(".csv"), lambda file: file.write(data.to_csv(index=False).encode())
     )
-    write_atomically(path.with_suffix(".json"), lambda file: file.write(to_json(origin)))
+    save_origin(origin, path.with_suffix(".json"))
     return path
+
+
+def save_picture(figure: Figure, path: Path) -> Path:
+    """Writes the picture alone, for :func:`save`; returns its path."""
+    write_atomically(path, lambda file: figure.savefig(file, format="png"))
+    return path
+
+
+def save_origin(origin: Mapping[str, Any], path: Path) -> None:
+    """Writes the origin alone, for :func:`save`."""
+    write_atomically(path, lambda file: file.write(to_json(origin)))
 
 
 def origin(table: pd.DataFrame, notebook: str, command: str) -> dict[str, Any]:

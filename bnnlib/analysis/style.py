@@ -9,28 +9,32 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
+from matplotlib.ticker import LogLocator
 
 from bnnlib.analysis.variants import refuse_too_many
 from bnnlib.analysis.words import labels
-from bnnlib.names import in_order, network_of, settings_of, variant_of
+from bnnlib.names import ALL_MODELS, in_order, network_of, settings_of, twin_of, variant_of
 
-# Seaborn's colour-blind palette; hue says convolution (blues) or dense (oranges), the twins are
-# grey and black, and marker and dash say the same again for print without colour.
+# Seaborn's colour-blind palette, for what is no model.
 COLOURS = sns.color_palette("colorblind").as_hex()
+# Hue says convolution (blues), dense (oranges and red) or VGG (purples), the twins are grey and
+# black; marker and dash say the same again for print without colour. The study's six networks are
+# seaborn's colours, but for two that a deuteranope sees nearly alike; the others were searched for
+# as far as can be from all before them, for every eye: tests/analysis/test_colours.py.
 PALETTE: dict[str, str] = {
     "BNN_conv_flip": COLOURS[0],
     "BNN_conv_nonflip": COLOURS[9],
-    "BNN_FC_flip": COLOURS[3],
-    "BNN_FC_nonflip": COLOURS[1],
+    "BNN_FC_flip": "#C44601",
+    "BNN_FC_nonflip": "#E69F00",
     "CNN_conv": "#000000",
     "CNN_FC": COLOURS[7],
-    "BNN_conv_local": "#004488",
-    "BNN_FC_local": "#994F00",
-    "BNN_VGG_flip": COLOURS[4],
-    "BNN_VGG_nonflip": COLOURS[6],
-    "BNN_VGG_local": "#AA3377",
-    "CNN_VGG": COLOURS[5],
+    "BNN_conv_local": "#0000CC",
+    "BNN_FC_local": "#770000",
+    "BNN_VGG_flip": "#774477",
+    "BNN_VGG_nonflip": "#DDBBCC",
+    "BNN_VGG_local": "#440055",
+    "CNN_VGG": "#555555",
 }
 MARKERS: dict[str, str] = {
     "BNN_conv_flip": "o",
@@ -48,7 +52,7 @@ MARKERS: dict[str, str] = {
 }
 ORDER = list(PALETTE)
 # For all other networks, and for a network's variants after the first, in this order.
-_FURTHER_COLOURS = (COLOURS[2], "#332288", COLOURS[8], "#882255", "#117733", "#661100")
+_FURTHER_COLOURS = ("#AACC99", "#8877FF", "#AA7766", "#113333", "#884433", "#667777")
 # The tuples are stars of four, six and eight points.
 _FURTHER_MARKERS: tuple[Any, ...] = ("h", ">", "H", (4, 1, 0), (6, 1, 0), (8, 1, 0))
 
@@ -123,6 +127,31 @@ def subplots(*shape: int, **options: Any) -> tuple[Figure, Any]:
     return figure, axes
 
 
+def parts(count: int, **options: Any) -> tuple[Figure, list[SubFigure]]:
+    """Makes a figure of `count` parts below each other, each with panels and a legend of its own.
+
+    It is closed, as that of :func:`subplots`.
+    """
+    figure = plt.figure(layout="constrained", **options)
+    plt.close(figure)
+    return figure, list(figure.subfigures(count, 1, squeeze=False)[:, 0])
+
+
+def beside_twin(models: Iterable[str]) -> dict[str, list[str]]:
+    """The models in groups that are compared: each twin with its Bayesian networks and variants.
+
+    Returns:
+        The groups' models by the twin's name, in the study's order, Bayesian networks first; a
+        user's own networks, which no name joins, make one group, ``""``.
+    """
+    groups: dict[str, list[str]] = {}
+    for model in in_order(models):
+        network = network_of(model)
+        own = network not in ALL_MODELS
+        groups.setdefault("" if own else twin_of(network) or network, []).append(model)
+    return groups
+
+
 def legend(axis: Any, **options: Any) -> None:
     """A legend to the right of the axis."""
     place = {"loc": "center left", "bbox_to_anchor": (1.01, 0.5), "frameon": False} | options
@@ -153,6 +182,37 @@ def legend_below(figure: Figure, columns: int = 3) -> None:
     figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)
 
 
+def legend_above(figure: Figure | SubFigure, columns: int = 4, title: str | None = None) -> None:
+    """Adds one legend above all panels, with each label once; `title` says what is drawn."""
+    handles, labels = _handles(*figure.axes)
+    place: dict[str, Any] = {"loc": "outside upper center", "ncols": columns, "frameon": False}
+    figure.legend(handles, labels, title=title, **place)
+
+
 def panel_columns(panels: int) -> int:
     """Columns of a grid of panels: at most 3, so that their text stays legible; 2 for 4 panels."""
     return 2 if panels == 4 else min(3, panels)
+
+
+def plain_log(axes: Any, which: str = "xy") -> None:
+    """Makes axes logarithmic, with ticks at plain numbers such as 0.2, 50 or 1,000.
+
+    Args:
+        axes: matplotlib's.
+        which: ``x``, ``y`` or ``xy``.
+    """
+    for one in which:
+        axes.set(**{f"{one}scale": "log"})
+        axis = getattr(axes, f"{one}axis")
+        axis.set_major_locator(_PlainLog())
+        axis.set_major_formatter(lambda value, _: f"{value:,.12g}")
+        axis.set_minor_formatter("")
+
+
+class _PlainLog(LogLocator):
+    """Ticks at 1, 2 and 5 times the powers of ten, at the powers alone where they are many."""
+
+    def tick_values(self, vmin: float, vmax: float) -> Sequence[float]:
+        few = vmin > 0 and vmax / vmin < 200
+        self.set_params(subs=(1, 2, 5) if few else (1,))
+        return super().tick_values(vmin, vmax)

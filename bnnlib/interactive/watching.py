@@ -21,6 +21,7 @@ from bnnlib.inference.distributed import Ranks
 from bnnlib.interactive.cluster import LOOK_EVERY, Cluster
 from bnnlib.record.logs import AccuracyLog, StepLog, read_accuracy, read_steps
 from bnnlib.record.run import Run
+from bnnlib.record.schema import read_record
 
 # Seconds from one picture to the next; one takes a tenth of that, on cores that are the ranks'.
 DRAW_EVERY = 1.0
@@ -81,8 +82,11 @@ async def watch(
     button.on_click(lambda _: request_stop(directory))
     below = display(button, display_id=True)
 
+    earlier = before(directory)
+
     def drawing(lines: list[StepLog]) -> Figure:
-        return curves(lines, epochs, num_train_examples, read_accuracy(directory))
+        accuracies = read_accuracy(directory)
+        return curves(lines, epochs, num_train_examples, accuracies, earlier)
 
     picture = display(drawing([]), display_id=True)
     shown, drawn = 0, time.monotonic()
@@ -114,16 +118,29 @@ def read(directory: str | Path) -> list[StepLog]:
     return read_steps(directory) if path.exists() else []
 
 
+def before(directory: str | Path) -> list[StepLog]:
+    """The lines of the run that this one goes on from with other parameters, up to that step.
+
+    Empty if it goes on from none, or if that run's record has gone.
+    """
+    continues = read_record(directory).get("continues")
+    if not continues:
+        return []
+    return [line for line in read(continues["run"]) if line.step <= continues["step"]]
+
+
 def curves(
     lines: list[StepLog],
     epochs: float | None = None,
     num_train_examples: int | None = None,
     accuracies: Sequence[AccuracyLog] = (),
+    earlier: Sequence[StepLog] = (),
 ) -> Figure:
-    """The picture of :func:`watch`."""
+    """The picture of :func:`watch`; `earlier` are the lines of :func:`before`, drawn in grey."""
     validation = pd.DataFrame(accuracies, columns=[*AccuracyLog.__dataclass_fields__])
-    steps = pd.DataFrame(lines, columns=COLUMNS)
-    return figures.training_curves(steps, epochs, num_train_examples, validation)
+    steps, old = (pd.DataFrame(one, columns=COLUMNS) for one in (lines, earlier))
+    grey = old if len(old) else None
+    return figures.training_curves(steps, epochs, num_train_examples, validation, grey)
 
 
 def _stop_file(directory: str | Path) -> Path:

@@ -70,43 +70,75 @@ def foreign():
     return {name: predict(number, labelled=False) for number, name in ((5, "far"), (6, "near"))}
 
 
-def test_training_curves():
-    steps = pd.DataFrame(
-        {
-            "epoch": [0.5, 1.0, 1.5],
-            "nll": [2.0, 1.0, 0.5],
-            "kl": [30.0, 20.0, 10.0],
-            "images_per_second": [100.0, 90.0, 110.0],
-        }
-    )
+def step_lines(epochs, kl=(30.0, 20.0, 10.0)):
+    """Lines of a run whose loss has a KL/N of `kl` / 10."""
+    table = pd.DataFrame({"epoch": epochs, "nll": [2.0, 1.0, 0.5], "kl": kl})
+    return table.assign(loss=table.nll + table.kl / 10, images_per_second=[100.0, 90.0, 110.0])
+
+
+def labelled(axis):
+    return {line.get_label(): line for line in axis.lines}
+
+
+def test_training_curves_tell_nll_validation_and_kl_apart():
+    steps = step_lines([0.5, 1.0, 1.5])
     validation = pd.DataFrame({"epoch": [1.0, 1.5], "validation_nll": [0.9, 0.7]})
     figure = figures.training_curves(steps, None, 10, validation)
-    curves = [
-        (steps.epoch, steps.nll, "NLL on training batches\n(nats an image)"),
-        (validation.epoch, validation.validation_nll, "validation NLL\n(nats an image)"),
-        (steps.epoch, steps.kl / 10, "KL(q||p)/N (nats an image)"),
-        (steps.epoch, steps.images_per_second, "images/s, all ranks"),
-    ]
-    for axis, (x, y, label) in zip(figure.axes, curves, strict=True):
-        (line,) = axis.lines
+    draw(figure)
+    nll, loss, kl, speed = figure.axes
+    assert list(labelled(nll)) == texts(nll.get_legend()) == ["training batches", "validation"]
+    one, other = nll.lines
+    assert one.get_color() != other.get_color()
+    assert one.get_marker() != other.get_marker()
+    for line, x, y in (
+        (one, steps.epoch, steps.nll),
+        (other, validation.epoch, validation.validation_nll),
+        (kl.lines[0], steps.epoch, steps.kl / 10),
+        (speed.lines[0], steps.epoch, steps.images_per_second),
+    ):
         assert line.get_xdata().tolist() == x.tolist()
         assert line.get_ydata().tolist() == y.tolist()
-        assert axis.get_ylabel() == label
-        assert not axis.texts
+    labels = ["NLL (nats an image)", "loss (nats an image)", "KL(q‖p)/N (nats an image)"]
+    assert [axis.get_ylabel() for axis in figure.axes] == [*labels, "images/s, all ranks"]
+    # KL lies on the NLL, up to the loss, and the legend says how much of it KL is.
+    upper = loss.collections[1].get_datalim(loss.transData)
+    assert upper.y1 == pytest.approx(steps.loss.max())
+    assert upper.y0 == pytest.approx(steps.nll.min())
+    assert texts(loss.get_legend()) == ["KL(q‖p)/N, as weighted", "NLL"]
+    assert loss.get_legend().get_title().get_text() == "KL is 67 % of the loss"
     assert [axis.get_xlabel() for axis in figure.axes[2:]] == ["epoch", "epoch"]
-    assert figure.axes[3].get_ylim()[0] == 0
-    draw(figure)
+    assert speed.get_ylim()[0] == 0
+
+
+def test_training_curves_of_a_loss_that_is_all_but_kl():
+    figure = figures.training_curves(step_lines([1.0, 2.0, 3.0], (900.0, 700.0, 495.0)))
+    assert figure.axes[1].get_legend().get_title().get_text() == "KL is 99 % of the loss"
+    assert figure.axes[2].get_ylabel() == "KL(q‖p) (nats)"
 
 
 @pytest.mark.parametrize("rows", [0, 2])
-def test_training_curves_without_what_was_not_recorded(rows):
-    steps = pd.DataFrame(1.0, range(rows), ["epoch", "nll", "kl", "images_per_second"])
+def test_training_curves_show_only_what_was_recorded(rows):
+    columns = ["epoch", "loss", "nll", "kl", "images_per_second"]
+    steps = pd.DataFrame(1.0, range(rows), columns)
     old = pd.DataFrame({"epoch": [1.0], "validation_nll": [None]}) if rows else None
     figure = figures.training_curves(steps, epochs=20, validation=old)
-    assert [axis.get_xlim() for axis in figure.axes] == [(0, 20)] * 4
-    assert figure.axes[1].texts[0].get_text() == "not asked for (evaluate_every)"
-    assert figure.axes[2].get_ylabel() == "KL(q||p) (nats)"
     draw(figure)
+    assert [axis.get_xlim() for axis in figure.axes] == [(0, 20)] * 4
+    assert texts(figure.axes[0].get_legend()) == ["training batches"]
+
+
+def test_training_curves_go_on_over_those_of_the_run_before():
+    before, steps = step_lines([0.5, 1.0, 1.5]), step_lines([2.0, 2.5, 3.0])
+    figure = figures.training_curves(steps, 3, 10, before=before)
+    draw(figure)
+    nll, _, kl, speed = figure.axes
+    assert labelled(figure.axes[1])["the run before"].get_ydata().tolist() == before.loss.tolist()
+    for axis in (nll, kl, speed):
+        lines = labelled(axis)
+        assert list(lines) == ["the run before", "training batches"]
+        assert lines["the run before"].get_xdata().tolist() == [0.5, 1.0, 1.5]
+        assert lines["training batches"].get_xdata().tolist() == [2.0, 2.5, 3.0]
+        assert rgb(lines["the run before"].get_color()) == (0.6, 0.6, 0.6)
 
 
 @pytest.mark.parametrize(("channels", "shape"), [(1, (4, 5)), (3, (4, 5, 3))])
@@ -181,21 +213,23 @@ def test_reliability_diagrams(test_set):
     assert list(panels) == SORTED
     colours = style.looks(NAMES)[0]
     for model, axis in panels.items():
-        ece = bins[(bins.model == model) & ~bins.scaled].groupby("run").ece.first().mean()
-        assert f"ECE {ece:.3f}" in axis.get_title()
-        assert (", at T" in axis.get_title()) == (model == "CNN_conv")
-        # Beside it the ECE, and around the bins the band, of a calibrated model.
+        # The ECE and the debiased one, as predicted and, where there is a temperature, at it.
+        _, plain, debiased = axis.get_title().split("\n")
+        for text, name, score in ((plain, "ECE", "ece"), (debiased, "debiased", "ece_debiased")):
+            mine = bins[bins.model == model].groupby(["scaled", "run"])[score].first()
+            at_t = f" → {mine[True].mean():.3f} at T" if model == "CNN_conv" else ""
+            assert text == f"{name} {mine[False].mean():.3f}{at_t}"
         mine = bins[(bins.model == model) & ~bins.scaled]
-        calibrated = mine.groupby("run").ece_if_calibrated.first().mean()
-        assert f"(calibrated: {calibrated:.3f})" in axis.get_title()
-        bands = [band.get_datalim(axis.transData) for band in axis.collections[:1]]
         first = mine[mine.run == mine.run.iloc[0]]
-        assert bands[0].y0 == pytest.approx((first.calibrated_low - first.confidence).min())
-        assert bands[0].y1 == pytest.approx((first.calibrated_high - first.confidence).max())
+        first = first[first["count"] >= 10]
+        band = axis.collections[0].get_datalim(axis.transData)
+        assert band.y0 == pytest.approx((first.calibrated_low - first.confidence).min())
+        assert band.y1 == pytest.approx((first.calibrated_high - first.confidence).max())
         curves = [container.lines[0] for container in axis.containers]
         assert len(curves) == 2
         assert {rgb(curve.get_color()) for curve in curves} == {rgb(colours[model])}
-        assert {"too modest", "too sure"} <= {text.get_text() for text in axis.texts}
+        words = {text.get_text() for text in axis.texts}
+        assert {"underconfident", "overconfident"} <= words
     assert set(texts(figure.legends[0])) == {
         "as predicted",
         "after temperature scaling, at T",
@@ -204,6 +238,30 @@ def test_reliability_diagrams(test_set):
     counts = [axis for axis in figure.axes if axis.get_yscale() == "log" and axis.patches]
     drawn = sum(bar.get_height() for axis in counts for bar in axis.patches)
     assert drawn == bins[~bins.scaled]["count"].sum()
+
+
+def few_and_many(counts, gaps):
+    """Reliability bins of one run, made by hand."""
+    confidence = np.linspace(0.3, 0.9, len(counts))
+    table = pd.DataFrame({"count": counts, "confidence": confidence})
+    table["accuracy"] = confidence + gaps
+    for name, middle in (("accuracy", table.accuracy), ("calibrated", confidence)):
+        table[f"{name}_low"], table[f"{name}_high"] = middle - 0.05, middle + 0.05
+    table["lower"], table["upper"] = confidence - 0.05, confidence + 0.05
+    return table.assign(model="CNN_FC", run="r", scaled=False, ece=0.1, ece_debiased=0.05)
+
+
+def test_reliability_reaches_as_far_as_the_bins_with_enough_images():
+    gaps = np.array([-0.9, 0.1, 0.1, -0.08])
+    upper, lower = figures.reliability_diagrams(few_and_many([1, 10, 40, 9], gaps)).axes
+    (curve,) = [container.lines[0] for container in upper.containers]
+    assert curve.get_ydata() == pytest.approx(gaps[1:3])  # bins of 10 and of 40 images
+    assert upper.get_ylim() == pytest.approx((-0.1875, 0.1875))  # 0.15 and a quarter
+    # The bins of one image and of nine are counted.
+    assert sorted(bar.get_height() for bar in lower.patches) == [1, 9, 10, 40]
+    # Where no bin has enough, all are drawn.
+    upper, _ = figures.reliability_diagrams(few_and_many([1, 2, 2, 9], gaps)).axes
+    assert len(upper.containers[0].lines[0].get_ydata()) == 4
 
 
 @pytest.mark.parametrize("right", [True, False])
@@ -254,24 +312,35 @@ def test_against_severity(test_set, families):
     table = tables.shifts(test_set, shifted, 10)
     figure = figures.against_severity(table)
     draw(figure)
-    titles = [axis.get_title() for axis in figure.axes if axis.get_title()]
-    assert titles == [f"family{n}" for n in range(families)]
-    assert texts(figure.legends[0]) == [*SORTED, "a calibrated model with the same confidences"]
-    first = table[(table.model == "CNN_conv") & (table.score == "accuracy")]
-    line = figure.axes[0].lines[1]
-    assert line.get_xdata().tolist() == [0, 1, 5]
-    expected = first[first.family == "family0"].groupby("severity").value.mean()
-    assert line.get_ydata() == pytest.approx(expected.to_numpy())
-    axes = [axis for axis in figure.axes if axis.lines]
-    assert len(axes) == 2 * families
-    # Each model's ECE has the ECE of a calibrated model beside it, dotted.
-    (ece,) = (axis for axis in axes[: 2 * min(families, 5)] if axis.get_ylabel() == "ECE")
-    dotted = [line for line in ece.lines if line.get_linestyle() == ":"]
-    calibrated = table[(table.score == "ece_if_calibrated") & (table.family == "family0")]
-    means = calibrated.groupby(["model", "severity"]).value.mean()
-    assert len(dotted) == len(SORTED)
-    for line, model in zip(dotted, SORTED, strict=True):
-        assert line.get_ydata() == pytest.approx(means[model].to_numpy())
+    # Networks stand beside their twin alone; a user's own make a part of their own.
+    study, own = figure.subfigs
+    assert texts(study.legends[0]) == ["BNN_conv_flip", "CNN_conv"]
+    assert texts(own.legends[0]) == ["my_network", "another one"]
+    for part in figure.subfigs:
+        titles = [axis.get_title() for axis in part.axes if axis.get_title()]
+        assert titles == [f"family{n}" for n in range(families)]
+        drawn = [axis for axis in part.axes if axis.lines]
+        assert len(drawn) == 2 * families
+        assert {len(axis.lines) for axis in drawn} == {2}
+        assert {"accuracy", "debiased ECE"} <= {axis.get_ylabel() for axis in drawn}
+    for row, score in enumerate(("accuracy", "ece_debiased")):
+        axis = study.axes[row * min(5, families)]
+        selected = table[(table.model == "CNN_conv") & (table.score == score)]
+        selected = selected[selected.family == "family0"]
+        assert axis.lines[1].get_xdata().tolist() == [0, 1, 5]
+        expected = selected.groupby("severity").value.mean()
+        assert axis.lines[1].get_ydata() == pytest.approx(expected.to_numpy())
+        band = axis.collections[1].get_datalim(axis.transData)  # the range of two runs
+        assert (band.y0, band.y1) == pytest.approx((selected.value.min(), selected.value.max()))
+
+
+def test_against_severity_shows_the_whole_interval_of_one_run():
+    shifted = {"rotate-30": predict(1, seeds=(0,))}
+    table = tables.shifts(predict(0, seeds=(0,)), shifted, 10)
+    for axis in figures.against_severity(table).axes:
+        for band in axis.collections:
+            assert axis.get_ylim()[0] <= band.get_datalim(axis.transData).y0
+            assert axis.get_ylim()[1] >= band.get_datalim(axis.transData).y1
 
 
 def test_ood_histograms(test_set, foreign):
@@ -279,34 +348,55 @@ def test_ood_histograms(test_set, foreign):
     figure = figures.ood_histograms(table)
     draw(figure)
     assert len(figure.axes) == len(NAMES) * 2
-    assert [axis.get_title() for axis in figure.axes[:2]] == ["far", "near"]
+    # A name stands whole on one line, above its row, and no other text is in its way.
+    assert [axis.get_title(loc="left") for axis in figure.axes[::2]] == SORTED
+    assert not any(axis.get_title() for axis in figure.axes)
+    assert figure.get_supylabel().startswith("share of the images")
     first = table[(table.model == "BNN_conv_flip") & (table["set"] == "far")]
     (text,) = figure.axes[0].texts
-    assert text.get_text() == f"AUROC {first.auroc.iloc[0]:.3f}"
+    assert text.get_text() == f"far, AUROC {first.auroc.iloc[0]:.3f}"
     heights, *_ = figure.axes[0].patches[1].get_data()
     assert heights == pytest.approx(first.foreign.to_numpy())
+    assert texts(figure.legends[0]) == ["test images", "foreign images"]
+
+
+def test_ood_histograms_of_one_set_stand_side_by_side(test_set, foreign):
+    table = tables.ood_histograms(test_set[:6], {"far": foreign["far"]})
+    figure = figures.ood_histograms(table)
+    draw(figure)
+    assert [axis.get_title(loc="left") for axis in figure.axes] == SORTED[:3]
+    assert len({axis.get_position().y0 for axis in figure.axes}) == 1
 
 
 def test_roc_curves_have_a_row_a_score(test_set, foreign):
     figure = figures.roc_curves(tables.roc(test_set, foreign))
     draw(figure)
     assert len(figure.axes) == 4
-    drawn = [sum(len(line.get_xdata()) > 2 for line in axis.lines) for axis in figure.axes]
-    assert drawn == [4, 4, 2, 2]  # the mutual information has the stochastic models alone
+    drawn = [[line for line in axis.lines if len(line.get_xdata()) > 2] for axis in figure.axes]
+    assert list(map(len, drawn)) == [4, 4, 2, 2]  # mutual information: the stochastic models alone
+    # Models are told apart by shape as well, at places of their own.
+    markers = style.looks(NAMES)[1]
+    assert [line.get_marker() for line in drawn[0]] == [markers[model] for model in SORTED]
+    assert len({line.get_markevery() for line in drawn[0]}) == len(SORTED)
     plain = [one for one in test_set if one.model == "CNN_conv"]
     assert len(figures.roc_curves(tables.roc(plain, foreign)).axes) == 2
 
 
-def test_epistemic_against_aleatoric(test_set, foreign):
-    table = tables.uncertainties(test_set, {"rotate-30": predict(3)}, foreign)
+def test_epistemic_against_aleatoric_names_every_set(test_set, foreign):
+    shifted = {name: predict(3 + n) for n, name in enumerate(["rotate-60", "rotate-30", "odd"])}
+    table = tables.uncertainties(test_set, shifted, foreign)
     figure = figures.epistemic_against_aleatoric(table)
     draw(figure)
     assert [axis.get_title() for axis in figure.axes] == STOCHASTIC
-    names = ["test, right", "test, wrong", "shifted sets", "far", "near"]
+    names = ["test, right", "test, wrong", "rotate", "odd", "far", "near"]
     assert texts(figure.legends[0]) == names
-    points = figure.axes[1].collections[3].get_offsets()
-    far = table[(table.model == "my_network") & (table["set"] == "far")]
-    assert np.allclose(points, far[["aleatoric", "epistemic"]])
+    drawn = labelled(figure.axes[1])
+    assert len({(line.get_marker(), line.get_color()) for line in drawn.values()}) == len(names)
+    mine = table[table.model == "my_network"].set_index("set")
+    for label, sets in {"far": ["far"], "rotate": ["rotate-30", "rotate-60"]}.items():
+        assert drawn[label].get_xdata() == pytest.approx(mine.aleatoric[sets].to_numpy())
+        assert drawn[label].get_ydata() == pytest.approx(mine.epistemic[sets].to_numpy())
+    assert drawn["rotate"].get_linestyle() == "-"  # from the least severe on
 
 
 def test_convergence_with_draws():
@@ -337,9 +427,9 @@ def test_posterior_over_training():
     assert len(figure.axes) == 6
     assert figure.axes[0].lines[0].get_ydata().tolist() == [0.5] * 3
     assert texts(figure.legends[0]) == [
-        "middle 98% of the weights",
-        "middle 90% of the weights",
-        "middle 50% of the weights",
+        "middle 98 % of the weights",
+        "middle 90 % of the weights",
+        "middle 50 % of the weights",
         "median",
     ]
 

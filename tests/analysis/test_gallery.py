@@ -199,3 +199,37 @@ def test_save_where_nothing_can_be_written(tmp_path, table):
     (tmp_path / "figures").write_text("")
     with pytest.raises(RecordError, match=r"figures/a\.png: could not be written"):
         gallery.save(figure_of(table), table, tmp_path / "figures", "a", {})
+
+
+# ---------------------------------------------------------------------------------- groups, ticks
+
+
+def test_networks_stand_beside_their_twin_and_a_users_own_beside_one_another():
+    names = ["mine", "CNN_FC", "BNN_LeNet5_flip", "BNN_conv_flip", "CNN_FC inference(ivon)"]
+    names += ["BNN_FC_flip converged(no)", "CNN_conv", "other.py:network"]
+    assert style.beside_twin(names) == {
+        "CNN_conv": ["BNN_conv_flip", "CNN_conv"],
+        "CNN_FC": ["BNN_FC_flip converged(no)", "CNN_FC", "CNN_FC inference(ivon)"],
+        "CNN_LeNet5": ["BNN_LeNet5_flip"],
+        "": ["mine", "other.py:network"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("values", "ticks"),
+    [
+        ((0.11, 1.2), ["0.2", "0.5", "1"]),
+        ((30, 4000), ["50", "100", "200", "500", "1,000", "2,000"]),
+        ((0.9, 2e5), ["1", "10", "100", "1,000", "10,000", "100,000"]),
+    ],
+)
+def test_logarithmic_axes_have_plain_numbers(values, ticks):
+    figure, axis = style.subplots()
+    axis.plot(values, values)
+    style.plain_log(axis)
+    axis.set(xlim=values, ylim=values)
+    figure.canvas.draw()
+    for one in (axis.xaxis, axis.yaxis):
+        shown = [t.label1.get_text() for t in one.get_major_ticks() if t.get_loc() is not None
+                 and values[0] <= t.get_loc() <= values[1]]  # fmt: skip
+        assert shown == ticks

@@ -11,12 +11,14 @@ from matplotlib.figure import Figure
 
 from bnnlib.analysis.style import (
     COLOURS,
+    among,
     legend,
     legend_below,
     line,
     set_style,
     subplots,
 )
+from bnnlib.analysis.words import percent
 from bnnlib.names import in_order
 
 
@@ -38,7 +40,7 @@ def convergence_with_draws(convergence: pd.DataFrame) -> Figure:
         for model in models:
             selected = convergence[(convergence.model == model) & (convergence.score == score)]
             values = selected.groupby("draws").value
-            style = line(model, models)
+            style = line(model, among(convergence))
             axis.plot(values.mean().index, values.mean(), **style)
             axis.fill_between(
                 values.min().index, values.min(), values.max(), color=style["color"], alpha=0.12
@@ -57,8 +59,7 @@ def posterior_over_training(quantiles: pd.DataFrame) -> Figure:
 
     Args:
         quantiles: of :func:`bnnlib.analysis.tables.posterior_over_training`. Bands hold the middle
-        50, 90
-            and 98 % of a layer's weights; the line is the median.
+            50, 90 and 98 % of a layer's weights; the line is the median.
     """
     set_style()
     layers = list(dict.fromkeys(quantiles.layer))
@@ -78,7 +79,7 @@ def posterior_over_training(quantiles: pd.DataFrame) -> Figure:
                     color=COLOURS[0],
                     alpha=alpha,
                     linewidth=0,
-                    label=f"middle {high - low:.0%} of the weights",
+                    label=f"middle {percent(high - low)} of the weights",
                 )
             axis.plot(levels.index, levels[0.5], color=COLOURS[0], label="median")
             axis.set_ylabel(name)
@@ -138,17 +139,18 @@ def draws_of_images(draws: pd.DataFrame, images: Sequence[np.ndarray]) -> Figure
         label = selected.label.iloc[0]
         columns = [selected[selected["class"] == c].probability.to_numpy() for c in classes]
         for place, values in enumerate(columns):
-            colour = COLOURS[2] if classes[place] == label else COLOURS[0]
+            is_label = classes[place] == label
+            look = {"color": COLOURS[2 if is_label else 0], "marker": "^" if is_label else "o"}
             # Spread by rank, not at random: the same draws give the same picture.
             spread = 0.6 * (np.argsort(np.argsort(values)) / max(len(values) - 1, 1) - 0.5)
-            axis.scatter(place + spread, values, s=9, color=colour, alpha=0.5, linewidth=0)
+            axis.scatter(place + spread, values, s=12, alpha=0.5, linewidth=0, **look)
             axis.hlines(values.mean(), place - 0.38, place + 0.38, color="black", linewidth=2)
         axis.set(ylim=(-0.04, 1.04), xlim=(-0.6, len(classes) - 0.4))
         axis.set_xticks(range(len(classes)), classes)
         axis.grid(visible=False, axis="x")
         axis.set_ylabel("probability")
         axis.set_title(name, fontsize=12, loc="left")
-    axes[-1, 1].set_xlabel("class (green: the label); a dot a draw, lines are means over draws")
+    axes[-1, 1].set_xlabel("class; a dot a draw (triangles: the label), lines are means over draws")
     return figure
 
 

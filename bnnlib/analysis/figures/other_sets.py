@@ -7,14 +7,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator
 
 from bnnlib.analysis.style import (
     COLOURS,
+    among,
+    beside_twin,
     hide_unused,
+    legend_above,
     legend_below,
     line,
     panel_columns,
+    parts,
+    plain_log,
     set_style,
     subplots,
 )
@@ -22,70 +26,64 @@ from bnnlib.names import in_order
 
 
 def against_severity(shifts: pd.DataFrame) -> Figure:
-    """Accuracy and calibration error against severity, a column a family of shifts.
+    """Accuracy and debiased ECE against severity, a column a family of shifts.
+
+    Networks are drawn with their twin alone, so that few lines share a panel.
 
     Args:
-        shifts: of :func:`bnnlib.analysis.tables.shifts`; means over runs. The band is the interval
-            over images of one run, or the range of several; the plain ECE of one run has none.
-            Dotted is the mean ECE that a calibrated model with the same confidences would show.
+        shifts: of :func:`bnnlib.analysis.tables.shifts`; means over runs. The band is the 95 %
+            interval over images of one run, or the range of several runs.
     """
     set_style()
     models = in_order(shifts.model)
     families = list(dict.fromkeys(shifts.family))
     columns = min(5, len(families))
     rows = -(-len(families) // columns)
-    figure, axes = subplots(
-        2 * rows,
-        columns,
-        figsize=(max(6.0, 2.3 * columns), 4.6 * rows + 0.3 * -(-len(models) // 3)),
-        squeeze=False,
-        layout="constrained",
-    )
-    for index, family in enumerate(families):
-        row, column = divmod(index, columns)
-        for axis, score in zip(
-            axes[2 * row : 2 * row + 2, column], ("accuracy", "ece"), strict=True
-        ):
-            family_rows = shifts[shifts.family == family]
-            selected = family_rows[family_rows.score == score]
-            for model in models:
-                runs = selected[selected.model == model].groupby("severity")
-                value, single = runs.value.mean(), runs.size().max() == 1
-                low = runs.low.min() if single else runs.value.min()
-                high = runs.high.max() if single else runs.value.max()
-                style = line(model, models)
-                axis.plot(value.index, value, **style)
-                axis.fill_between(value.index, low, high, color=style["color"], alpha=0.12, lw=0)
-                if score == "ece":
-                    _calibrated_line(axis, family_rows[family_rows.model == model], style)
-            severities = sorted(selected.severity.unique())
-            if len(severities) <= 6:
-                axis.set_xticks(severities, [str(severity) for severity in severities])
-            axis.set_ylim(0, 1.02 if score == "accuracy" else max(0.1, 1.05 * _top(shifts, "ece")))
-            if column > 0:
-                axis.set_yticklabels([])
-            else:
-                axis.set_ylabel({"accuracy": "accuracy", "ece": "ECE"}[score])
-        axes[2 * row, column].set_title(family.replace("_", " "), fontsize=12)
-        axes[2 * row, column].set_xticklabels([])
-        axes[2 * row + 1, column].set_xlabel(_SEVERITY_UNITS.get(family, "severity"))
-    hide_unused(axes, len(families), columns, 2)
-    legend_below(figure)
+    groups = beside_twin(models)
+    figure, areas = parts(len(groups), figsize=(max(6.0, 2.2 * columns), 3.7 * rows * len(groups)))
+    scores = {"accuracy": "accuracy", "ece_debiased": "debiased ECE"}
+    drawn = shifts[shifts.score.isin(list(scores))]
+    top = {"accuracy": 1.0, "ece_debiased": _highest(drawn[drawn.score == "ece_debiased"])}
+    for area, group in zip(areas, groups.values(), strict=True):
+        axes = area.subplots(2 * rows, columns, squeeze=False, sharey="row")
+        for index, family in enumerate(families):
+            row, column = divmod(index, columns)
+            of_family = drawn[(drawn.family == family) & drawn.model.isin(group)]
+            for place, (score, label) in enumerate(scores.items()):
+                axis = axes[2 * row + place, column]
+                for model in group:
+                    of_model = of_family[(of_family.model == model) & (of_family.score == score)]
+                    _band(axis, of_model, line(model, among(shifts)))
+                severities = sorted(of_family.severity.unique())
+                if len(severities) <= 6:
+                    axis.set_xticks(severities, [str(severity) for severity in severities])
+                axis.set_ylim(-0.03 * top[score], 1.05 * top[score])
+                if column == 0:
+                    axis.set_ylabel(label)
+            axes[2 * row, column].set_title(family.replace("_", " "), fontsize=12)
+            axes[2 * row, column].tick_params(labelbottom=False)
+            axes[2 * row + 1, column].set_xlabel(_SEVERITY_UNITS.get(family, "severity"))
+        hide_unused(axes, len(families), columns, 2)
+        legend_above(area)
     return figure
 
 
-def _calibrated_line(axis: Any, rows: pd.DataFrame, style: dict[str, Any]) -> None:
-    """The ECE that a calibrated model with the same confidences would show, dotted."""
-    mean = rows[rows.score == "ece_if_calibrated"].groupby("severity").value.mean()
-    label = "a calibrated model with the same confidences"
-    axis.plot(mean.index, mean, color=style["color"], linestyle=":", linewidth=1, label=label)
+def _band(axis: Any, rows: pd.DataFrame, style: dict[str, Any]) -> None:
+    """One model's mean over runs by severity, with the interval of one run or the range of many."""
+    runs = rows.groupby("severity")
+    value, single = runs.value.mean(), runs.size().max() == 1
+    low = runs.low.min() if single else runs.value.min()
+    high = runs.high.max() if single else runs.value.max()
+    axis.plot(value.index, value, **style)
+    axis.fill_between(value.index, low, high, color=style["color"], alpha=0.15, linewidth=0)
 
 
 _SEVERITY_UNITS = {"rotate": "degrees", "translate": "pixels"}
 
 
-def _top(shifts: pd.DataFrame, score: str) -> float:
-    return float(shifts[shifts.score == score].groupby(["model", "set"]).value.mean().max())
+def _highest(rows: pd.DataFrame) -> float:
+    """What an axis must reach to show the values and the ends of their intervals."""
+    return max(0.1, float(np.nanmax(rows[["value", "high"]].to_numpy(float), initial=0.0)))
 
 
 def ood_histograms(histograms: pd.DataFrame) -> Figure:
@@ -96,49 +94,43 @@ def ood_histograms(histograms: pd.DataFrame) -> Figure:
     """
     set_style()
     models, sets = in_order(histograms.model), list(dict.fromkeys(histograms["set"]))
+    # Of one set the models stand side by side, or the page would be as long as they are many.
+    columns = len(sets) if len(sets) > 1 else panel_columns(len(models))
+    rows = -(-len(models) * len(sets) // columns)
     figure, axes = subplots(
-        len(models),
-        len(sets),
-        figsize=(max(5.5, 2.75 * len(sets)), 1.1 + 1.35 * len(models)),
+        rows,
+        columns,
+        figsize=(max(5.5, 3.0 * columns), 1.3 + 1.5 * rows),
         sharex=True,
         sharey=True,
         squeeze=False,
         layout="constrained",
     )
-    for row, model in enumerate(models):
-        for column, name in enumerate(sets):
-            axis = axes[row, column]
-            selected = histograms[(histograms.model == model) & (histograms["set"] == name)]
-            if len(selected):
-                edges = [*selected.lower, selected.upper.iloc[-1]]
-                axis.stairs(
-                    selected.test, edges, fill=True, color="0.6", label="share of the test images"
-                )
-                axis.stairs(
-                    selected.foreign,
-                    edges,
-                    color=_FOREIGN,
-                    linewidth=2,
-                    label="share of the foreign images",
-                )
-                axis.text(
-                    0.97,
-                    0.93,
-                    f"AUROC {selected.auroc.iloc[0]:.3f}",
-                    transform=axis.transAxes,
-                    ha="right",
-                    va="top",
-                )
-            # Most test images lie in the first bin; the root leaves the others to be seen.
-            axis.set_yscale("function", functions=(np.sqrt, np.square))
-            axis.set_ylim(0, 1)
-            axis.set_yticks([0.1, 0.5, 1.0], ["10 %", "50 %", ""])
-            if row == 0:
-                axis.set_title(name, fontsize=12)
-        axes[row, 0].set_ylabel(model.replace(" ", "\n").replace("NN_", "NN_\n", 1), fontsize=11)
-    for axis in axes[-1]:
-        axis.set_xlabel("predictive entropy (nats)", fontsize=11)
-    legend_below(figure, 2)
+    panels = [(model, name) for model in models for name in sets]
+    for index, (model, name) in enumerate(panels):
+        axis = axes[divmod(index, columns)]
+        selected = histograms[(histograms.model == model) & (histograms["set"] == name)]
+        if len(selected):
+            edges = [*selected.lower, selected.upper.iloc[-1]]
+            axis.stairs(selected.test, edges, fill=True, color="0.65", label="test images")
+            axis.stairs(
+                selected.foreign, edges, color=_FOREIGN, linewidth=2, label="foreign images"
+            )
+            text = f"{name}, AUROC {selected.auroc.iloc[0]:.3f}"
+            place = {"transform": axis.transAxes, "ha": "right", "va": "top", "fontsize": 10.5}
+            axis.text(0.98, 0.96, text, **place)
+        # Most test images lie in the first bin; the root leaves the others to be seen.
+        axis.set_yscale("function", functions=(np.sqrt, np.square))
+        axis.set_ylim(0, 1.2)
+        axis.set_yticks([0.0, 0.1, 0.5, 1.0], ["0 %", "10 %", "50 %", "100 %"])
+        if name == sets[0]:  # a title has room for a whole name, which a row's height has not
+            axis.set_title(line(model, among(histograms))["label"], fontsize=12, loc="left")
+        if index + columns >= len(panels):  # the last panel of its column
+            axis.set_xlabel("predictive entropy (nats)", fontsize=11)
+            axis.xaxis.set_tick_params(labelbottom=True)
+    hide_unused(axes, len(panels), columns)
+    figure.supylabel("share of the images in a bin (root scale)", fontsize=12)
+    legend_above(figure)
     return figure
 
 
@@ -157,7 +149,7 @@ def roc_curves(curves: pd.DataFrame) -> Figure:
     figure, axes = subplots(
         len(scores),
         len(sets),
-        figsize=(max(5.5, 2.75 * len(sets)), 2.6 * len(scores) + 0.9),
+        figsize=(max(9.0, 2.9 * len(sets)), 2.6 * len(scores) + 1.2),
         sharex=True,
         sharey=True,
         squeeze=False,
@@ -166,26 +158,33 @@ def roc_curves(curves: pd.DataFrame) -> Figure:
     for row, score in enumerate(scores):
         for column, name in enumerate(sets):
             axis = axes[row, column]
-            for model in models:
+            for place, model in enumerate(models):
                 selected = curves[
                     (curves.model == model) & (curves["set"] == name) & (curves.score == score)
                 ]
-                style = line(model, models) | {"marker": ""}
+                # Markers at places of their own, along the curve's length: no model hides another.
+                start = 0.02 + 0.2 * place / len(models)
+                style = line(model, among(curves)) | {"markevery": (start, 0.2), "linewidth": 1.4}
                 axis.plot(selected.false_alarms, selected.found, **style)
-            axis.plot([0, 1], [0, 1], color="0.6", linewidth=1, linestyle=":")
+            chance = np.linspace(0, 1, 101)
+            axis.plot(chance, chance, color="0.6", linewidth=1, linestyle=":")
+            # A good detector rises where few test images are taken for foreign.
+            axis.set_xscale("function", functions=(np.sqrt, np.square))
             axis.set(xlim=(0, 1), ylim=(0, 1.02))
-            axis.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
+            axis.set_xticks([0, 0.05, 0.2, 0.5, 1], ["0", "0.05", "0.2", "0.5", "1"])
             if row == 0:
                 axis.set_title(name, fontsize=12)
         axes[row, 0].set_ylabel(f"foreign images found\nby {score.replace('_', ' ')}", fontsize=11)
     for axis in axes[-1]:
-        axis.set_xlabel("test images taken\nfor foreign", fontsize=11)
-    legend_below(figure)
+        axis.set_xlabel("test images taken for foreign\n(root scale)", fontsize=11)
+    legend_above(figure)
     return figure
 
 
 def epistemic_against_aleatoric(uncertainties: pd.DataFrame) -> Figure:
     """The two parts of the entropy, a point a set of images, a panel a model.
+
+    The severities of a shift are joined by a line, which starts at the least severe one.
 
     Args:
         uncertainties: of :func:`bnnlib.analysis.tables.uncertainties`.
@@ -197,42 +196,26 @@ def epistemic_against_aleatoric(uncertainties: pd.DataFrame) -> Figure:
     figure, axes = subplots(
         rows,
         columns,
-        figsize=(max(6.5, 3.7 * columns), 3.2 * rows + 0.9),
+        figsize=(max(6.5, 3.7 * columns), 3.4 * rows + 1.2),
         sharex=True,
         sharey=True,
         squeeze=False,
         layout="constrained",
     )
-    foreign = list(dict.fromkeys(uncertainties[uncertainties.kind == "ood"]["set"]))
-    kinds = [
-        ("test, right", "right", "o", COLOURS[2]),
-        ("test, wrong", "wrong", "X", COLOURS[3]),
-        ("shifted sets", "shift", ".", "0.45"),
-    ]
-    kinds += [(name, name, "^v<>Dsph*P"[i % 10], COLOURS[4]) for i, name in enumerate(foreign)]
+    looks_of = _looks_of_sets(uncertainties)
+    by_severity = uncertainties.sort_values(
+        "set", key=lambda sets: sets.map(_severity), kind="stable"
+    )
     for index, model in enumerate(models):
         axis = axes[divmod(index, columns)]
-        selected = uncertainties[uncertainties.model == model]
-        for label, kind, marker, colour in kinds:
-            points = selected[(selected["set"] if kind in foreign else selected.kind) == kind]
+        selected = by_severity[by_severity.model == model]
+        for label, style in looks_of.items():
+            points = selected[_names_of_sets(selected) == label]
             if len(points):
-                size = 60 if kind == "shift" else 90
-                axis.scatter(
-                    points.aleatoric,
-                    points.epistemic,
-                    s=size,
-                    marker=marker,
-                    color=colour,
-                    label=label,
-                    zorder=3,
-                )
-        axis.set_title(model, fontsize=12)
+                axis.plot(points.aleatoric, points.epistemic, label=label, **style)
+        axis.set_title(line(model, among(uncertainties))["label"], fontsize=12)
         # Networks differ by a factor of ten, and so do the sets of one network.
-        axis.set(xscale="log", yscale="log")
-        for one in (axis.xaxis, axis.yaxis):
-            one.set_major_locator(LogLocator(subs=(1, 2, 5)))
-            one.set_major_formatter("{x:g}")
-            one.set_minor_formatter("")
+        plain_log(axis)
         if index + columns >= len(models):
             axis.set_xlabel("aleatoric (nats)")
             axis.xaxis.set_tick_params(labelbottom=True)
@@ -241,3 +224,40 @@ def epistemic_against_aleatoric(uncertainties: pd.DataFrame) -> Figure:
     hide_unused(axes, len(models), columns)
     legend_below(figure, 4)
     return figure
+
+
+def _names_of_sets(rows: pd.DataFrame) -> pd.Series:
+    """What the legend calls a row's set: of a shift the family, whose severities a line joins."""
+    family = rows["set"].str.rpartition("-")[0].str.replace("_", " ")
+    shift = (rows.kind == "shift") & (family != "")
+    return rows["set"].where(~shift, family).rename("name")
+
+
+def _severity(name: str) -> int:
+    last = name.rpartition("-")[2]
+    return int(last) if last.isdecimal() else 0
+
+
+def _looks_of_sets(rows: pd.DataFrame) -> dict[str, dict[str, Any]]:
+    """Of each set's name its marker and colour: test images, then shifts, then foreign sets."""
+    kinds = rows.kind.groupby(_names_of_sets(rows), sort=False).first()
+    shifts, foreign = (kinds.index[kinds == kind] for kind in ("shift", "ood"))
+    looks_of: dict[str, dict[str, Any]] = {}
+    for name, kind in kinds.items():
+        style = {"linestyle": "none", "markersize": 9, "zorder": 4}
+        if kind == "shift":
+            place = list(shifts).index(name)
+            style |= {"marker": "osd^v<>ph"[place % 9], "color": _SHIFTS[place % len(_SHIFTS)]}
+            style |= {"linestyle": "-", "linewidth": 1, "markersize": 5, "zorder": 3}
+        elif kind == "ood":
+            place = list(foreign).index(name)
+            style |= {"marker": "PD*Hv<>p8"[place % 9], "color": COLOURS[4]}
+            style |= {"markeredgecolor": "black", "markeredgewidth": 0.6}
+        else:
+            style |= {"marker": "o" if kind == "right" else "X"}
+            style |= {"color": COLOURS[2] if kind == "right" else COLOURS[3], "markersize": 11}
+        looks_of[str(name)] = style
+    return looks_of
+
+
+_SHIFTS = (COLOURS[0], COLOURS[9], "#004488", COLOURS[7], "#000000")

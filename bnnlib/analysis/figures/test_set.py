@@ -12,11 +12,12 @@ from pandas.io.formats.style import Styler
 
 from bnnlib.analysis.style import (
     COLOURS,
+    among,
     hide_unused,
     legend,
-    legend_below,
+    legend_above,
     line,
-    panel_columns,
+    plain_log,
     set_style,
     subplots,
 )
@@ -120,7 +121,7 @@ def accuracy_against_nll(scores: pd.DataFrame) -> Figure:
     entries = scores.set_index(["model", "score"])
     for model in models:
         x, y = entries.loc[(model, "nll")], entries.loc[(model, "accuracy")]
-        style = line(model, models) | {"linestyle": "none", "markersize": 11}
+        style = line(model, among(scores)) | {"linestyle": "none", "markersize": 11}
         place: dict[str, Any] = {"xerr": _ends(x)}
         if np.isposinf(x["mean"]):
             style["label"] += " (NLL ∞)"
@@ -146,55 +147,58 @@ def reliability_diagrams(bins: pd.DataFrame) -> Figure:
 
     Args:
         bins: of :func:`bnnlib.analysis.tables.reliability`; runs of one model are drawn over each
-            other. The bars are the bins' intervals for the accuracy at 95 %, the grey band is where
-            a calibrated model's accuracies would lie. Temperature scaling is dashed, without
-            intervals. The title gives the ECE, and in brackets a calibrated model's.
+            other. Bins of fewer than :data:`ENOUGH` images are only counted. The bars are the bins'
+            intervals for the accuracy at 95 %, the grey band is where a calibrated model's
+            accuracies would lie. Temperature scaling is dashed, without intervals. The title gives
+            the ECE and the debiased ECE, as predicted and at the fitted temperature T.
     """
     set_style()
     models = in_order(bins.model)
-    columns = panel_columns(len(models))
+    columns = min(4, len(models))
     rows = -(-len(models) // columns)
     figure, axes = subplots(
         2 * rows,
         columns,
-        figsize=(max(5.0, 3.7 * columns), 3.6 * rows),
+        figsize=(max(5.0, 2.9 * columns), 3.9 * rows + 0.4),
         sharex=True,
         sharey="row",
         squeeze=False,
         layout="constrained",
         height_ratios=[3, 1] * rows,
     )
+    drawn = _well_filled(bins)
+    most = bins["count"].max()
     for index, model in enumerate(models):
         row, column = divmod(index, columns)
         upper, lower = axes[2 * row, column], axes[2 * row + 1, column]
-        style = line(model, models) | {"label": "as predicted", "linestyle": "-"}
+        style = line(model, among(bins))
+        title = f"{style['label']}\n{_change(bins[bins.model == model], 'ece', 'ECE')}"
+        title += f"\n{_change(bins[bins.model == model], 'ece_debiased', 'debiased')}"
+        style |= {"label": "as predicted", "linestyle": "-", "linewidth": 1.4}
         style |= {"markerfacecolor": style["color"], "fillstyle": "full"}
-        eces: dict[bool, list[float]] = {}
         dashed = style | {"label": "after temperature scaling, at T", "linestyle": "--"}
         dashed |= {"markerfacecolor": "white", "alpha": 0.7}
-        for (_, scaled), run in bins[bins.model == model].groupby(["run", "scaled"]):
+        for (_, scaled), run in drawn[drawn.model == model].groupby(["run", "scaled"]):
             gap = run.accuracy - run.confidence
-            eces.setdefault(bool(scaled), []).append(run.ece.iloc[0])
             if scaled:
                 upper.plot(run.confidence, gap, **dashed)
                 continue
-            ends = [run.accuracy - run.accuracy_low, run.accuracy_high - run.accuracy]
+            ends = np.stack([run.accuracy - run.accuracy_low, run.accuracy_high - run.accuracy])
             band = (run.calibrated_low - run.confidence, run.calibrated_high - run.confidence)
             upper.fill_between(run.confidence, *band, **_CALIBRATED)
             upper.errorbar(run.confidence, gap, yerr=ends, capsize=2, elinewidth=1, **style)
+        for _, run in bins[(bins.model == model) & ~bins.scaled].groupby("run"):
             middle, width = (run.lower + run.upper) / 2, 0.9 * (run.upper - run.lower)
             lower.bar(middle, run["count"], width=width, color=style["color"], alpha=0.6)
         upper.axhline(0, color="0.3", linewidth=1, linestyle="--")
-        calibrated = bins[(bins.model == model) & ~bins.scaled].groupby("run").first()
-        title = f"{model}\nECE {np.mean(eces[False]):.3f}"
-        title += f", at T {np.mean(eces[True]):.3f}" if True in eces else ""
-        title += f"\n(calibrated: {calibrated.ece_if_calibrated.mean():.3f})"
-        upper.set_title(title, fontsize=12)
-        upper.margins(y=0.15)
-        upper.text(0.02, 0.97, "too modest", transform=upper.transAxes, va="top", color="0.35")
-        upper.text(0.02, 0.03, "too sure", transform=upper.transAxes, va="bottom", color="0.35")
-        lower.set_yscale("log")
-        lower.set_ylim(bottom=0.7)
+        upper.set_title(title, fontsize=11)
+        upper.set_ylim(-_reach(drawn), _reach(drawn))
+        for place, side in ((0.97, "underconfident"), (0.03, "overconfident")):
+            where = {"transform": upper.transAxes, "va": "top" if place > 0.5 else "bottom"}
+            upper.text(0.02, place, side, color="0.35", fontsize=11, **where)
+        plain_log(lower, "y")
+        lower.set_ylim(0.7, 2 * most)
+        lower.axhline(ENOUGH, color="0.3", linewidth=1, linestyle=":")
         if index + columns >= len(models):  # the last panel of its column
             lower.set(xlabel="confidence")
             lower.xaxis.set_tick_params(labelbottom=True)
@@ -202,8 +206,33 @@ def reliability_diagrams(bins: pd.DataFrame) -> Figure:
             upper.set_ylabel("accuracy −\nconfidence")
             lower.set_ylabel("images")
     hide_unused(axes, len(models), columns, 2)
-    legend_below(figure, 3)
+    legend_above(figure, 3, f"above: the bins of at least {ENOUGH} images; below: all")
     return figure
+
+
+# Images from which on a bin is drawn: of 10, the 95 % interval of its accuracy is ±0.26 already.
+ENOUGH = 10
+
+
+def _well_filled(bins: pd.DataFrame) -> pd.DataFrame:
+    """The bins with enough images to be drawn; of a run that has none, all."""
+    enough = bins["count"] >= ENOUGH
+    any_enough = enough.groupby([bins.run, bins.model, bins.scaled]).transform("any")
+    return bins[enough | ~any_enough]
+
+
+def _reach(drawn: pd.DataFrame) -> float:
+    """How far from 0 the panels reach: over all that is drawn, with a margin for the words."""
+    ends = drawn[["accuracy", "calibrated_low", "calibrated_high"]]
+    ends = ends.join(drawn[["accuracy_low", "accuracy_high"]].where(~drawn.scaled))
+    return 1.25 * float(np.nanmax(ends.sub(drawn.confidence, axis=0).abs().to_numpy(float)))
+
+
+def _change(bins: pd.DataFrame, score: str, name: str) -> str:
+    """A score of the bins' table, mean over runs: ``ECE 0.016 → 0.041 at T``."""
+    means = bins.groupby(["scaled", "run"])[score].first().groupby("scaled").mean()
+    text = f"{name} {means[False]:.3f}"
+    return f"{text} → {means[True]:.3f} at T" if True in means.index else text
 
 
 # Where a calibrated model's bins would lie.
@@ -238,7 +267,8 @@ def entropy_of_right_and_wrong(entropies: pd.DataFrame) -> Figure:
         ax=axis,
     )
     counts = entropies.groupby("model").outcome.agg(lambda o: (o == "wrong").sum())
-    axis.set_yticks(range(len(models)), [f"{m}\n{counts[m]} wrong" for m in models])
+    shown = {model: line(model, among(entropies))["label"] for model in models}
+    axis.set_yticks(range(len(models)), [f"{shown[m]}\n{counts[m]} wrong" for m in models])
     axis.set(xlabel="predictive entropy (nats); box: quartiles, whiskers: 5 % to 95 %", ylabel="")
     axis.legend(title="prediction", loc="lower right")
     return figure
@@ -253,11 +283,11 @@ def risk_against_coverage(curves: pd.DataFrame) -> Figure:
     set_style()
     figure, axis = subplots(figsize=(10, 4.8), layout="constrained")
     models = in_order(curves.model)
-    for model in models:
+    for place, model in enumerate(models):
         selected = curves[curves.model == model]
         risk = selected.groupby("coverage").risk.mean()
-        style = line(model, models) | {"markevery": (0, 20)}
-        style["label"] = f"{model}  ({1000 * selected.groupby('run').aurc.first().mean():.2f})"
+        style = line(model, among(curves)) | {"markevery": (2 * place, 20)}
+        style["label"] += f"  ({1000 * selected.groupby('run').aurc.first().mean():.2f})"
         axis.plot(100 * risk.index, 100 * risk, **style)
     axis.set(xlabel="images kept (%), the most certain first", ylabel="wrong among them (%)")
     axis.set_ylim(bottom=0)

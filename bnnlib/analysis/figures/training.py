@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
@@ -11,6 +13,10 @@ from bnnlib.analysis.style import (
     set_style,
     subplots,
 )
+from bnnlib.analysis.words import percent
+
+# Of training, of other images, and of the posterior: the same in every panel.
+_NLL, _VALIDATION, _KL = COLOURS[0], COLOURS[3], COLOURS[4]
 
 
 def training_curves(
@@ -18,40 +24,60 @@ def training_curves(
     epochs: float | None = None,
     num_train_examples: int | None = None,
     validation: pd.DataFrame | None = None,
+    before: pd.DataFrame | None = None,
 ) -> Figure:
-    """The parts of one run's loss, its NLL on other images, and its speed against epochs.
+    """One run's NLL, its loss by parts, its KL, and its speed against epochs.
 
     Args:
-        steps: a row a line of ``steps.jsonl``; columns epoch, nll (nats), kl (nats),
-            images_per_second. It may have no row yet.
+        steps: a row a line of ``steps.jsonl``; columns epoch, loss and nll (nats an image), kl
+            (nats), images_per_second. It may have no row yet.
         epochs: of the whole run, for axes that stay while it trains; None: of the rows.
         num_train_examples: N, by which KL is divided as in the loss; None: KL as it is.
         validation: a row a line of ``accuracy.jsonl``; columns epoch, validation_nll (nats).
+        before: rows like `steps`, of the run that this one goes on from; drawn in grey.
     """
     set_style()
-    if validation is None:
-        validation = pd.DataFrame(columns=["epoch", "validation_nll"])
-    kl_label = "KL(q||p) (nats)" if num_train_examples is None else "KL(q||p)/N (nats an image)"
-    panels = [
-        (steps["nll"], "NLL on training batches\n(nats an image)"),
-        (validation["validation_nll"], "validation NLL\n(nats an image)"),
-        (steps["kl"] / (num_train_examples or 1), kl_label),
-        (steps["images_per_second"], "images/s, all ranks"),
-    ]
     figure, axes = subplots(2, 2, figsize=(10, 6), layout="constrained", sharex=True)
-    for axis, (values, label) in zip(axes.flat, panels, strict=True):
-        epoch = validation["epoch"] if values is panels[1][0] else steps["epoch"]
-        axis.plot(epoch, values, color=COLOURS[0], marker="o", ms=4)
-        axis.set(ylabel=label)
-        if epochs is not None:
-            axis.set_xlim(0, epochs)
-    if validation["validation_nll"].isna().all():
-        text = "not asked for (evaluate_every)"
-        axes[0, 1].text(0.5, 0.5, text, ha="center", transform=axes[0, 1].transAxes)
+    (nll, loss), (kl, speed) = axes
+    for rows, label in ((before, "the run before"), (steps, "training batches")):
+        if rows is None:
+            continue
+        values = [rows["nll"], rows["kl"] / (num_train_examples or 1), rows["images_per_second"]]
+        for axis, value, colour in zip((nll, kl, speed), values, (_NLL, _KL, _NLL), strict=True):
+            style = {"color": "0.6"} if rows is before else {"color": colour, "marker": "o"}
+            axis.plot(rows["epoch"], value, label=label, markersize=4, linewidth=1.2, **style)
+    if validation is not None and validation["validation_nll"].notna().any():
+        style = {"color": _VALIDATION, "marker": "s", "linestyle": "--", "label": "validation"}
+        nll.plot(validation["epoch"], validation["validation_nll"], markersize=5, **style)
+    if before is not None:
+        loss.plot(before["epoch"], before["loss"], color="0.6", label="the run before")
+    _parts_of_loss(loss, steps)
+    nll.set_ylabel("NLL (nats an image)")
+    nll.legend(fontsize=11)
+    kl.set_ylabel("KL(q‖p) (nats)" if num_train_examples is None else "KL(q‖p)/N (nats an image)")
+    speed.set_ylabel("images/s, all ranks")
+    speed.set_ylim(bottom=0)
     for axis in axes[1]:
         axis.set_xlabel("epoch")
-    axes[1, 1].set_ylim(bottom=0)
+    if epochs is not None:
+        nll.set_xlim(0, epochs)  # that of all panels
     return figure
+
+
+def _parts_of_loss(axis: Any, steps: pd.DataFrame) -> None:
+    """The loss as the NLL with the weighted KL/N on it, and how much of it KL is at last."""
+    known = steps[np.isfinite(steps[["loss", "nll"]].to_numpy(float)).all(axis=1)]
+    kl = (known["loss"] - known["nll"]).clip(lower=0)
+    parts = {"NLL": known["nll"], "KL(q‖p)/N, as weighted": kl}
+    colours = [_NLL, _KL]
+    axis.stackplot(known["epoch"], *parts.values(), labels=[*parts], colors=colours, alpha=0.8)
+    axis.set_ylabel("loss (nats an image)")
+    axis.set_ylim(0, 1.4 * axis.dataLim.y1 if np.isfinite(axis.dataLim.y1) else 1)  # for the legend
+    last = known[known["loss"] > 0].tail(1)
+    share = kl[last.index] / last["loss"]
+    title = f"KL is {percent(share.iloc[0])} of the loss" if len(last) else None
+    handles, labels = axis.get_legend_handles_labels()
+    axis.legend(handles[::-1], labels[::-1], loc="upper right", fontsize=11, title=title)
 
 
 def image_row(images: np.ndarray, labels: np.ndarray) -> Figure:

@@ -1,87 +1,125 @@
 """Figures of the scaling study, one function each, of the tables of this package.
 
-Predictions are drawn dashed and hollow, measurements solid and filled.
+Predictions are drawn dashed or dotted and hollow, measurements solid and filled. A line joins
+measured points only where there are three or more: two do not say how a curve runs.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter
 
+from bnnlib import metrics
 from bnnlib.analysis.scaling.timings import means_of_ranks, ways_to_grow
-from bnnlib.analysis.style import COLOURS, legend, legend_below, line, set_style, subplots
-from bnnlib.names import in_order
+from bnnlib.analysis.style import (
+    COLOURS,
+    beside_twin,
+    legend,
+    legend_above,
+    legend_below,
+    line,
+    plain_log,
+    set_style,
+    subplots,
+)
+from bnnlib.analysis.words import counted
+from bnnlib.names import in_order, network_of, twin_of
 from bnnlib.record.profile import PARTS
 
 
 def efficiency(table: pd.DataFrame) -> Figure:
-    """Images/s and efficiency against ranks, weak and strong, with 95 % intervals.
+    """Images/s and efficiency, weak and strong, a point a number of ranks, with 95 % intervals.
+
+    Of several batches of a model the largest is drawn; the table has all.
 
     Args:
         table: of :func:`bnnlib.analysis.scaling.efficiencies`.
     """
     set_style()
+    drawn = table[table.batch == table.groupby(["kind", "model"]).batch.transform("max")]
     kinds = [kind for kind in ("weak", "strong") if kind in set(table.kind)]
+    ranks = sorted(drawn.ranks.unique())
     figure, axes = subplots(
-        2, len(kinds), figsize=(5.6 * len(kinds), 7), layout="constrained", squeeze=False
-    )
+        2, len(kinds), figsize=(5.6 * len(kinds), 7), sharey="row", layout="constrained",
+        squeeze=False,
+    )  # fmt: skip
     names = in_order(table.model)
-    for column, kind in enumerate(kinds):
-        upper, lower = axes[:, column]
-        for place, model in enumerate(names):
-            selected = table[(table.kind == kind) & (table.model == model)]
-            # Of several batches the largest; the table and the text have all.
-            for _, runs in selected[selected.batch == selected.batch.max()].groupby("batch"):
-                ends = runs.sort_values("ranks")
-                style = line(model, names)
-                upper.errorbar(
-                    ends.ranks,
-                    ends.images_per_second,
-                    yerr=_ends(ends, "images_per_second", "low", "high"),
-                    capsize=2,
-                    **style,
-                )
-                # Beside each other, or the intervals would hide each other.
-                shift = 1 + 0.02 * (place - len(names) / 2) * (ends.ranks > 1)
-                lower.errorbar(
-                    ends.ranks * shift,
-                    ends.efficiency,
-                    yerr=_ends(ends, "efficiency", "efficiency_low", "efficiency_high"),
-                    capsize=2,
-                    **style,
-                )
-        what = "the same images a rank" if kind == "weak" else "the same images of all ranks"
-        upper.set_title(f"{kind}: {what}", fontsize=12)
-        upper.set(yscale="log", xscale="log")
-        lower.set(xscale="log", xlabel="ranks", ylim=(0, _top(table.efficiency)))
+    for (upper, lower), kind in zip(axes.T, kinds, strict=True):
+        of_kind = [
+            drawn[(drawn.kind == kind) & (drawn.model == model)].sort_values("ranks")
+            for model in names
+        ]
+        styles = [line(model, names) for model in names]
+        speeds = [rows.set_index("ranks")[["images_per_second", "low", "high"]] for rows in of_kind]
+        # The efficiency of one rank is 1 by definition.
+        shares = [
+            rows[rows.ranks > 1].set_index("ranks")[
+                ["efficiency", "efficiency_low", "efficiency_high"]
+            ]
+            for rows in of_kind
+        ]
+        _points(upper, speeds, styles, ranks)
+        _points(lower, shares, styles, [number for number in ranks if number > 1])
+        what = "a rank's" if kind == "weak" else "all ranks'"
+        batches = "/".join(f"{batch}" for batch in sorted(drawn[drawn.kind == kind].batch.unique()))
+        upper.set_title(f"{kind} scaling: {what} batch stays {batches}", fontsize=12)
+        plain_log(upper, "y")
         lower.axhline(1, color="0.4", linewidth=1, linestyle=":")
-        for axis in (upper, lower):
-            _rank_ticks(axis, table.ranks)
+        lower.set_xlabel("ranks")
     axes[0, 0].set_ylabel("images/s, all ranks")
     axes[1, 0].set_ylabel("efficiency against one rank\nwithout communication")
-    legend_below(figure, 4)
+    ends = drawn[["efficiency", "efficiency_high"]].to_numpy(float)
+    axes[1, 0].set_ylim(0, 1.05 * max(1.0, float(np.nanmax(ends))))
+    repeats = int(drawn.repeats.max())
+    legend_above(figure, title=f"mean and 95 % interval of {repeats} runs" if repeats > 1 else None)
     return figure
 
 
-def _top(efficiency: pd.Series) -> float:
-    """The end of an axis of efficiencies: above all points, whatever their intervals."""
-    return 1.08 * max(1.0, float(efficiency.max()))
+def _points(
+    axis: Any,
+    values: Sequence[pd.DataFrame],
+    styles: Sequence[dict[str, Any]],
+    ranks: Sequence[int],
+    width: float = 0.7,
+) -> None:
+    """A point with its interval for each number of ranks; several series stand beside each other.
+
+    Args:
+        axis: a panel.
+        values: of each series, by number of ranks, three columns: the point, and the interval's
+            ends.
+        styles: of each series.
+        ranks: all numbers of ranks that the axis shows, at equal distances.
+        width: of all series at one number of ranks, as a share of that distance.
+    """
+    for index, (one, style) in enumerate(zip(values, styles, strict=True)):
+        shift = width * ((index + 0.5) / len(values) - 0.5)
+        places = np.array([ranks.index(number) for number in one.index]) + shift
+        middle, low, high = one.to_numpy(float).T
+        ends = np.clip(np.nan_to_num([middle - low, high - middle]), 0, None)
+        joined = {} if np.isfinite(middle).sum() > 2 else {"linestyle": "none"}
+        bars = {"capsize": 2, "elinewidth": 1.2}
+        axis.errorbar(places, middle, yerr=ends, **bars | style | joined)
+    axis.set_xticks(range(len(ranks)), [f"{number:,}" for number in ranks])
+    axis.set_xlim(-0.6, len(ranks) - 0.4)
+    axis.grid(visible=False, axis="x")
 
 
-def _ends(table: pd.DataFrame, middle: str, low: str, high: str) -> np.ndarray:
-    ends = np.stack([table[middle] - table[low], table[high] - table[middle]])
-    return np.clip(np.nan_to_num(ends.astype(float)), 0, None)
-
-
-def _rank_ticks(axis: object, ranks: pd.Series) -> None:
+def _rank_ticks(axis: Any, ranks: Sequence[int]) -> None:
+    """Ticks at the numbers of ranks of a logarithmic axis, at most five of them."""
     values = sorted({int(number) for number in ranks})
-    axis.set_xticks(values, [f"{value:,}" for value in values])  # type: ignore[attr-defined]
-    axis.minorticks_off()  # type: ignore[attr-defined]
+    values = values[:: -(-(len(values) - 1) // 4) or 1]
+    axis.set_xticks(values, [f"{value:,}" for value in values])
+    axis.minorticks_off()
 
 
 def time_to_accuracy(table: pd.DataFrame) -> Figure:
-    """Seconds to the target accuracy against ranks, a panel a way of growing.
+    """Seconds to the target accuracy, a point a number of ranks, a panel a way of growing.
 
     Args:
         table: of :func:`bnnlib.analysis.scaling.times_to_accuracy`.
@@ -89,25 +127,22 @@ def time_to_accuracy(table: pd.DataFrame) -> Figure:
     set_style()
     ways = ways_to_grow(table)
     figure, axes = subplots(
-        1, len(ways), figsize=(5.4 * len(ways), 4.4), sharey=True, layout="constrained"
-    )
+        1, len(ways), figsize=(5.4 * len(ways), 4.6), sharey=True, squeeze=False,
+        layout="constrained",
+    )  # fmt: skip
     names = in_order(table.model)
-    for axis, (label, selected) in zip(np.atleast_1d(axes), ways.items(), strict=True):
-        for model in names:
-            means = selected[selected.model == model].groupby("ranks").seconds
-            style = line(model, names)
-            axis.errorbar(
-                means.mean().index,
-                means.mean(),
-                yerr=[means.mean() - means.min(), means.max() - means.mean()],
-                capsize=2,
-                **style,
-            )
-        axis.set(xscale="log", yscale="log", xlabel="ranks")
+    for axis, (label, selected) in zip(axes[0], ways.items(), strict=True):
+        values = [
+            selected[selected.model == model].groupby("ranks").seconds.agg(["mean", "min", "max"])
+            for model in names
+        ]
+        styles = [line(model, names) for model in names]
+        _points(axis, values, styles, sorted(selected.ranks.unique()))
+        plain_log(axis, "y")
         axis.set_title(label, fontsize=12)
-        _rank_ticks(axis, table.ranks)
-    np.atleast_1d(axes)[0].set_ylabel("seconds of training\nto the target accuracy")
-    legend_below(figure, 4)
+        axis.set_xlabel("ranks")
+    axes[0, 0].set_ylabel("seconds of training\nto the target accuracy")
+    legend_above(figure, title="mean over repeats; bars from the fastest to the slowest")
     return figure
 
 
@@ -125,7 +160,7 @@ def breakdown(table: pd.DataFrame) -> Figure:
     set_style()
     means = means_of_ranks(table)
     figure, axis = subplots(figsize=(9, 0.42 * len(means) + 1.8), layout="constrained")
-    labels = [f"{row.model}, {row.ranks} rank(s)" for row in means.itertuples()]
+    labels = [f"{row.model}, {counted(row.ranks, 'rank')}" for row in means.itertuples()]
     left = np.zeros(len(means))
     for part in PARTS:
         values = means[f"{part}_ms"].fillna(0).to_numpy()
@@ -155,11 +190,19 @@ def ladder(table: pd.DataFrame) -> Figure:
         capsize=2,
         label="measured (least to most)",
     )
-    others = [column for column in table if column.startswith("predicted ")]
-    for column, colour in zip(others, COLOURS[1:], strict=False):
-        name = column.removeprefix("predicted ")
-        axis.plot(table.bytes, table[column], color=colour, linestyle="--", label=name)
-    axis.set(xscale="log", yscale="log", xlabel="bytes", ylabel="milliseconds an average")
+    # Of two ranks both algorithms send the same: one line, with both names.
+    curves: dict[tuple[float, ...], list[str]] = {}
+    for column in table:
+        if column.startswith("predicted "):
+            key = tuple(table[column].round(9))
+            curves.setdefault(key, []).append(column.removeprefix("predicted "))
+    dashes = ((5, 2), (1, 1.5), (6, 1.5, 1, 1.5), (3, 1, 1, 1, 1, 1))
+    for index, (values, names) in enumerate(curves.items()):
+        style = {"color": COLOURS[(1, 3, 4, 2)[index % 4]], "linestyle": (0, dashes[index % 4])}
+        axis.plot(table.bytes, values, label=" and\n".join(names), linewidth=2, **style)
+    plain_log(axis)
+    axis.xaxis.set_major_formatter(EngFormatter("B"))
+    axis.set(xlabel="size of the message", ylabel="milliseconds an average")
     legend(axis)
     return figure
 
@@ -179,8 +222,9 @@ def predicted_steps(table: pd.DataFrame) -> Figure:
         axis.plot(selected.predicted_ms, selected.measured_ms, **style)
     ends = [table[["predicted_ms", "measured_ms"]].min().min() * 0.8]
     ends.append(table[["predicted_ms", "measured_ms"]].max().max() * 1.25)
-    axis.plot(ends, ends, color="0.5", linestyle=":", linewidth=1)
-    axis.set(xscale="log", yscale="log", xlabel="predicted ms a step", ylabel="measured ms a step")
+    axis.plot(ends, ends, color="0.5", linestyle=":", linewidth=1, label="as predicted")
+    plain_log(axis)
+    axis.set(xlabel="predicted ms a step", ylabel="measured ms a step")
     legend(axis)
     return figure
 
@@ -222,46 +266,59 @@ def theta(table: pd.DataFrame) -> Figure:
 
 
 def predictions(table: pd.DataFrame) -> Figure:
-    """Predicted efficiency to thousands of nodes, dashed; nothing in it is measured but points.
+    """Predicted efficiency to thousands of nodes; nothing in it is measured but filled points.
+
+    A column holds a twin, wide and pale, and its Bayesian networks. Of the interconnects the first
+    is drawn, dashed for the average's cost alone and dotted with the waiting; the table has all.
 
     Args:
-        table: of :func:`bnnlib.analysis.scaling.predict`, with ``scenario``; rows with
-        ``measured`` true are
+        table: of :func:`bnnlib.analysis.scaling.scenarios`; rows with ``measured`` true are
             measured points.
     """
     set_style()
-    table = table[table.possible.astype(bool)]
-    scenarios = list(dict.fromkeys(table[~table.measured].scenario))
-    kinds = ["weak", "strong"]
+    table = table[table.possible.astype(bool)].astype({"measured": bool})
+    groups = beside_twin(table.model)
+    # The first interconnect, and the same with the waiting.
+    scenarios = dict(zip(dict.fromkeys(table[~table.measured].scenario), ("--", ":"), strict=False))
     figure, axes = subplots(
-        len(scenarios),
         2,
-        figsize=(10.5, 2.9 * len(scenarios) + 1),
-        sharex=True,
+        len(groups),
+        figsize=(max(6.5, 3.7 * len(groups)), 6.6),
+        sharex="row",
         sharey=True,
         squeeze=False,
         layout="constrained",
     )
     names = in_order(table.model)
-    for row, scenario in enumerate(scenarios):
-        for column, kind in enumerate(kinds):
-            axis = axes[row, column]
-            for model in names:
-                selected = table[(table.model == model) & (table.kind == kind)]
-                style = line(model, names) | {"markerfacecolor": "white", "markersize": 5}
-                drawn = selected[(selected.scenario == scenario) & ~selected.measured]
-                axis.plot(drawn.ranks, drawn.efficiency, **style | {"linestyle": "--"})
-                points = selected[selected.measured]
-                style = line(model, names) | {"linestyle": "none", "label": "_"}
-                axis.plot(points.ranks, points.efficiency, **style)
-            axis.set(xscale="log", ylim=(0, _top(table.efficiency)))
-            axis.set_title(f"PREDICTION: {kind}, {scenario}", fontsize=11)
-            _rank_ticks(axis, pd.Series([1, 8, 64, 512, 4096]))
-    for axis in axes[-1]:
-        axis.set_xlabel("nodes, one rank each (filled: measured here)")
+    for column, (twin, group) in enumerate(groups.items()):
+        for axis, kind in zip(axes[:, column], ("weak", "strong"), strict=True):
+            for model in group:
+                style = line(model, names)
+                own = table[(table.model == model) & (table.kind == kind)]
+                for scenario, dash in scenarios.items():
+                    drawn = own[(own.scenario == scenario) & ~own.measured]
+                    look = style | {"linestyle": dash, "markerfacecolor": "white"}
+                    look |= {"markersize": 4, "linewidth": 1.3}
+                    if twin_of(network_of(model)) is None and len(group) > 1:
+                        # As long as the others' dashes: matplotlib's grow with the line's width.
+                        wide = (0, (1.6, 0.5) if dash == "--" else (0.4, 0.4))
+                        look |= {"linewidth": 4, "marker": "", "alpha": 0.4, "linestyle": wide}
+                        look |= {"zorder": 1}
+                    axis.plot(drawn.ranks, drawn.efficiency, **look)
+                points = own[own.measured]
+                look = style | {"linestyle": "none", "label": "_"}
+                axis.plot(points.ranks, points.efficiency, **look)
+            axis.set(xscale="log", ylim=(0, 1.08 * max(1.0, float(table.efficiency.max()))))
+            axis.set_title(f"PREDICTION, {kind}: {twin or 'own networks'}", fontsize=12)
+            _rank_ticks(axis, table[(table.kind == kind) & ~table.measured].ranks)
+    for axis in axes[1]:
+        axis.set_xlabel("nodes, one rank each")
     for axis in axes[:, 0]:
         axis.set_ylabel("efficiency")
-    legend_below(figure, 4)
+    what = "; ".join(
+        f"{'dashed' if dash == '--' else 'dotted'}: {s}" for s, dash in scenarios.items()
+    )
+    legend_above(figure, title=f"{what}; filled points: measured on this machine")
     return figure
 
 
@@ -269,48 +326,72 @@ _CALIBRATION_LABELS = {"accuracy": "accuracy", "nll": "NLL (nats)", "ece": "ECE"
 
 
 def calibration(table: pd.DataFrame) -> Figure:
-    """Scores against ranks, a row a score, a column a batch; shared noise dotted.
+    """Scores against ranks, a row a score, a column a twin with its networks and a batch.
+
+    The bars are 95 % intervals over seeds, of the accuracy also over the test images.
 
     Args:
         table: of :func:`bnnlib.analysis.scaling.calibration`.
     """
     set_style()
     scores = list(dict.fromkeys(table.score))
-    batches = [batch for batch in ("per rank", "global") if batch in set(table.batch)]
+    batches = [batch for batch in ("global", "per rank") if batch in set(table.batch)]
+    groups = beside_twin(table.model)
+    columns = [(twin, batch) for twin in groups for batch in batches]
     figure, axes = subplots(
         len(scores),
-        len(batches),
-        figsize=(5.4 * len(batches), 2.5 * len(scores) + 1),
+        len(columns),
+        figsize=(max(6.0, 2.9 * len(columns)), 1.45 * len(scores) + 1.6),
         sharex=True,
-        sharey="row",
         squeeze=False,
         layout="constrained",
     )
     names = in_order(table.model)
-    for row, score in enumerate(scores):
-        for column, batch in enumerate(batches):
+    ranks = sorted(table.ranks.unique())
+    for column, (twin, batch) in enumerate(columns):
+        for row, score in enumerate(scores):
             axis = axes[row, column]
-            for model in names:
-                for noise in ("independent", "shared"):
+            if batch != batches[0]:  # a twin's batches are compared, so they have one scale
+                axis.sharey(axes[row, column - 1])
+                axis.tick_params(labelleft=False)
+            values, styles = [], []
+            for model in groups[twin]:
+                for noise, dash in (("independent", "-"), ("shared", ":")):
                     selected = table[
                         (table.model == model)
                         & (table.score == score)
                         & (table.batch == batch)
                         & (table.noise == noise)
                     ]
-                    means = selected.groupby("ranks").value.mean()
-                    if len(means) < 2:
+                    if selected.ranks.nunique() < 2:
                         continue
-                    style = line(model, names)
+                    style = line(model, names) | {"linestyle": dash, "markersize": 5}
+                    style |= {"capsize": 0, "elinewidth": 0.8}
                     if noise == "shared":
-                        style |= {"linestyle": ":", "markerfacecolor": "white", "label": "_"}
-                    axis.plot(means.index, means, **style)
-            axis.set(xscale="log")
-            _rank_ticks(axis, table.ranks)
-            if row == 0:
-                axis.set_title(f"fixed {batch} batch", fontsize=12)
-        axes[row, 0].set_ylabel(_CALIBRATION_LABELS.get(score, score.replace(" ", "\n", 1)))
+                        style |= {"markerfacecolor": "white", "fillstyle": "full", "label": "_"}
+                    values.append(_over_seeds(selected))
+                    styles.append(style)
+            _points(axis, values, styles, ranks, width=0.4)
+        axes[0, column].set_title(f"{twin or 'own networks'},\nfixed {batch} batch", fontsize=12)
+    for axis, score in zip(axes[:, 0], scores, strict=True):
+        axis.set_ylabel(_CALIBRATION_LABELS.get(score, score.replace(" ", "\n", 1)))
     for axis in axes[-1]:
-        axis.set_xlabel("virtual ranks (dotted, hollow: shared weight noise)")
-    legend_below(figure, 3)
+        axis.set_xlabel("virtual ranks")
+    seeds = int(table.groupby("model").seed.nunique().max())
+    what = f"mean of {seeds} seeds and 95 % interval"
+    if seeds == 1:
+        what = "one seed; bars: 95 % over the test images, of the accuracy alone"
+    legend_above(figure, title=f"{what}; dotted, hollow: all ranks share their weight noise")
     return figure
+
+
+def _over_seeds(rows: pd.DataFrame) -> pd.DataFrame:
+    """The mean of a score and its 95 % interval by ranks, of rows of one model and score."""
+    intervals = {}
+    for ranks, selected in rows.groupby("ranks"):
+        mean, half = float(selected.value.mean()), 0.0
+        if selected.score.iloc[0] == "accuracy":
+            half = 1.96 * np.sqrt(mean * (1 - mean) / selected.num_images.max())
+        of_images = metrics.Interval(mean, mean - half, mean + half)
+        intervals[ranks] = metrics.with_seeds(of_images, [selected.value])
+    return pd.DataFrame.from_dict(intervals, orient="index")
