@@ -4,15 +4,20 @@ import dataclasses
 import json
 
 import matplotlib.pyplot as plt
+import numpy as np
 
+from bnnlib import metrics
 from bnnlib.experiment import Experiment
 from bnnlib.interactive import watching
 from bnnlib.record.logs import StepLog
-from tests.analysis.records import write_record
+from tests.analysis.records import random_probs, write_record
 
 
 def write_run(folder, steps, **changes):
-    write_record(folder, Experiment(dataset="tiny"), {}, **changes)
+    probs = random_probs(0)
+    entropy = metrics.predictive_entropy(probs)
+    predictions = {"test": (metrics.Prediction(probs, entropy), np.zeros(len(probs), int))}
+    write_record(folder, Experiment(dataset="tiny"), predictions, **changes)
     lines = [StepLog(step, step / 4, 3.0, 1.0, 20.0, 0.001, 100.0, 0.5, False) for step in steps]
     text = "".join(json.dumps(dataclasses.asdict(line)) + "\n" for line in lines)
     (folder / "steps.jsonl").write_text(text)
