@@ -25,6 +25,14 @@ def random_predictions(seed, num_images=300, num_classes=5, sharpness=2.0):
     return probs, labels
 
 
+def random_draws(seed, num_draws=8, num_images=200, num_classes=4):
+    """Probabilities and logits of draws that agree about some images."""
+    rng = np.random.default_rng(seed)
+    images = 2 * rng.normal(size=(num_images, num_classes))
+    logits = images + rng.normal(size=(num_draws, num_images, num_classes))
+    return special.softmax(logits, axis=2), logits
+
+
 @st.composite
 def predictions(draw):
     """Few or many images, classes missing, tied and one-hot rows, all right, all wrong."""
