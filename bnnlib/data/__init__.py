@@ -26,8 +26,15 @@ from bnnlib.data.ood import (
     ood_set,
     ood_sets,
 )
-from bnnlib.data.shifts import CORRUPTIONS, GROUPS, EvaluationSet, evaluation_set, expand
-from bnnlib.data.subset import chosen, subset
+from bnnlib.data.shifts import (
+    CORRUPTIONS,
+    GROUPS,
+    EvaluationSet,
+    evaluation_set,
+    expand,
+    subset,
+)
+from bnnlib.data.subset import chosen
 
 __all__ = [
     "CORRUPTIONS",

@@ -4,7 +4,7 @@ import dataclasses
 import re
 import zlib
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,7 @@ from bnnlib.data import corruptions
 from bnnlib.data.corruptions import published
 from bnnlib.data.datasets import Dataset, nearest
 from bnnlib.data.npz import Array
+from bnnlib.data.subset import chosen
 from bnnlib.errors import DataError
 
 # Images that a transform works on at once.
@@ -40,7 +41,7 @@ class EvaluationSet:
     soft_labels: npt.NDArray[np.float32] | None = None
 
 
-def evaluation_set(dataset: Dataset, name: str) -> EvaluationSet:
+def evaluation_set(dataset: Dataset, name: str, count: int = 0) -> EvaluationSet:
     """Makes a labelled evaluation set from a data set by name.
 
     `test` and `train` are the data set's own, not copies. The others shift the test images with
@@ -59,6 +60,7 @@ def evaluation_set(dataset: Dataset, name: str) -> EvaluationSet:
     Args:
         dataset: The data set.
         name: The set's name; a group's name is for `expand`.
+        count: Number of its images, those of `subset`; 0 for all.
 
     Returns:
         The set.
@@ -67,16 +69,45 @@ def evaluation_set(dataset: Dataset, name: str) -> EvaluationSet:
         DataError: The name is unknown, its number is out of range, the images have a size for which
             the set is not defined, or a published file is not what it should be.
     """
+    if name not in corruptions.SETS:
+        return subset(_whole(dataset, name), count)
+    _check_shape(name, dataset.image_shape)
+    test = dataclasses.replace(evaluation_set(dataset, "test"), name=name)
+    found = published.read(dataset, name)
+    if found is not None:
+        return subset(dataclasses.replace(test, images=found.images), count)
+    # Each image's draws are its own, so that no more need be made than are asked for.
+    part = subset(test, count)
+    numbers = chosen(len(test.images), count or len(test.images), test.labels)
+    return dataclasses.replace(part, images=_made(dataset, name, part.images, numbers))
+
+
+def subset(made: EvaluationSet, count: int) -> EvaluationSet:
+    """The set with `count` of its images, those of `chosen`; itself if it has no more.
+
+    Args:
+        made: The set.
+        count: Number of images; 0 for all.
+
+    Returns:
+        The images, and the same part of whatever else the set holds of each.
+    """
+    if count == 0 or count >= len(made.images):
+        return made
+    part = chosen(len(made.images), count, made.labels)
+    held = {field.name: getattr(made, field.name) for field in dataclasses.fields(made)}
+    arrays: dict[str, Any] = {k: v[part] for k, v in held.items() if isinstance(v, np.ndarray)}
+    return dataclasses.replace(made, **arrays)
+
+
+def _whole(dataset: Dataset, name: str) -> EvaluationSet:
+    """A set of all its images, made here."""
     kind, number = _parse_evaluation_name(name)
     if kind == "test":
         return EvaluationSet(name, dataset.x_test, dataset.y_test, dataset.soft_test)
     if kind == "train":
         return EvaluationSet(name, dataset.x_train, dataset.y_train)
     _check_shape(name, dataset.image_shape)
-    if kind in corruptions.SETS:
-        found = published.read(dataset, name)
-        made = _made(dataset, name) if found is None else found.images
-        return EvaluationSet(name, made, dataset.y_test, dataset.soft_test)
     images = np.empty_like(dataset.x_test)
     low, high = dataset.pixel_range
     span = (high - low) or 1.0
@@ -96,15 +127,14 @@ def evaluation_set(dataset: Dataset, name: str) -> EvaluationSet:
     return EvaluationSet(name, images, dataset.y_test, dataset.soft_test)
 
 
-def _made(dataset: Dataset, name: str) -> Array:
-    """A published benchmark's set of a data set's own test images, which it sees as bytes."""
-    images = dataset.x_test
+def _made(dataset: Dataset, name: str, images: Array, numbers: npt.NDArray[np.int64]) -> Array:
+    """A published benchmark's set of some test images, by their numbers; it sees them as bytes."""
     if images.dtype == np.uint8:
-        return corruptions.corrupt(name, images)
+        return corruptions.corrupt(name, images, numbers)
     low, high = dataset.pixel_range
     span = (high - low) or 1.0
     unit = (images - np.float32(low)) / np.float32(span)
-    made = corruptions.corrupt(name, np.rint(unit * np.float32(255)).astype(np.uint8))
+    made = corruptions.corrupt(name, np.rint(unit * np.float32(255)).astype(np.uint8), numbers)
     return made.astype(np.float32) * np.float32(span / 255) + np.float32(low)
 
 

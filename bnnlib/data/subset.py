@@ -1,33 +1,10 @@
 """A fixed part of a set's images, in which every class has its share."""
 
-import dataclasses
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 
-from bnnlib.data.shifts import EvaluationSet
-
 # The seed of the permutation by which every run draws the same images.
 SUBSET_SEED = 0x5E75
-
-
-def subset(made: EvaluationSet, count: int) -> EvaluationSet:
-    """The set with `count` of its images, those of :func:`chosen`; itself if it has no more.
-
-    Args:
-        made: The set.
-        count: Number of images; 0 for all.
-
-    Returns:
-        The images, and the same part of whatever else the set holds of each.
-    """
-    if count == 0 or count >= len(made.images):
-        return made
-    part = chosen(len(made.images), count, made.labels)
-    held = {field.name: getattr(made, field.name) for field in dataclasses.fields(made)}
-    arrays: dict[str, Any] = {k: v[part] for k, v in held.items() if isinstance(v, np.ndarray)}
-    return dataclasses.replace(made, **arrays)
 
 
 def chosen(

@@ -64,17 +64,14 @@ def sets(experiment: Experiment, dataset: Dataset) -> list[Set]:
     Raises:
         DataError: a name is unknown, a file is missing or damaged, or two sets have one name.
     """
-
-    def part(name: str, make: Callable[[], EvaluationSet], *of_ood: Any) -> Set:
-        return Set(name, lambda: data.subset(make(), experiment.eval_images), *of_ood)
-
+    count = experiment.eval_images
     test = data.evaluation_set(dataset, TEST)
     listed = [Set(TEST, lambda: test)]
     if dataset.x_holdout is not None:
         held_out = EvaluationSet(HOLDOUT, dataset.x_holdout, dataset.y_holdout)
         listed.append(Set(HOLDOUT, lambda: held_out))
     others = [
-        part(name, functools.partial(data.evaluation_set, dataset, name))
+        Set(name, functools.partial(data.evaluation_set, dataset, name, count))
         for name in data.expand(experiment.eval_sets, dataset.image_shape)
         if name != TEST
     ]
@@ -84,10 +81,11 @@ def sets(experiment: Experiment, dataset: Dataset) -> list[Set]:
                 f"ood_sets: {name!r} would be the second set called {outside.name!r} in the "
                 "record; rename the file."
             )
-        others.append(part(outside.name, lambda outside=outside: outside, outside, group))  # type: ignore[misc]
-    fewer_images = 0 < experiment.eval_images < len(dataset.x_test)
+        make = functools.partial(data.subset, outside, count)
+        others.append(Set(outside.name, make, outside, group))
+    fewer_images = 0 < count < len(dataset.x_test)
     if others and (fewer_images or experiment.eval_draws not in (0, experiment.test_draws)):
-        listed.append(part(REFERENCE, lambda: test))
+        listed.append(Set(REFERENCE, functools.partial(data.subset, test, count)))
     return [*listed, *others]
 
 
@@ -123,8 +121,7 @@ def evaluate(
 
     Returns:
         Predictions, rows (each with its `num_draws`, and `ood_group` where a group has brought the
-        set) and metrics; the test set's prediction has a
-        draws curve.
+        set) and metrics; the test set's prediction has a draws curve.
 
     Raises:
         MetricsError: the network's predictions are no probabilities.

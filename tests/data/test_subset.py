@@ -58,3 +58,14 @@ def test_a_set_keeps_images_and_labels_together(labels):
         np.testing.assert_array_equal(part.labels, part.images[:, 0, 0, 0] % 3)
     for whole in (0, 30, 31):
         assert data.subset(made, whole) is made
+
+
+@pytest.mark.parametrize("name", ["mnist_c/fog", "mnist_c/shot_noise", "rotate-30", "train"])
+def test_a_part_of_a_set_is_that_part_of_the_whole_set(name):
+    """MNIST-C is made of the chosen images alone, all others are made and then cut."""
+    tiny = data.load("tiny")
+    whole, part = data.evaluation_set(tiny, name), data.evaluation_set(tiny, name, 20)
+    chosen = data.chosen(len(whole.images), 20, whole.labels)
+    np.testing.assert_array_equal(part.images, whole.images[chosen])
+    np.testing.assert_array_equal(part.labels, whole.labels[chosen])
+    assert part.name == name

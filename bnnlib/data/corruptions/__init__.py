@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from bnnlib.data.corruptions import blurs, edges, pixels, shapes, weather
 from bnnlib.data.npz import Array
@@ -208,7 +209,7 @@ def check_shape(name: str, image_shape: tuple[int, int, int]) -> None:
         )
 
 
-def corrupt(name: str, images: Array, first: int = 0) -> Array:
+def corrupt(name: str, images: Array, numbers: npt.NDArray[np.int64] | None = None) -> Array:
     """Corrupts images as a benchmark does.
 
     What is drawn for an image depends on the corruption and on the image's number alone: it is the
@@ -217,7 +218,7 @@ def corrupt(name: str, images: Array, first: int = 0) -> Array:
     Args:
         name: One of `SETS`.
         images: uint8 `(n, height, width, channels)` of a shape that `check_shape` lets pass.
-        first: The number of the first of them among the test images.
+        numbers: Theirs among the test images; None: from 0 on.
 
     Returns:
         uint8, the same shape.
@@ -229,7 +230,7 @@ def corrupt(name: str, images: Array, first: int = 0) -> Array:
     for start in range(0, len(images), BLOCK):
         part = slice(start, start + BLOCK)
         unit = images[part].astype(np.float32) / np.float32(255)
-        numbers = range(first + start, first + start + len(unit))
-        rngs = [np.random.default_rng([seed, number]) for number in numbers]
+        its_numbers = range(start, start + len(unit)) if numbers is None else numbers[part]
+        rngs = [np.random.default_rng([seed, number]) for number in its_numbers]
         result[part] = benchmark.to_bytes(apply(unit, strengths[severity - 1], rngs))
     return result
