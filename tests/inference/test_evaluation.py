@@ -242,7 +242,10 @@ def test_other_sets_have_draws_and_images_of_their_own_and_the_test_set_stays(da
         np.testing.assert_array_equal(after.predictions[name][1], dataset.y_test[part])
     (inside, _), (outside, _) = (after.predictions[key] for key in ("reference", "uniform_noise"))
     expected = metrics.ood_summary(
-        inside.mean_probs, inside.expected_entropy, outside.mean_probs, outside.expected_entropy
+        *(inside.mean_probs, inside.expected_entropy),
+        *(outside.mean_probs, outside.expected_entropy),
+        *(inside.mean_logits, outside.mean_logits),
+        *(inside.votes, outside.votes),
     )
     assert {key: rows["uniform_noise"][key] for key in expected} == expected
 
