@@ -50,7 +50,7 @@ def mnist_c() -> Figure:
     columns = {"test": [mnist.x_test[number] for number in chosen]}
     for name in data.GROUPS["mnist_c"]:
         columns[name.partition("/")[2]] = [
-            corrupt(name, mnist.x_test[number : number + 1], number)[0] for number in chosen
+            corrupt(name, mnist.x_test[[number]], np.array([number]))[0] for number in chosen
         ]
     return sheet(columns, [str(digit) for digit in DIGITS])
 
@@ -62,7 +62,7 @@ def cifar10_c() -> Figure:
         corruption: [
             one[0],
             *(
-                corrupt(f"cifar10_c/{corruption}-{severity}", one, PHOTOGRAPH)[0]
+                corrupt(f"cifar10_c/{corruption}-{severity}", one, np.array([PHOTOGRAPH]))[0]
                 for severity in range(1, 6)
             ),
         ]
