@@ -36,7 +36,6 @@ from typing import Any
 from bnnlib import data, parameters
 from bnnlib.errors import BnnlibError, ExperimentError
 from bnnlib.experiment import Experiment, read_value, unknown_name
-from bnnlib.names import ALL_MODELS
 
 SHARED_KEYS = ("common", "group", "ranks", "nodes", "repeats", "walltime")
 PART_KEYS = (*SHARED_KEYS, "grid")
@@ -216,7 +215,7 @@ def _places(
 
 
 def _experiment(values: dict[str, Any], ranks: int) -> Experiment:
-    """The experiment of one run at a number of ranks, its names of networks and data checked."""
+    """The experiment of one run at a number of ranks, its evaluation sets' names checked."""
     images = values.pop("global_batch", None)
     if images is not None:
         total = ranks * _whole("virtual_ranks", values.get("virtual_ranks", 1))
@@ -226,20 +225,8 @@ def _experiment(values: dict[str, Any], ranks: int) -> Experiment:
             )
         values["batch_size"] = images // total
     experiment = Experiment.from_mapping(values)
-    if experiment.model not in ALL_MODELS and ":" not in experiment.model:
-        raise ExperimentError(
-            f"model = {unknown_name(experiment.model, list(ALL_MODELS), 'model')}"
-        )
-    _check_data("dataset", experiment.dataset, data.NAMES)
     data.expand(experiment.eval_sets)
-    for name in experiment.ood_sets:
-        _check_data("ood_sets", name, (*data.OOD_NAMES, *data.OOD_GROUP_NAMES))
     return experiment
-
-
-def _check_data(key: str, name: str, known: tuple[str, ...]) -> None:
-    if name not in known and not name.lower().endswith(".npz"):
-        raise ExperimentError(f"{key} = {unknown_name(name, list(known), 'data set')}, or an .npz")
 
 
 def _name(model: str, chosen: Mapping[str, str], ranks: int, repeat: int) -> str:
