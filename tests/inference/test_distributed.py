@@ -105,14 +105,15 @@ def test_another_number_of_threads_is_refused_once_tensorflow_runs(started, name
 
 
 def test_a_kernel_that_lost_its_launcher_is_told_the_engine(monkeypatch):
+    # This process may have started Horovod for other tests, and then has nothing to lose. First,
+    # since the import may open a file of the closed one's number.
+    monkeypatch.setattr("horovod.tensorflow.is_initialized", lambda: False)
+    monkeypatch.setattr("horovod.tensorflow.init", lambda: pytest.fail("joined MPI"))
     closed = os.open(os.devnull, os.O_RDONLY)
     os.close(closed)
     monkeypatch.setenv("PMI_FD", str(closed))
     monkeypatch.setenv("PMI_RANK", "0")
     monkeypatch.setenv("PMI_SIZE", "2")
-    # This process may have started Horovod for other tests, and then has nothing to lose.
-    monkeypatch.setattr("horovod.tensorflow.is_initialized", lambda: False)
-    monkeypatch.setattr("horovod.tensorflow.init", lambda: pytest.fail("joined MPI"))
     with pytest.raises(DistributedError, match=r"cannot join MPI itself.* --engine spmd$"):
         distributed.init(Session())
 

@@ -138,7 +138,7 @@ def test_fewer_iterations_than_ranks_are_refused(write):
         ("--model_type=RNN", "model_type = 'RNN': expected one of BNN, CNN"),
         ("--bnnConv=CNN_conv", "bnnConv = 'CNN_conv': expected one of BNN_conv_flip, "),
         ("--cnnConv=a: b", "cnnConv = 'a: b': expected one of CNN_conv, CNN_FC"),
-        ("--data_dir=", "dataset = '': expected a name"),
+        ("--data_dir=", "dataset = '': expected a data set's name"),
         ("--batch_size", "Missing value for flag --batch_size"),
         ("batch_size=64", "'batch_size=64' is no flag; write --name=value"),
         ("--flagfile=/does/not/exist.cfg", "'/does/not/exist.cfg'"),
