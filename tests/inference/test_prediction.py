@@ -175,7 +175,12 @@ def test_certain_predictions_have_no_entropy(dataset):
 
 def test_floating_images_and_no_images(dataset):
     network = network_of("BNN_FC_flip", dataset)
-    floating = dataclasses.replace(dataset, scale=1.0)
+    floating = dataclasses.replace(
+        dataset,
+        scale=1.0,
+        x_train=dataset.x_train.astype(np.float32) / 255,
+        x_test=dataset.x_test.astype(np.float32) / 255,
+    )
     bytes_, floats = (
         predict(network, which, images, DRAWS, seed=3)
         for which, images in (
@@ -184,7 +189,7 @@ def test_floating_images_and_no_images(dataset):
         )
     )
     np.testing.assert_allclose(bytes_.mean_probs, floats.mean_probs, atol=1e-5)
-    nothing = predict(network, dataset, dataset.x_test[:0], DRAWS, seed=3)
+    nothing = Predictor(network, dataset, DRAWS, seed=3)(dataset.x_test[:0])
     assert nothing.mean_probs.shape == (0, 10)
     assert nothing.expected_entropy.shape == (0,)
     assert nothing.mean_logits.shape == nothing.votes.shape == (0, 10)
