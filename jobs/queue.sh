@@ -9,13 +9,17 @@
 #            queued by another has that one's, unless these say otherwise
 #   BNN_PASS names of your own variables that such a job keeps, too: BNN_PASS="NCCL_DEBUG FOO"
 #   RESUBMITS  how often a job that ran out of time may still submit its successor
-#   BNN_ENV  the Python environment          BNN_DATA  the data sets
+#   BNN_ENV  the Python environment (.venv, else the conda environment that is active)
+#   BNN_DATA the data sets
 #   BNN_STOP_MARGIN  seconds before the walltime at which a run begins to stop (60)
 # shellcheck disable=SC2034  # what is set here, the scripts that source this file use
 set -euo pipefail
 
 RESUBMITS=${RESUBMITS:-20}
-BNN_ENV=${BNN_ENV:-$PWD/.venv}
+if [ -z "${BNN_ENV:-}" ]; then
+  BNN_ENV=$PWD/.venv
+  [ -d .venv ] || BNN_ENV=${CONDA_PREFIX:-$BNN_ENV}
+fi
 
 # Exports what a new job must know of this one, and puts the names into PASSED. A queue takes the
 # values from the environment: in a list on its command line a comma in RUN would end the value.
@@ -62,10 +66,38 @@ queue_for() {
 }
 
 # Puts the environment's programs first, but for the launcher: that must be the site's own, and
-# the environment may hold an mpiexec, too.
+# the environment may hold an mpiexec, too. Last comes what a user needs beside, such as modules: a
+# file own.sh in the site's folder, which git ignores.
 use_environment() {
+  if [ ! -x "$BNN_ENV/bin/papermill" ]; then
+    echo "BNN_ENV=$BNN_ENV: no papermill there; run make env, or name your environment, such as" \
+      "BNN_ENV=\$CONDA_PREFIX" >&2
+    exit 1
+  fi
   LAUNCH[0]=$(command -v "${LAUNCH[0]}")
   export PATH=$BNN_ENV/bin:$PATH
+  local own
+  own=$(dirname "${BASH_SOURCE[1]}")/own.sh
+  # shellcheck source=/dev/null
+  [ ! -f "$own" ] || source "$own"
+}
+
+# Cray's MPICH in place of the package index's, by its binary interface: the module, and its libraries
+# first on the path, before those that Horovod was built with. Without the second each rank is alone.
+use_cray_mpich() {
+  set +u # modules read variables that are not set
+  module "$@"
+  set -u
+  if [ -z "${CRAY_LD_LIBRARY_PATH:-}" ]; then
+    echo "module $*: CRAY_LD_LIBRARY_PATH is not set, so Horovod would not find Cray's MPICH" >&2
+    exit 1
+  fi
+  export LD_LIBRARY_PATH=$CRAY_LD_LIBRARY_PATH:${LD_LIBRARY_PATH:-}
+}
+
+# Compute nodes of ALCF reach the network by its proxy alone.
+use_proxy() {
+  export http_proxy=http://proxy.alcf.anl.gov:3128 https_proxy=http://proxy.alcf.anl.gov:3128
 }
 
 # The ids, a:b, of jobs that still wait or run for the group $1; each run's job is in RUN/job. Fails

@@ -19,4 +19,4 @@ cd "$PBS_O_WORKDIR"
 source jobs/aurora/site.sh
 site_env
 
-train jobs/aurora/train.sh jobs/params/mnist.yaml
+train jobs/aurora/train.sh jobs/params/digits.yaml

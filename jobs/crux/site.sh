@@ -18,11 +18,10 @@ RANKS=${RANKS:-$((NODES * PPN))}
 
 # --depth and --cpu-bind: each rank on its own THREADS neighbouring cores.
 LAUNCH=(mpiexec -n "$RANKS" --ppn "$PPN" --depth "$THREADS" --cpu-bind depth
-  --env "OMP_NUM_THREADS=$THREADS")
+  --env "OMP_NUM_THREADS=$THREADS" --env "BNN_RANKS=$RANKS")
 
 site_env() {
-  set +u # modules read variables that are not set
-  module load cray-mpich-abi # Cray's MPI behind the name of the MPICH that Horovod was built for
-  set -u
+  use_proxy
+  use_cray_mpich load cray-mpich-abi
   use_environment
 }

@@ -19,4 +19,4 @@ cd "$PBS_O_WORKDIR"
 source jobs/crux/site.sh
 site_env
 
-train jobs/crux/train.sh jobs/params/mnist.yaml
+train jobs/crux/train.sh jobs/params/digits.yaml

@@ -24,11 +24,12 @@ RANKS=${RANKS:-$((NODES * PPN))}
 # --depth and --cpu-bind: each rank on its own THREADS neighbouring cores. pin_gpu.sh gives it the
 # GPU next to them.
 LAUNCH=(mpiexec -n "$RANKS" --ppn "$PPN" --depth "$THREADS" --cpu-bind depth
-  --env "OMP_NUM_THREADS=$THREADS" jobs/polaris/pin_gpu.sh)
+  --env "OMP_NUM_THREADS=$THREADS" --env "BNN_RANKS=$RANKS" jobs/polaris/pin_gpu.sh)
 
 site_env() {
-  set +u # modules read variables that are not set
-  module load cray-mpich-abi # Cray's MPI behind the name of the MPICH that Horovod was built for
-  set -u
+  use_proxy
+  use_cray_mpich load cray-mpich-abi
+  # NCCL moves what lies on GPUs; with 1 and no GPU transport linked, MPI_Init aborts.
+  export MPICH_GPU_SUPPORT_ENABLED=0
   use_environment
 }

@@ -19,4 +19,4 @@ cd "$PBS_O_WORKDIR"
 source jobs/polaris/site.sh
 site_env
 
-train jobs/polaris/train.sh jobs/params/mnist.yaml
+train jobs/polaris/train.sh jobs/params/digits.yaml

@@ -70,8 +70,6 @@ job_state() {
 }
 
 site_env() {
-  set +u # modules read variables that are not set
-  module load cray-mpich-abi # Cray's MPI behind the name of the MPICH that Horovod was built for
-  set -u
+  use_cray_mpich swap cray-mpich cray-mpich-abi
   use_environment
 }

@@ -15,7 +15,7 @@ site_env
 
 MODELS=${MODELS:-CNN_FC BNN_FC_nonflip BNN_FC_flip CNN_conv BNN_conv_nonflip BNN_conv_flip}
 COUNTS=${COUNTS:-1 2 4 8 16 32 64 128}
-PARAMS=${PARAMS:-jobs/params/mnist.yaml}
+PARAMS=${PARAMS:-jobs/params/digits.yaml}
 RUN=${RUN:-runs/theta_sweep}
 mkdir -p "$RUN"
 

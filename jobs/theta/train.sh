@@ -14,4 +14,4 @@ set -euo pipefail
 source jobs/theta/site.sh
 site_env
 
-train jobs/theta/train.sh jobs/params/mnist.yaml
+train jobs/theta/train.sh jobs/params/digits.yaml

@@ -46,6 +46,8 @@ class Machine:
             "STAND_IN_MPIEXEC": str(BIN / "mpiexec"),
             "BNN_SITE": self.site,
             "PROJECT": "Catalyst",
+            # What the site's module sets; the stand-in for it is a program of its own.
+            "CRAY_LD_LIBRARY_PATH": "/opt/cray/lib",
         }
 
     def jobs(self) -> list[dict]:
@@ -149,7 +151,7 @@ def test_a_run_under_pbs(machine):
     assert record["job_id"] == job["id"]
     (line,) = machine.launched()
     assert line.startswith(
-        "mpiexec -n 2 --ppn 2 --depth 1 --cpu-bind depth --env OMP_NUM_THREADS=1"
+        "mpiexec -n 2 --ppn 2 --depth 1 --cpu-bind depth --env OMP_NUM_THREADS=1 --env BNN_RANKS=2"
     )
     assert ("jobs/polaris/pin_gpu.sh papermill" in line) == (machine.site == "polaris")
     assert record["environment"]["OMP_NUM_THREADS"] == "1"
@@ -415,6 +417,37 @@ def test_the_stand_in_loses_a_job_that_fits_nowhere_as_the_site_does(machine):
     )
     assert done.stdout == "100.pbs-01\n"
     assert "Job has finished" in done.stderr
+
+
+SHOW = 'site_env; echo "$LD_LIBRARY_PATH|${http_proxy:-}|${LAUNCH[0]}|${MINE:-}"'
+
+
+@all_sites("crux", "polaris")
+def test_crays_libraries_come_first_and_a_users_own_file_last(machine):
+    (machine.root / "jobs" / machine.site / "own.sh").write_text("export MINE=loaded\n")
+    done = in_job(machine, SHOW, LD_LIBRARY_PATH="/usr/local/lib")
+    assert done.returncode == 0, done.stderr
+    libraries, proxy, launcher, mine = done.stdout.strip().split("|")
+    assert libraries == "/opt/cray/lib:/usr/local/lib"
+    assert proxy == "http://proxy.alcf.anl.gov:3128"
+    assert Path(launcher) == STAND_INS / "pbs" / "mpiexec"  # the site's, not the environment's
+    assert mine == "loaded"
+
+
+@all_sites("crux")
+def test_a_module_that_names_no_libraries_ends_the_job(machine):
+    """Each rank would be alone otherwise."""
+    done = in_job(machine, SHOW, CRAY_LD_LIBRARY_PATH="")
+    assert done.returncode == 1
+    assert "CRAY_LD_LIBRARY_PATH is not set" in done.stderr
+
+
+@all_sites("crux")
+def test_an_environment_without_papermill_ends_the_job(machine):
+    (machine.root / ".venv").unlink()
+    done = in_job(machine, SHOW, CONDA_PREFIX="/no/conda")
+    assert done.returncode == 1
+    assert "BNN_ENV=/no/conda: no papermill there" in done.stderr
 
 
 @pytest.mark.ranks

@@ -94,7 +94,7 @@ COBALT_QUEUES: dict[str, Rows] = {
     "debug-flat-quad": [(1, 8, 1)],
     "default": [(128, 4100, 24)],
 }
-MODULES = {"cray-mpich-abi", "PrgEnv-gnu", "PrgEnv-intel"}
+MODULES = {"cray-mpich", "cray-mpich-abi", "PrgEnv-gnu", "PrgEnv-intel"}
 
 
 def refuse(why: str) -> NoReturn:
