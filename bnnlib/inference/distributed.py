@@ -111,6 +111,7 @@ def init(
             there are several, or TensorFlow already runs with another number of threads.
     """
     session.clock.reached("imports")
+    _refuse_other_count()
     hvd, background = None, set[int]()
     # `horovodrun --min-np` may give a rank alone others later, and asks Horovod for a sign of it.
     if with_horovod or launcher.size() > 1 or launcher.name() == "horovodrun":
@@ -204,10 +205,28 @@ def _why_alone(name: launcher.Name) -> str:
             "srun told the ranks nothing of one another that Horovod's MPI understands; start them "
             "with srun --mpi=pmi2 (`srun --mpi=list` shows what this Slurm has)"
         )
+    if name in ("pals", "aprun") or "CRAY_LD_LIBRARY_PATH" in os.environ:
+        return (
+            "Horovod must find Cray's MPICH before its own: module load cray-mpich-abi, and "
+            "LD_LIBRARY_PATH=$CRAY_LD_LIBRARY_PATH:$LD_LIBRARY_PATH (jobs/queue.sh does both)"
+        )
     return (
         "Horovod was built for another MPI than the launcher's; use the mpiexec that lies beside "
         "this Python, or build Horovod against the system's MPI"
     )
+
+
+def _refuse_other_count() -> None:
+    """Refuses a rank whose launcher says another number of ranks than its job script, BNN_RANKS.
+
+    Eight ranks that each believe to be alone would train the same run eight times, side by side.
+    """
+    asked = os.environ.get("BNN_RANKS")
+    if asked and asked != str(launcher.size()):
+        raise DistributedError(
+            f"BNN_RANKS = {asked}, the ranks that the job script starts, and the launcher "
+            f"({launcher.name()}) says {launcher.size()}: {_why_alone(launcher.name())}"
+        )
 
 
 def build_info() -> dict[str, Any]:

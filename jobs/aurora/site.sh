@@ -27,7 +27,8 @@ RANKS=${RANKS:-$((NODES * PPN))}
 bind=(--depth "$THREADS" --cpu-bind depth)
 [ "$PPN-$THREADS" != 12-8 ] ||
   bind=(--cpu-bind list:1-8:9-16:17-24:25-32:33-40:41-48:53-60:61-68:69-76:77-84:85-92:93-100)
-LAUNCH=(mpiexec -n "$RANKS" --ppn "$PPN" "${bind[@]}" --env "OMP_NUM_THREADS=$THREADS" --env "BNN_RANKS=$RANKS")
+LAUNCH=(mpiexec -n "$RANKS" --ppn "$PPN" "${bind[@]}" --env "OMP_NUM_THREADS=$THREADS"
+  --env "BNN_RANKS=$RANKS")
 
 # Aurora's own MPICH is on the library path by default; its ranks here use no GPU.
 site_env() {

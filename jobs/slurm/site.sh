@@ -21,7 +21,7 @@ RANKS=${RANKS:-$((NODES * PPN))}
 # SRUN_MPI: how srun's ranks find each other, where the site's own default does not do for the MPI
 # of BNN_ENV; `srun --mpi=list` shows what there is. The package index's MPICH needs pmi2.
 LAUNCH=(srun -n "$RANKS" ${SRUN_MPI:+--mpi="$SRUN_MPI"} --ntasks-per-node="$PPN"
-  --cpus-per-task="$THREADS" --kill-on-bad-exit=1)
+  --cpus-per-task="$THREADS" --kill-on-bad-exit=1 --export="ALL,BNN_RANKS=$RANKS")
 
 # In a job: when it will be killed, and what a successor must have of it. `(null)` is Slurm's word
 # for what a job does not have.

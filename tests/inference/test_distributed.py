@@ -128,6 +128,25 @@ def test_another_mpi_than_the_launchers_is_told(monkeypatch):
         distributed.init(Session())
 
 
+def test_ranks_that_are_each_alone_are_told_the_path_of_crays_mpi(monkeypatch):
+    """Under PALS the number of ranks is the job script's alone, in BNN_RANKS."""
+    monkeypatch.setenv("PALS_RANKID", "3")
+    monkeypatch.setenv("BNN_RANKS", "8")
+    monkeypatch.setattr("horovod.tensorflow.init", lambda: None)
+    monkeypatch.setattr("horovod.tensorflow.size", lambda: 1)
+    with pytest.raises(DistributedError, match="started 8 ranks and Horovod sees 1") as told:
+        distributed.init(Session())
+    assert "LD_LIBRARY_PATH=$CRAY_LD_LIBRARY_PATH:$LD_LIBRARY_PATH" in str(told.value)
+
+
+@pytest.mark.parametrize("variables", [{}, {"PMI_RANK": "0", "PMI_SIZE": "1"}])
+def test_a_launcher_that_says_another_number_than_the_job_script_is_refused(monkeypatch, variables):
+    for name, value in (variables | {"BNN_RANKS": "8"}).items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(DistributedError, match=r"BNN_RANKS = 8.*says 1"):
+        distributed.init(Session())
+
+
 def test_several_ranks_without_horovod_are_told_the_remedy(monkeypatch):
     monkeypatch.setenv("PMI_RANK", "1")
     monkeypatch.setenv("PMI_SIZE", "2")
