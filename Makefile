@@ -1,6 +1,6 @@
 # `make` lists what can be made. The steps are in jobs/local/, each a script to read in one go.
 .DEFAULT_GOAL := help
-.PHONY: help env study test test-all test-faults test-slurm bench check lock lab clean
+.PHONY: help env study publish test test-all test-faults test-slurm bench check lock lab clean
 
 BIN := .venv/bin
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
@@ -22,6 +22,10 @@ test: check ## check, then all tests but the long ones
 
 test-all: test ## test, then the long ones: the study, kills, a browser, Slurm, two hosts, elastic runs
 	$(BIN)/pytest -m long
+
+publish: study ## take the study's figures into figures/digits, and their numbers into the README
+	@jobs/local/study.sh tiny
+	$(BIN)/python -m jobs.local.publish runs/digits runs/tiny figures/digits
 
 test-slurm: env ## the job scripts on a real Slurm of one node (part of test-all where it is installed)
 	$(BIN)/pytest tests/jobs/test_slurm.py

@@ -1,0 +1,207 @@
+"""The README's captions and numbers, made from the tables in figures/.
+
+    python -m jobs.local.readme            writes them between their comments in README.md
+    python -m jobs.local.readme --check    exit code 1 where README.md says something else
+
+A sentence that carries a number stands in one of these functions, so that it changes with its
+table, and says what the table says, for or against. A test runs the check.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from bnnlib.analysis.words import between, number, percent
+from bnnlib.names import in_order
+
+ROOT = Path(__file__).parents[2]
+_BLOCK = re.compile(r"(<!-- made: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def digits(figures: Path) -> str:
+    """The caption of accuracy and ECE against severity."""
+    runs = pd.read_csv(figures / "digits/runs.csv")
+    pairs = pd.read_csv(figures / "digits/differences.csv").set_index(["set", "score"])
+    seeds = runs.seed.nunique()
+    text = (
+        f"Real handwritten digits, {runs.num_train.iloc[0]:,} to train on and "
+        f"{runs.num_test.iloc[0]:,} to test on; {runs.ranks.iloc[0]} ranks, "
+        f"{_count(seeds, 'seed')}. {_posteriors(runs)} "
+    )
+    judged = 0
+    for key, where, less, more in (
+        (("rotate-60", "ece"), "Turned by 60 degrees", "have a lower", "have a higher"),
+        (("test", "ece"), "On unshifted digits", "have a lower", "have a higher"),
+        (("gaussian_noise-5", "accuracy"), "Under the strongest noise", "lose", "gain"),
+    ):
+        what = "debiased ECE than their twin" if key[1] == "ece" else "accuracy beside their twin"
+        text += f"{where}, {_beside_twin(pairs.loc[[key]], less, more, what)}. "
+        judged += len(pairs.loc[[key]])
+    text += "Dotted: the ECE that a calibrated model with the same confidences would show. "
+    text += f"Brackets: 95 % intervals over test images, of {_count(judged, 'comparison')}"
+    return f"*{text}{'; one seed says nothing of the spread over seeds' * (seeds == 1)}.*"
+
+
+def _posteriors(runs: pd.DataFrame) -> str:
+    """How many posteriors have converged, and which have not."""
+    bayesian = runs[runs.kl_change.notna()]
+    not_yet = bayesian[~bayesian.converged.astype(bool)]
+    if len(not_yet):
+        shown = ", ".join(
+            f"{row.model} ({percent(row.kl_change, 1)})" for row in not_yet.itertuples()
+        )
+        return f"Posteriors that have not converged (KL's change over the last tenth): {shown}."
+    change = bayesian.kl_change.abs()
+    return (
+        f"All {len(bayesian)} posteriors have converged: over the last tenth of training KL "
+        f"changed by {percent(change.min(), 1)} to {percent(change.max(), 1)}."
+    )
+
+
+def _beside_twin(rows: pd.DataFrame, less: str, more: str, what: str) -> str:
+    """How many networks lie below their twin and above it, and by how much; the rest are named."""
+    rows = rows.assign(model=rows.model.str.replace(" inference(ivon)", " by IVON"))
+    below, above = rows[rows.high < 0], rows[rows.low > 0]
+    parts = []
+    for side, verb in ((below, less), (above, more)):
+        if len(side):
+            ends = side.iloc[[side.difference.abs().argmin(), side.difference.abs().argmax()]]
+            span = " to ".join(f"{_size(row)} ({row.model})" for row in ends.itertuples())
+            who = "all" if len(side) == len(rows) else f"{len(side)} of {len(rows)}"
+            parts.append(f"{who} {verb} {what}: by {span}")
+    rest = rows.model[(rows.low <= 0) & (rows.high >= 0)]
+    if len(rest):
+        parts.append(f"no difference is shown for {', '.join(rest)}")
+    return "; ".join(parts)
+
+
+def _size(row: Any) -> str:
+    """A difference without its sign, and its interval."""
+    low, high = sorted((abs(row.low), abs(row.high)))
+    return between(abs(row.difference), low, high, 3)
+
+
+def ranks(figures: Path) -> str:
+    """The caption of calibration against ranks."""
+    table = pd.read_csv(figures / "scaling/calibration_against_ranks.csv")
+    ece = table[(table.score == "ece") & (table.noise == "independent")]
+    apart = {batch: _furthest(rows) for batch, rows in ece.groupby("batch")}
+    return (
+        f"*The same digits, six epochs, {_count(table.seed.nunique(), 'seed')}; the posteriors "
+        "have not converged. With one batch for all ranks together (right), the ECE at 2 to "
+        f"{table.ranks.max()} ranks differs from that of one rank by at most "
+        f"{apart['global']:.3f}, over all networks. With 64 images per rank (left) it differs by "
+        f"up to {apart['per rank']:.3f}; but there more ranks also mean fewer steps, so the left "
+        "panels compare runs of different lengths. Dotted: all ranks share their weight noise. "
+        "One seed has no interval: this figure describes, it proves nothing.*"
+    )
+
+
+def _furthest(rows: pd.DataFrame) -> float:
+    """The largest distance of any number of ranks from one rank, over networks."""
+    wide = rows.pivot_table(index="model", columns="ranks", values="value")
+    return float(wide.drop(columns=1).sub(wide[1], axis=0).abs().max().max())
+
+
+def efficiency(figures: Path) -> str:
+    """What two ranks gain on two cores."""
+    table = pd.read_csv(figures / "scaling/efficiency.csv")
+    two = table[(table.kind == "weak") & (table.batch == 64) & (table.ranks == 2)]
+    rows = two.set_index("model")
+    shown = ", ".join(
+        f"`{model}` {between(row.efficiency, row.efficiency_low, row.efficiency_high, 2)}"
+        for model, row in ((model, rows.loc[model]) for model in in_order(rows.index))
+    )
+    return (
+        "Two ranks on this machine's two cores reach this share of twice one rank's images/s (64 "
+        f"images per rank, {two.repeats.min()} repeats, 95 % intervals): {shown}."
+    )
+
+
+def theta(figures: Path) -> str:
+    """How far the cost model is from the original study's measurements."""
+    table = pd.read_csv(figures / "scaling/theta.csv")
+    most = table[table.nodes == table.nodes.max()].set_index("network")
+    shown = " and ".join(f"{percent(row.error)} ({name})" for name, row in most.iterrows())
+    return (
+        "For thousands of nodes there is only a [prediction](figures/scaling/predictions.png). Its "
+        f"cost model predicts {shown} more speed at {table.nodes.max()} nodes than the original "
+        "study measured, as long as the wait for the slowest rank is left out."
+    )
+
+
+def speed(figures: Path) -> str:
+    """How fast a step is beside TFP's layers."""
+    table = pd.read_csv(figures / "bench/bench.csv")
+    repeats = json.loads((figures / "bench/bench.json").read_text())["repeats"]
+    ours = table[(table.threads == 1) & (table.baseline == "bnnlib") & table.speedup.notna()]
+    times = ours.set_index("model").speedup
+    shown = ", ".join(f"{times[model]:.1f} for `{model}`" for model in in_order(times.index))
+    return (
+        "How many times as fast a step of this library is as the same step by TFP's layers in a "
+        f"hand-written `tf.function`, on one core (medians of {repeats} turns): {shown}."
+    )
+
+
+def mnist(figures: Path) -> str:
+    """The table of full MNIST."""
+    lines = [
+        "| network | accuracy | NLL (nats) | ECE | ECE at T | training | evaluation |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in pd.read_csv(figures / "mnist/table.csv").itertuples():
+        scores = [number(row.accuracy), *(number(x, 3) for x in (row.nll, row.ece, row.ece_scaled))]
+        seconds = [f"{value:.0f} s" for value in (row.train_seconds, row.evaluation_seconds)]
+        lines.append(f"| `{row.model}` | {' | '.join([*scores, *seconds])} |")
+    return "\n".join(lines)
+
+
+def _count(count: int, what: str) -> str:
+    words = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
+    return f"{words[count - 1] if count <= 10 else count} {what}{'s' * (count != 1)}"
+
+
+BLOCKS: dict[str, Callable[[Path], str]] = {
+    made.__name__: made for made in (digits, ranks, efficiency, theta, speed, mnist)
+}
+
+
+def fill(text: str, figures: Path = ROOT / "figures") -> str:
+    """The README with every block as its table has it.
+
+    Raises:
+        KeyError: a comment names no function of this module.
+    """
+    return _BLOCK.sub(lambda found: found[1] + f"{BLOCKS[found[2]](figures)}\n{found[3]}", text)
+
+
+def write() -> None:
+    """Makes the blocks of README.md anew."""
+    path = ROOT / "README.md"
+    path.write_text(fill(path.read_text()))
+
+
+def main() -> int:
+    """Writes or checks README.md."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="write nothing, say what differs")
+    if not parser.parse_args().check:
+        write()
+        return 0
+    before = (ROOT / "README.md").read_text()
+    both = [text.splitlines(keepends=True) for text in (before, fill(before))]
+    sys.stdout.writelines(difflib.unified_diff(*both, "README.md", "the tables"))
+    return int(both[0] != both[1])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
