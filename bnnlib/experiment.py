@@ -1,8 +1,8 @@
 """Every parameter of a run, in one place: name, type, default, meaning, unit and limits.
 
-The parameters cell of ``notebooks/01_train.ipynb``, papermill's parameter files, the seed study's
-flagfiles and the run record all speak of the fields of :class:`Experiment`, and a test holds the
-notebook's cell equal to :meth:`Experiment.parameters_cell`.
+The parameters cell of ``notebooks/01_train.ipynb``, papermill's parameter files, the original
+study's flagfiles and the run record all speak of the fields of :class:`Experiment`, and a test
+holds the notebook's cell equal to :meth:`Experiment.parameters_cell`.
 """
 
 from __future__ import annotations
@@ -381,7 +381,7 @@ class Experiment:
         Args:
             virtual_ranks: on all processes together: the batches that a step averages over.
 
-        ``linear`` is Goyal et al. 2017 (arXiv 1706.02677) and the seed study's: it keeps the
+        ``linear`` is Goyal et al. 2017 (arXiv 1706.02677) and the original study's: it keeps the
         distance that weights and posterior can travel in an epoch, whatever the number of ranks.
         ``sqrt`` is what Malladi et al. 2022 (arXiv 2205.10287) derive for Adam's noise; it is the
         safer one at many ranks.

@@ -1,9 +1,9 @@
 """What one process holds while it trains: made at the start, passed to what needs it, closed.
 
 A program that trains makes one by :meth:`Session.begin`: ``python -m bnnlib``, papermill's engine
-``spmd`` (whose notebooks find the session as ``session``) and the seed study's command. A notebook
-gets the session by :meth:`Session.of`; in a kernel that makes a new one. Code that only computes
-needs no session, or an empty one.
+``spmd`` (whose notebooks find the session as ``session``) and the original study's command. A
+notebook gets the session by :meth:`Session.of`; in a kernel that makes a new one. Code that only
+computes needs no session, or an empty one.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Training by one call, and the seed study's command line; both leave the notebook's record.
+"""Training by one call, and the original study's command line; both leave the notebook's record.
 
 ``bnnlib.train(model="BNN_FC_flip", dataset="digits")``, or
 ``horovodrun -n 2 -H localhost:2 python -m bnnlib.training --flagfile=config.cfg``
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from bnnlib import launcher, process
 from bnnlib.errors import BnnlibError, ExperimentError
 from bnnlib.experiment import Experiment
-from bnnlib.launch import command, elastic, seed_study_flags
+from bnnlib.launch import command, elastic, original_study_flags
 from bnnlib.record import provenance, stopping
 from bnnlib.record.failure import error_of
 from bnnlib.record.identity import run_directory
@@ -146,10 +146,10 @@ def main(argv: list[str] | None = None) -> None:
 
 def _run(argv: list[str] | None) -> None:
     parser = argparse.ArgumentParser(prog="python -m bnnlib.training", description=main.__doc__)
-    parser.add_argument("--flagfile", required=True, help="the seed study's flags, one a line")
+    parser.add_argument("--flagfile", required=True, help="the original study's flags, one a line")
     arguments = parser.parse_args(argv)
     try:
-        experiment, environment, verbose = seed_study_flags.read(
+        experiment, environment, verbose = original_study_flags.read(
             arguments.flagfile, launcher.size()
         )
         stopping.stop_time()  # a mistyped deadline is told before MPI starts

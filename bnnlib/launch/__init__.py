@@ -4,8 +4,8 @@ Rooms: `command` (one run on this launch), `elastic` (a run that outlives lost w
 `study_file` (the language of many runs), `here` (a study file's runs on this launch), `queue` (the
 same as jobs of a site), `sites` (each site's launch settings), `ladder` (Horovod's average at
 growing message sizes), `evaluating` (a finished run evaluated again), `asking` (what its network
-predicts of a user's images), `notebooks` (the analysis of a group), `seed_study_flags` (the seed
-study's command line).
+predicts of a user's images), `notebooks` (the analysis of a group), `original_study_flags` (the
+command line of the study that this one makes anew).
 
 Nothing is imported here: a service node submits jobs without TensorFlow.
 """
@@ -18,8 +18,8 @@ __all__ = [
     "here",
     "ladder",
     "notebooks",
+    "original_study_flags",
     "queue",
-    "seed_study_flags",
     "sites",
     "study_file",
 ]

@@ -39,7 +39,8 @@ from bnnlib.networks.seeds import (
 
 tfd = tfp.distributions
 
-# TFP's defaults of its variational layers (default_mean_field_normal_fn), as the seed study used.
+# TFP's defaults of its variational layers (default_mean_field_normal_fn), which the original study
+# used.
 POSTERIOR_MEAN_STDDEV = 0.1
 POSTERIOR_RHO_MEAN = -3.0
 POSTERIOR_RHO_STDDEV = 0.1

@@ -46,7 +46,6 @@ def digits(figures: Path) -> str:
         what = "debiased ECE than their twin" if key[1] == "ece" else "accuracy beside their twin"
         text += f"{where}, {_beside_twin(pairs.loc[[key]], less, more, what)}. "
         judged += len(pairs.loc[[key]])
-    text += "Dotted: the ECE that a calibrated model with the same confidences would show. "
     text += f"Brackets: 95 % intervals over test images, of {_count(judged, 'comparison')}"
     return f"*{text}{'; one seed says nothing of the spread over seeds' * (seeds == 1)}.*"
 
@@ -97,11 +96,11 @@ def ranks(figures: Path) -> str:
     apart = {batch: _furthest(rows) for batch, rows in ece.groupby("batch")}
     return (
         f"*The same digits, six epochs, {_count(table.seed.nunique(), 'seed')}; the posteriors "
-        "have not converged. With one batch for all ranks together (right), the ECE at 2 to "
+        "have not converged. With a fixed global batch, shared by the ranks, the ECE at 2 to "
         f"{table.ranks.max()} ranks differs from that of one rank by at most "
-        f"{apart['global']:.3f}, over all networks. With 64 images per rank (left) it differs by "
-        f"up to {apart['per rank']:.3f}; but there more ranks also mean fewer steps, so the left "
-        "panels compare runs of different lengths. Dotted: all ranks share their weight noise. "
+        f"{apart['global']:.3f}, over all networks. With a fixed batch per rank it differs by up "
+        f"to {apart['per rank']:.3f}; but there more ranks also mean fewer steps, so these panels "
+        "compare runs of different lengths. Dotted: all ranks share their weight noise. "
         "One seed has no interval: this figure describes, it proves nothing.*"
     )
 

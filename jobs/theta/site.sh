@@ -8,7 +8,7 @@ source jobs/queue.sh
 
 PROJECT=${PROJECT:-${COBALT_PROJECT:-}}
 
-# ALCF documents COBALT_JOBSIZE; the seed study's scripts read COBALT_PARTSIZE.
+# ALCF documents COBALT_JOBSIZE; the original study's scripts read COBALT_PARTSIZE.
 NODES=${COBALT_JOBSIZE:-${COBALT_PARTSIZE:-${NODES:-1}}}
 PPN=${PPN:-1}                      # ranks a node
 THREADS=${THREADS:-$((128 / PPN))} # hardware threads a rank, two of the four of each core

@@ -315,12 +315,12 @@ def test_a_directory_with_other_parameters_is_refused_unharmed(launch, study, tm
     assert not (folder / "failures").exists()
 
 
-# ------------------------------------------------------------------------ the seed study's command
+# -------------------------------------------------------------------- the original study's command
 
 
 def flagfile(folder: Path, **changes: str) -> Path:
     """The sample config with some of its flags changed."""
-    text = (ROOT / "jobs" / "local" / "seed_study.cfg").read_text()
+    text = (ROOT / "jobs" / "local" / "original_study.cfg").read_text()
     for name, value in changes.items():
         text, count = re.subn(rf"^--{name}=.*$", f"--{name}={value}", text, flags=re.MULTILINE)
         assert count == 1, name
@@ -334,7 +334,7 @@ def start_flagfile(launch, path: Path):
     return launch(*RANKS["horovodrun"], *words)
 
 
-def test_the_seed_studys_command_leaves_the_notebooks_record(launch, study, tmp_path):
+def test_the_original_studys_command_leaves_the_notebooks_record(launch, study, tmp_path):
     path = flagfile(
         tmp_path,
         bnnConv="BNN_FC_flip",
@@ -359,7 +359,7 @@ def test_the_seed_studys_command_leaves_the_notebooks_record(launch, study, tmp_
         np.load(directory / "predictions.npz") as one,
         np.load(study.runs / "BNN_FC_flip" / "predictions.npz") as other,
     ):
-        # The notebook's group has more evaluation sets; the seed study had the test set alone.
+        # The notebook's group has more evaluation sets; the original study had the test set alone.
         of_test = {name: other[name].dtype for name in other if name.startswith("test/")}
         assert {name: one[name].dtype for name in one} == of_test
         assert one["test/mean_probs"].shape == other["test/mean_probs"].shape == (64, 10)

@@ -23,7 +23,7 @@ def test_all_six_sites_are_found():
     assert sites.names(ROOT) == SIX
 
 
-def test_thetas_line_is_the_seed_studys():
+def test_thetas_line_is_the_original_studys():
     site = sites.load("theta", ROOT, ranks=8, PPN=2)
     line = (
         "-n 8 -N 2 -cc depth -d 64 -j 2 -e OMP_NUM_THREADS=64 -e BNN_RANKS=8 "

@@ -169,7 +169,7 @@ def theta(table: pd.DataFrame) -> str:
     lines.append(
         f"\n\nThe model says {100 * worst:.0f} % too much at worst. These networks' bytes take "
         "well under a millisecond on Aries, so what is missing is not bandwidth but waiting and "
-        "software (the seed study's own profile shows thousands of allreduces of eight bytes). "
+        "software (the original study's own profile shows thousands of allreduces of eight bytes). "
         "Points read by eye carry about 0.1 of speed-up."
     )
     return "".join(lines).lstrip("\n")

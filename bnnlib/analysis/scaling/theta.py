@@ -1,4 +1,4 @@
-"""The seed study's published speed-ups on Theta, and the cost model held against them."""
+"""The original study's published speed-ups on Theta, and the cost model held against them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import pandas as pd
 
 from bnnlib.analysis.scaling.cost_model import ARIES, allreduce
 
-# The seed study on Theta, read by eye from its README's figures: seconds on one node, and speed-up.
+# The original study on Theta, read by eye from its README's figures: seconds on one node, and
+# speed-up.
 THETA = pd.DataFrame(
     [
         ("BNN", 1, 1.0),
@@ -33,7 +34,7 @@ THETA_BYTES = {"BNN": 514_864, "CNN": 508_464}
 
 
 def theta() -> pd.DataFrame:
-    """The cost model held against the seed study's points.
+    """The cost model held against the original study's points.
 
     Returns:
         A row a network and number of nodes: ``speedup`` published; ``model``, what α-β on Aries

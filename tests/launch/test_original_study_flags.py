@@ -1,4 +1,4 @@
-"""The seed study's flags one by one: each is honoured or refused with a reason."""
+"""The original study's flags one by one: each is honoured or refused with a reason."""
 
 import re
 from pathlib import Path
@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from bnnlib.errors import ExperimentError
 from bnnlib.experiment import Experiment
-from bnnlib.launch import seed_study_flags as flagfile
+from bnnlib.launch import original_study_flags as flagfile
 
-SAMPLE = Path(__file__).parents[2] / "jobs" / "local" / "seed_study.cfg"
+SAMPLE = Path(__file__).parents[2] / "jobs" / "local" / "original_study.cfg"
 FLAGS = [
     *("UseEpoch", "batch_size", "bnnConv", "cnnConv", "data_dir", "epochs", "iteration"),
     *("learning_rate", "model_data", "model_type", "num_inter", "num_intra", "kmp_blocktime"),
@@ -30,11 +30,11 @@ def write(tmp_path):
     return write
 
 
-def test_the_flags_are_the_seed_studys():
+def test_the_flags_are_the_original_studys():
     assert set(flagfile.definitions()) - {"flagfile", "undefok"} == set(FLAGS)
 
 
-def test_an_empty_file_gives_the_seed_studys_defaults(write):
+def test_an_empty_file_gives_the_original_studys_defaults(write):
     experiment, environment, verbose = flagfile.read(write())
     assert experiment == Experiment(
         model="BNN_conv_flip",
@@ -186,7 +186,7 @@ def test_a_file_may_include_another(write, tmp_path):
     assert (experiment.batch_size, experiment.epochs) == (32, 2)
 
 
-def test_the_seed_studys_own_config_is_read(write):
+def test_the_original_studys_own_config_is_read(write):
     path = write(
         "--UseEpoch=True ",
         "--batch_size=64 ",
@@ -231,7 +231,7 @@ def test_the_sample_config_holds_every_flag_and_is_read():
         learning_rate_scaling="linear",
         warmup_epochs=0.0,
         log_every=10,
-        run_dir="runs/seed_study/BNN_conv_flip",
+        run_dir="runs/original_study/BNN_conv_flip",
     )
     assert environment == {"KMP_BLOCKTIME": "0", "KMP_AFFINITY": "granularity=fine,compact,1,0"}
     assert verbose is False

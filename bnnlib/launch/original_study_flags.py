@@ -1,6 +1,6 @@
-"""The seed study's command line: its flag names, what each becomes here, and which are refused.
+"""The original study's command line: its flag names, what each becomes here, and which are refused.
 
-The seed study (bnn_hvd, Sharma and Jennings) starts a run as
+The original study (bnn_hvd, Sharma and Jennings) starts a run as
 ``horovodrun -n 2 -H localhost:2 python CNN_BNN_Model.py --flagfile=config.cfg``; a config in its
 names runs here as ``python -m bnnlib.training --flagfile=config.cfg``. Each flag below is honoured
 or refused with a reason; none is ignored.
@@ -22,14 +22,14 @@ _CNN = ["CNN_conv", "CNN_FC"]
 
 
 def definitions() -> flags.FlagValues:
-    """The seed study's flags with its own defaults where it has one."""
+    """The original study's flags with its own defaults where it has one."""
     values = flags.FlagValues()
 
     def text(name: str, default: str | None, meaning: str) -> None:
         flags.DEFINE_string(name, default, meaning, flag_values=values)
 
     def choice(name: str, choices: list[str], meaning: str) -> None:
-        # The seed study's own configs write CNN_Conv where its code compares with CNN_conv.
+        # The original study's own configs write CNN_Conv where its code compares with CNN_conv.
         flags.DEFINE_enum(
             name, choices[0], choices, meaning, flag_values=values, case_sensitive=False
         )
@@ -67,7 +67,7 @@ def read(path: str | Path, ranks: int = 1) -> tuple[Experiment, dict[str, str], 
 
     Args:
         path: an absl flagfile, ``--name=value`` a line, ``#`` comments.
-        ranks: Horovod ranks; the seed study stops after ``iteration // ranks`` steps.
+        ranks: Horovod ranks; the original study stops after ``iteration // ranks`` steps.
 
     Returns:
         The experiment; environment variables to set before TensorFlow is imported
@@ -105,7 +105,7 @@ def read(path: str | Path, ranks: int = 1) -> tuple[Experiment, dict[str, str], 
         "model": seed.bnnConv if seed.model_type == "BNN" else seed.cnnConv,
         "batch_size": seed.batch_size,
         "learning_rate": seed.learning_rate,
-        "learning_rate_scaling": "linear",  # as the seed study: 0.001 * hvd.size(), no warm-up
+        "learning_rate_scaling": "linear",  # as the original study: 0.001 * hvd.size(), no warm-up
         "warmup_epochs": 0.0,
         "threads": seed.num_intra,
         "inter_threads": seed.num_inter,
@@ -115,14 +115,14 @@ def read(path: str | Path, ranks: int = 1) -> tuple[Experiment, dict[str, str], 
     if seed.data_dir is not None:
         values["dataset"] = seed.data_dir
     if seed.model_data is not None:
-        # The seed study puts each network's results in a folder of its own below model_data.
+        # The original study puts each network's results in a folder of its own below model_data.
         values["run_dir"] = str(Path(seed.model_data) / values["model"])
     if seed.UseEpoch:
         values["epochs"] = seed.epochs
     elif seed.iteration < ranks:
         raise ExperimentError(
             f"iteration = {seed.iteration}: expected at least the number of ranks, {ranks}, among "
-            "which the seed study divides it; or --UseEpoch=True with epochs"
+            "which the original study divides it; or --UseEpoch=True with epochs"
         )
     else:
         values["steps"] = seed.iteration // ranks
