@@ -63,7 +63,7 @@ def publish(source: Path, tiny: Path, target: Path) -> None:
             if not file.is_file():
                 raise RecordError(f"{file} is missing: make the study's figures first")
             data = file.read_bytes()
-            write_atomically(target / file.name, lambda out, data=data: out.write(data))
+            _copy(data, target / file.name)
     test, shifted = group.predictions(), group.by_set("shift")
     differences = pd.concat([tables.differences(test), tables.shift_differences(shifted)])
     _write(target / "differences.csv", differences)
@@ -76,6 +76,10 @@ def _images(run: str) -> dict[str, int]:
     """How many images a run trained on and was tested on."""
     arrays = read_record(Path(run))["data"]["arrays"]
     return {f"num_{part}": arrays[f"x_{part}"]["shape"][0] for part in ("train", "test")}
+
+
+def _copy(data: bytes, path: Path) -> None:
+    write_atomically(path, lambda file: file.write(data))
 
 
 def _write(path: Path, table: pd.DataFrame) -> None:

@@ -197,9 +197,10 @@ def main() -> int:
         write()
         return 0
     before = (ROOT / "README.md").read_text()
-    both = [text.splitlines(keepends=True) for text in (before, fill(before))]
-    sys.stdout.writelines(difflib.unified_diff(*both, "README.md", "the tables"))
-    return int(both[0] != both[1])
+    after = fill(before)
+    lines, wanted = before.splitlines(keepends=True), after.splitlines(keepends=True)
+    sys.stdout.writelines(difflib.unified_diff(lines, wanted, "README.md", "the tables"))
+    return int(before != after)
 
 
 if __name__ == "__main__":
