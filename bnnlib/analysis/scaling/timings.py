@@ -194,7 +194,7 @@ def ways_to_grow(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
     ways = {}
     for label, rows in (
         ("the same global batch", more[more.global_batch == batch]),
-        ("a batch a rank, learning rate in proportion", more[more.global_batch > batch]),
+        ("a batch per rank, learning rate in proportion", more[more.global_batch > batch]),
     ):
         if len(rows):
             ways[label] = pd.concat([one, rows])
