@@ -41,14 +41,14 @@ def number(value: float, digits: int = 4) -> str:
         return "unknown"
     if math.isinf(value):
         return "∞" if value > 0 else "−∞"
-    return f"{value:.{digits}f}".replace("-", "−")
+    return f"{round(value, digits) + 0.0:.{digits}f}".replace("-", "−")  # + 0.0: no minus at 0
 
 
 def signed(value: float) -> str:
     """A difference with its sign, to four digits, with the minus sign of print."""
     if not math.isfinite(value):
         return ("+" if value == math.inf else "") + number(value)
-    return f"{value:+.4f}".replace("-", "−")
+    return f"{round(value, 4) + 0.0:+.4f}".replace("-", "−")
 
 
 def between(value: float, low: float, high: float, digits: int = 4) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
-import importlib
 import logging
 import math
 import os
@@ -23,7 +22,7 @@ import tensorflow as tf
 
 from bnnlib import launcher, process
 from bnnlib.errors import BnnlibError, DistributedError, message_of, rank_lost
-from bnnlib.inference import cores
+from bnnlib.inference import cores, joining
 from bnnlib.record.stopping import Stopped
 from bnnlib.session import Session
 
@@ -36,10 +35,6 @@ logger = logging.getLogger(__name__)
 # from the computation where ranks fill all cores (measured: CNN_conv at 2 ranks on 2 cores 12-14
 # ms a step, 7 ms so).
 BACKGROUND_NICE = 19
-# Milliseconds between Horovod's looks for something to average, where its own default of 1 is
-# longer than a dense network's step (`make bench` compares them: figures/bench/horovod.csv).
-# A site's own HOROVOD_CYCLE_TIME is left as it is.
-CYCLE_MS = "0.1"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,11 +106,11 @@ def init(
             there are several, or TensorFlow already runs with another number of threads.
     """
     session.clock.reached("imports")
-    _refuse_other_count()
+    joining.refuse_other_count()
     hvd, background = None, set[int]()
     # `horovodrun --min-np` may give a rank alone others later, and asks Horovod for a sign of it.
     if with_horovod or launcher.size() > 1 or launcher.name() == "horovodrun":
-        hvd, background = _start_horovod()
+        hvd, background = joining.start_horovod()
     of_this_rank = cores.of_this_process()
     own_threads = threads or cores.threads_of(of_this_rank, cores.of_local_ranks())
     _set_threads(own_threads, inter_threads, keep_running=threads == 0 and launcher.size() == 1)
@@ -150,37 +145,6 @@ def set_threads() -> None:
         tf.config.threading.set_inter_op_parallelism_threads(1)
 
 
-def _start_horovod() -> tuple[Any, set[int]]:
-    """Horovod, with this process among its launcher's ranks, and the threads that it has started.
-
-    Raises:
-        DistributedError: Horovod is missing, or sees other ranks than the launcher has started.
-    """
-    _refuse_lost_launcher()
-    try:
-        hvd = importlib.import_module("horovod.tensorflow")
-    except ImportError as error:
-        size = launcher.size()
-        raise DistributedError(
-            f"the launcher ({launcher.name()}) started {size} rank(s), which train together by "
-            f"Horovod, and Horovod cannot be imported ({error}): build it into this Python with "
-            "jobs/local/environment.sh (make env), or start one process without a launcher; with "
-            f"virtual_ranks: {size} it trains the same run"
-        ) from error
-    before = _thread_ids()
-    # Nothing is written until start_timeline, but without this Horovod refuses to start one later.
-    os.environ.setdefault("HOROVOD_TIMELINE", "DYNAMIC")
-    if launcher.size() > 1:  # one rank averages nothing, and each look takes time from its steps
-        os.environ.setdefault("HOROVOD_CYCLE_TIME", CYCLE_MS)
-    hvd.init()
-    if launcher.size() != hvd.size():
-        raise DistributedError(
-            f"the launcher ({launcher.name()}) started {launcher.size()} ranks and Horovod sees "
-            f"{hvd.size()}: {_why_alone(launcher.name())}"
-        )
-    return hvd, _thread_ids() - before
-
-
 def _others() -> Any:
     """Horovod, where this rank has others to talk with; None for a rank alone.
 
@@ -196,37 +160,6 @@ def _others() -> Any:
             "down since"
         )
     return hvd if hvd is not None and hvd.size() > 1 else None
-
-
-def _why_alone(name: launcher.Name) -> str:
-    """Why Horovod sees other ranks than the launcher has started, and what to do."""
-    if name == "slurm" and "PMI_FD" not in os.environ:
-        return (
-            "srun told the ranks nothing of one another that Horovod's MPI understands; start them "
-            "with srun --mpi=pmi2 (`srun --mpi=list` shows what this Slurm has)"
-        )
-    if name in ("pals", "aprun") or "CRAY_LD_LIBRARY_PATH" in os.environ:
-        return (
-            "Horovod must find Cray's MPICH before its own: module load cray-mpich-abi, and "
-            "LD_LIBRARY_PATH=$CRAY_LD_LIBRARY_PATH:$LD_LIBRARY_PATH (jobs/queue.sh does both)"
-        )
-    return (
-        "Horovod was built for another MPI than the launcher's; use the mpiexec that lies beside "
-        "this Python, or build Horovod against the system's MPI"
-    )
-
-
-def _refuse_other_count() -> None:
-    """Refuses a rank whose launcher says another number of ranks than its job script, BNN_RANKS.
-
-    Eight ranks that each believe to be alone would train the same run eight times, side by side.
-    """
-    asked = os.environ.get("BNN_RANKS")
-    if asked and asked != str(launcher.size()):
-        raise DistributedError(
-            f"BNN_RANKS = {asked}, the ranks that the job script starts, and the launcher "
-            f"({launcher.name()}) says {launcher.size()}: {_why_alone(launcher.name())}"
-        )
 
 
 def build_info() -> dict[str, Any]:
@@ -447,26 +380,6 @@ def leave_together(exit_code: int) -> NoReturn:
         gather(None)
         hvd.shutdown()
     process.leave(exit_code)
-
-
-def _thread_ids() -> set[int]:
-    if not os.path.isdir("/proc/self/task"):
-        return set()
-    return {int(name) for name in os.listdir("/proc/self/task")}
-
-
-def _refuse_lost_launcher() -> None:
-    """Refuses a kernel under Hydra: MPI needs a descriptor that kernels do not inherit."""
-    descriptor = os.environ.get("PMI_FD")
-    if descriptor is None or process.horovod() is not None:
-        return
-    try:
-        os.fstat(int(descriptor))
-    except OSError:
-        raise DistributedError(
-            "this process was started by a rank of mpiexec and cannot join MPI itself (papermill's "
-            "own engine starts a kernel a rank); run papermill with --engine spmd"
-        ) from None
 
 
 def _set_threads(threads: int, inter_threads: int, keep_running: bool) -> None:

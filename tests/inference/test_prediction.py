@@ -257,7 +257,8 @@ def test_one_predictor_serves_sets_of_several_sizes_and_later_weights(dataset):
     predictor = prediction.Predictor(network, dataset, DRAWS, seed=3)
     for count in (64, 1, 0, 33):
         images = dataset.x_train[:count]
-        expected = predict(network, dataset, images, DRAWS, seed=3)
+        own = prediction.Predictor(network, dataset, DRAWS, seed=3)
+        expected = own(images)
         np.testing.assert_allclose(predictor(images).mean_probs, expected.mean_probs, atol=1e-6)
     for layer in network.layers:
         layer.bias.assign_add(tf.range(layer.bias.shape[0], dtype=tf.float32))

@@ -30,6 +30,7 @@ IMPORTED_AS = {
     "PIL": "pillow",
     "sklearn": "scikit-learn",
     "yaml": "pyyaml",
+    "zmq": "pyzmq",
 }
 # The lock has both: one for Linux on x86-64, the other elsewhere.
 TENSORFLOWS = {"tensorflow", "tensorflow-cpu"}

@@ -14,10 +14,12 @@ def test_parameters_come_from_a_file_and_the_command_line(tmp_path):
     with pytest.raises(ExperimentError, match="modle"):
         command.read(path, [["modle", "x"]])
     path.write_text("learning_rate: 1e-3\nrun_dir: 2024-11-27\nprofile: on\n")
-    experiment = command.read(path, [["steps", "1e1"], ["ood_sets", "[kmnist, 7]"]])
+    experiment = command.read(path, [["steps", "1e1"], ["ood_sets", "[kmnist, near]"]])
     assert (experiment.learning_rate, experiment.steps) == (0.001, 10)
     assert (experiment.run_dir, experiment.profile) == ("2024-11-27", True)
-    assert experiment.ood_sets == ["kmnist", "7"]
+    assert experiment.ood_sets == ["kmnist", "near"]
+    with pytest.raises(ExperimentError, match="expected for '7' a set's name"):  # a text, too
+        command.read(path, [["ood_sets", "[kmnist, 7]"]])
     assert command.read(None, [["run_dir", "20241127"]]).run_dir == "20241127"
     path.write_bytes(b"\xef\xbb\xbfmodel: CNN_FC\n")
     assert command.read(path).model == "CNN_FC"

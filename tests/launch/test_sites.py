@@ -36,7 +36,8 @@ def test_thetas_line_is_the_original_studys():
 
 def test_polaris_gives_each_gpu_one_rank():
     site = sites.load("polaris", ROOT, ranks=8)
-    line = "-n 8 --ppn 4 --depth 8 --cpu-bind depth --env OMP_NUM_THREADS=8 jobs/polaris/pin_gpu.sh"
+    line = "-n 8 --ppn 4 --depth 8 --cpu-bind depth --env OMP_NUM_THREADS=8 "
+    line += "--env BNN_RANKS=8 jobs/polaris/pin_gpu.sh"
     assert Path(site.launch[0]).name == "mpiexec"
     assert " ".join(site.launch[1:]) == line
     assert site.nodes == 2
@@ -78,6 +79,7 @@ def test_a_queue_that_refuses_is_told_with_its_reason(monkeypatch, tmp_path):
     qsub.write_text('#!/bin/sh\necho "qsub: Account_Name is required to be set." >&2\nexit 1\n')
     qsub.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.setenv("PROJECT", "no_such_project")
     with pytest.raises(SiteError, match="Account_Name is required"):
         sites.submit("crux", "train.sh", {"RUN": "runs/x"}, ROOT)
 

@@ -112,7 +112,10 @@ def test_unknown_names_are_refused():
         ExperimentError, match=r"^BNN_conv_flop: no such model; did you mean BNN_conv_flip\?"
     ):
         networks.build("BNN_conv_flop", GREY, 10)
-    with pytest.raises(ExperimentError, match=r"^lenet: no such model; Known: BNN_conv_flip, "):
+    with pytest.raises(
+        ExperimentError,
+        match=r"^lenet: no such model; did you mean CNN_LeNet5\? Known: BNN_conv_flip, ",
+    ):
         networks.build("lenet", GREY, 10)
     with pytest.raises(ExperimentError, match="'middle': expected one of auto, none, first, last"):
         networks.build("BNN_FC_flip", GREY, 10, bayesian_layers="middle")

@@ -32,7 +32,7 @@ from bnnlib.record.identity import run_directory
 from bnnlib.record.logs import StepLog, read_posterior, read_steps, training_metrics
 from bnnlib.record.predictions import read_predictions
 from bnnlib.record.run import Run
-from bnnlib.record.schema import ATTEMPT_KEYS, KEYS, SCHEMA, read_record
+from bnnlib.record.schema import ATTEMPT_KEYS, KEYS, SCHEMA, read_record, to_json
 from bnnlib.record.startup import Clock
 from bnnlib.session import Session
 
@@ -1180,7 +1180,7 @@ def test_every_set_has_its_row_and_its_predictions():
     values = run.finish(judged)
     record = read(run.directory)
     assert record["schema"] == SCHEMA == 8
-    assert record["evaluation"] == judged.rows
+    assert record["evaluation"] == json.loads(to_json(judged.rows))  # NaN is null
     assert [row["set"] for row in record["evaluation"]] == ["test", "holdout", "rotate-30", "mine"]
     # Right three times of four at (0.8, 0.1, 0.1): softened to 0.75, 8^(1/T) = 6.
     assert values["temperature"] == pytest.approx(math.log(8) / math.log(6), rel=1e-5)

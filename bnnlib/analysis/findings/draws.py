@@ -39,7 +39,7 @@ def convergence(table: pd.DataFrame) -> str:
         near = nll[nll <= nll.iloc[-1] + 0.05 * max(gain, 0.0) + 1e-12].index[0]
         text = (
             f"\n- **{model}**: from {counted(nll.index[0], 'draw')} to {last} NLL "
-            f"{signed_between(*change)} (to {nll.iloc[-1]:.4f}) and accuracy "
+            f"{signed_between(*change)} (to {number(nll.iloc[-1])}) and accuracy "
             f"{signed_between(*accuracy)}"
         )
         if side(change.low, change.high) < 0:
@@ -52,8 +52,8 @@ def convergence(table: pd.DataFrame) -> str:
             text += f"; mutual information {between(*at_last)} nats"
             information = means[model, "mutual_information"]
             few = [draws for draws in information.index if 1 < draws < last]
-            if few and information.iloc[-1] > 0:
-                share = information[few[0]] / information.iloc[-1]
+            share = information[few[0]] / information.iloc[-1] if few and at_last.low > 0 else -1.0
+            if 0.0 <= share <= 1.0:  # beyond them noise is shared out, not information
                 text += f", of which {few[0]} draws show {percent(share)}"
         lines.append(text + ".")
     return "".join(lines).lstrip("\n")
