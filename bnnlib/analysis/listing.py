@@ -32,6 +32,9 @@ AVERAGED = ("accuracy", "nll", "brier", "ece", "images_per_second")
 # What tells a run that is alone, and differs from none.
 IDENTITY = ("model", "dataset", "seed", "ranks")
 
+# Of a posterior of which the rule (bnnlib.record.convergence) says nothing.
+UNKNOWN = "unknown"
+
 _SHOWN = dict.fromkeys(AVERAGED, "{:.4f}") | {"images_per_second": "{:.0f}", "kl_change": "{:.1%}"}
 
 
@@ -77,10 +80,18 @@ def by_run(runs: pd.DataFrame, also: Sequence[str] = ()) -> pd.DataFrame:
         also: further columns of `runs`.
     """
     what = differing(runs) if len(runs) > 1 else list(IDENTITY)
+    told = runs["converged"].astype(object).mask(_unknown(runs), UNKNOWN)
+    runs = runs.assign(converged=told)
     values = pd.DataFrame(_parameters(runs, what), runs.index, what, dtype=object)
     ids = ["group", "run_id"] if len(set(runs["group"])) > 1 else ["run_id"]
     columns = dict.fromkeys([*ids, *what, *also, *RESULTS])
     return pd.concat([runs.drop(columns=what), values], axis=1)[list(columns)]
+
+
+def _unknown(runs: pd.DataFrame) -> pd.Series:
+    """Whether a run has a posterior and its record does not say that it has converged, or not."""
+    kl = pd.to_numeric(runs["kl"], errors="coerce") if "kl" in runs else pd.Series(0, runs.index)
+    return runs["converged"].isna() & kl.fillna(0).ne(0)
 
 
 def by_seed(runs: pd.DataFrame) -> pd.DataFrame:
@@ -91,9 +102,9 @@ def by_seed(runs: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         What differs between the rows (the model, if nothing does), ``seeds``, their number,
-        ``converged`` (of how many the posterior has, None for networks without), and of each of
-        :data:`AVERAGED` the mean and, with ``_sd``, the standard deviation (n - 1), which of one
-        seed is NaN. Runs of one seed count as one, with their mean.
+        ``converged`` (of how many the posterior has, and of how many that is unknown; None for
+        networks without), and of each of :data:`AVERAGED` the mean and, with ``_sd``, the standard
+        deviation (n - 1), which of one seed is NaN. Runs of one seed count as one, with their mean.
     """
     finished = runs[runs["status"] == "finished"].reset_index(drop=True)
     what = [name for name in differing(runs) if name != "seed"] or ["model"]
@@ -101,8 +112,10 @@ def by_seed(runs: pd.DataFrame) -> pd.DataFrame:
     for _, of_row in finished.groupby(pd.Series(map(str, values), dtype=object), sort=False):
         each = of_row.groupby("seed")[list(AVERAGED)].mean().astype(float)
         asked = of_row["converged"].dropna()
-        told = f"{int(asked.sum())} of {len(asked)}" if len(asked) else None
-        row = values[of_row.index[0]] | {"seeds": len(each), "converged": told}
+        unknown = int(_unknown(of_row).sum())
+        told = [f"{int(asked.sum())} of {len(asked)}"] if len(asked) else []
+        told += [f"{unknown} {UNKNOWN}"] if unknown else []
+        row = values[of_row.index[0]] | {"seeds": len(each), "converged": ", ".join(told) or None}
         with np.errstate(invalid="ignore"):  # an infinite NLL has no deviation
             for name in AVERAGED:
                 row[name] = each[name].mean(skipna=False)
@@ -135,6 +148,9 @@ def to_text(table: pd.DataFrame, form: str = "text") -> str:
             its deviation as ``mean ± deviation``. ``csv`` and ``json`` hold all digits; what is not
             known is empty in the one and null in the other, which is strict JSON.
     """
+    if form in ("csv", "json"):
+        known = table["converged"] != UNKNOWN
+        table = table.assign(converged=table["converged"].where(known, None))
     if form == "csv":
         return table.to_csv(index=False).rstrip("\n")
     if form == "json":

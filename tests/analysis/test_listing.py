@@ -144,6 +144,21 @@ def test_converged_posteriors_are_counted(group):
     assert table["converged"].tolist() == ["1 of 2", None]
 
 
+def test_of_a_posterior_with_too_few_lines_the_table_says_unknown(group, capsys):
+    """It said NO, as of one that still moves; and - as of a network without a posterior."""
+    for name, kl in (("a0", 5.0), ("a1", 0.0)):
+        path = group / name / "run.json"
+        record = json.loads(path.read_text())
+        record["metrics"]["kl"] = kl
+        record["converged"] = {"converged": None, "change": None} if kl else None
+        path.write_text(json.dumps(record))
+    _, a0, a1, *_ = printed(capsys, group).splitlines()
+    assert (a0.split()[-2:], a1.split()[-2:]) == (["unknown", "-"], ["-", "-"])
+    assert listing.by_seed(load(group))["converged"].tolist() == ["1 unknown", None]
+    rows = json.loads(printed(capsys, group, form="json"))
+    assert [row["converged"] for row in rows] == [None] * 4
+
+
 def test_an_infinite_nll_has_no_deviation_and_warns_of_nothing(group, recwarn):
     path = group / "a1" / "run.json"
     record = json.loads(path.read_text())

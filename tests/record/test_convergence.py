@@ -33,12 +33,13 @@ def test_the_rule_by_hand():
         "kl": 100,
         "kl_before": 101,
         "step_before": 90,
+        "way": 800,
         "change": pytest.approx(0.01),
         "limit": 0.02,
     }
     assert sentence(found) == (
         "The posterior has converged: over the last 10% of the training KL(q||p) went from 101 to "
-        "100 nats, a change of 1.0% (limit 2%)."
+        "100 nats, which is 1.0% of the KL(q||p) now (limit 2%)."
     )
     risen = convergence(lines(900, 800, 700, 600, 500, 400, 300, 200, 97, 100))
     assert not risen["converged"]
@@ -56,6 +57,20 @@ def test_a_run_that_has_hardly_moved_has_not_converged():
     slow = convergence(lines(*(1000 - 10 * n for n in range(10))))
     assert not slow["converged"]
     assert slow["change"] == pytest.approx(1 / 9)
+    # The sentence says of what: 10 of 910 nats would be 1.1 %.
+    assert "from 920 to 910 nats, which is 11.1% of the way that it has gone (90 nats)" in (
+        sentence(slow)
+    )
+
+
+@pytest.mark.parametrize("kls", [(900, 500, 499.9), (900, 500, 400)])
+def test_of_a_line_that_lies_far_back_nothing_is_claimed(kls):
+    # Three lines: the one before the last tenth is a third of the training back.
+    found = convergence(lines(*kls))
+    assert (found["converged"], found["change"]) == (None, None)
+    assert sentence(found).startswith("Too few log lines")
+    # Four lines: a quarter.
+    assert convergence(lines(1000, *kls))["converged"] == (kls[-1] == 499.9)
 
 
 @pytest.mark.parametrize("kls", [[], [0.0] * 20])
@@ -67,7 +82,7 @@ def test_without_a_posterior_there_is_nothing_to_converge(kls):
 @pytest.mark.parametrize("kls", [[5.0], [5.0] * 20])
 def test_of_a_kl_that_never_moved_nothing_can_be_said(kls):
     found = convergence(lines(*kls))
-    assert (found["converged"], found["change"]) == (False, None)
+    assert (found["converged"], found["change"]) == (None, None)
     assert sentence(found).startswith("Too few log lines")
 
 
