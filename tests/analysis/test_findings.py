@@ -25,7 +25,7 @@ def scores(half=0.0, **means):
 
 def difference(score, low, middle, high, name="test", **changed):
     row = {"set": name, "sets": 1, "kind": "twin", "model": "BNN_FC_flip", "other": "CNN_FC"}
-    row |= {"score": score, "runs": 1, "paired": False}
+    row |= {"score": score, "runs": 1, "paired": False, "left_out": 0}
     return row | {"difference": middle, "low": low, "high": high} | changed
 
 
@@ -43,7 +43,10 @@ def test_scores_name_the_best_and_the_luck_of_one_seed():
 
 def test_scores_name_all_that_cannot_be_told_apart():
     text = findings.scores(scores(0.06, a=(0.9, 0.3, 0.1), b=(0.8, 0.3, 0.3)), NO_PAIRS)
-    assert "Most accurate: **a** 0.9000 [0.8400, 0.9600], not told apart from b;" in text
+    assert (
+        "Most accurate: **a** 0.9000 [0.8400, 0.9600], "
+        "not told apart from b by their own intervals;"
+    ) in text
     assert "lowest debiased ECE: **a** 0.1000 [0.0400, 0.1600]." in text
 
 
@@ -62,6 +65,7 @@ def test_scores_say_whether_a_twin_is_beaten(rows, expected):
     text = findings.scores(scores(CNN_FC=(0.9, 0.3, 0.02)), pd.DataFrame([difference(*rows)]))
     assert "- **BNN_FC_flip** less CNN_FC: " in text
     assert expected in text
+    assert ("it takes the two as independent and is rather too wide." in text) == (rows[0] == "ece")
 
 
 def temperatures(**intervals):
@@ -106,11 +110,16 @@ def test_a_temperature_of_unknown_interval_makes_no_model_too_sure():
 def test_accuracy_against_nll():
     table = scores(0.01, a=(0.9, 0.3, 0.1), b=(0.8, 0.2, 0.1), c=(0.7, 0.4, 0.1))
     assert findings.accuracy_against_nll(table) == (
-        "By intervals that do not overlap, no other model is both more accurate and lower in NLL "
-        "than a and b; c is beaten in both."
+        "By intervals that do not overlap, none of a and b is beaten in both accuracy and NLL by "
+        "another model; c is beaten in both."
     )
     wide = scores(0.06, a=(0.9, 0.3, 0.1), b=(0.8, 0.2, 0.1), c=(0.7, 0.4, 0.1))
-    assert "than a, b and c." in findings.accuracy_against_nll(wide)
+    assert "none of a, b and c is beaten in both" in findings.accuracy_against_nll(wide)
+    apart = scores(0.01, a=(0.9, 0.2, 0.1), b=(0.8, 0.3, 0.1))
+    assert findings.accuracy_against_nll(apart) == (
+        "By intervals that do not overlap, a is not beaten in both accuracy and NLL by another "
+        "model; b is beaten in both."
+    )
 
 
 def reliability_rows(**changed):
@@ -480,6 +489,38 @@ def test_the_verdict_of_variants_and_of_one_model_alone():
         "set, the mean debiased ECE of CNN_FC is 0.2000 [0.1900, 0.2100]. Over 1 foreign set, the "
         "mean AUROC of the entropy of CNN_FC is 0.8000 [0.7900, 0.8100]."
     )
+
+
+@pytest.mark.parametrize(
+    ("runs", "left_out", "said"),
+    [
+        ([1], [0], ""),
+        ([3], [0], ", paired by seed (3 seeds)"),
+        ([2], [1], ", paired by seed (2 common seeds, 1 of 5 runs left out)"),
+        (
+            [1],
+            [3],
+            ", paired by seed (1 common seed, 3 of 5 runs left out; the luck of the seed is not in "
+            "the interval)",
+        ),
+        (
+            [1, 2],
+            [3, 1],
+            ", paired by seed (1 to 2 common seeds, up to 3 of 5 runs left out; the luck of the "
+            "seed is not in the interval of the pairs of 1 seed)",
+        ),
+    ],
+)
+def test_runs_that_no_common_seed_pairs_are_said_to_be_left_out(runs, left_out, said):
+    rows = [
+        difference(
+            "ece", 0.01, 0.02, 0.03, kind="variant", model=f"mine ranks({one})", other="mine"
+        )
+        | {"runs": one, "left_out": left, "paired": True}
+        for one, left in zip(runs, left_out, strict=True)
+    ]
+    text = verdict(pd.DataFrame(rows), NO_PAIRS, NO_PAIRS)
+    assert f" than mine{said}. Under" in text
 
 
 def test_the_verdict_stays_short_where_many_agree():

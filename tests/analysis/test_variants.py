@@ -190,3 +190,18 @@ def test_too_many_variants_are_refused_before_a_figure_mixes_them_up(tmp_path):
     with pytest.raises(RecordError, match=r"13 variants .*learning_rate=0\.001,0\.002"):
         tables.Group(tmp_path)
     assert len(tables.Group(tmp_path, "learning_rate=0.001,0.002").models) == 2
+
+
+def test_one_common_seed_of_more_runs_is_said(two_priors):
+    test = [
+        one
+        for one in tables.Group(two_priors).predictions()
+        if " ensemble" not in one.model and (one.model != NAMES[0] or one.seed == 0)
+    ]
+    table = tables.differences(test, 50)
+    assert set(zip(table.runs, table.left_out, strict=True)) == {(1, 2)}
+    text = findings.scores(tables.scores(test, 50), table)
+    assert (
+        f"less {NAMES[1]}, paired by seed (1 common seed, 2 of 4 runs left out; the luck of the "
+        "seed is not in the interval): accuracy"
+    ) in text

@@ -19,7 +19,10 @@ def over_runs(rows: pd.DataFrame, value: str, low: str, high: str) -> Interval:
 
 
 def best(table: pd.DataFrame, score: str, which: str = "min") -> str:
-    """The best model in bold with its interval, and those whose intervals reach into it."""
+    """The best model in bold with its interval, and those whose intervals reach into it.
+
+    The intervals are the models' own: a comparison in pairs may tell apart what they do not.
+    """
     rows = table[(table.score == score) & table["mean"].notna()].set_index("model")
     if rows.empty or np.isinf(rows["mean"]).all():
         return "unknown" if rows.empty else "infinite for every model"
@@ -29,7 +32,9 @@ def best(table: pd.DataFrame, score: str, which: str = "min") -> str:
     apart = rows.low > first.high if which == "min" else rows.high < first.low
     others = [model for model in rows.index[~apart] if model != top]
     text = f"**{top}** {between(first['mean'], first.low, first.high)}"
-    return text + (f", not told apart from {listed(others)}" if others else "")
+    return text + (
+        f", not told apart from {listed(others)} by their own intervals" if others else ""
+    )
 
 
 def range_of(
@@ -108,11 +113,26 @@ _NONE = "no difference shown"
 
 
 def by_seed(rows: pd.DataFrame) -> str:
-    """How pairs were made: ``, paired by seed (3 seeds)``; empty if not by seed."""
-    if not rows.paired.all() or rows.runs.max() < 2:
+    """How pairs were made: ``, paired by seed (3 seeds)``; empty if not by seed.
+
+    Runs that were left out are counted, and one seed of several does not pass for all of them:
+    ``, paired by seed (1 common seed, 3 of 5 runs left out; the luck of the seed is not in the
+    interval)``.
+    """
+    partly = rows[rows.paired.astype(bool)].assign(all_runs=2 * rows.runs + rows.left_out)
+    partly = partly[partly.left_out > 0]
+    if not rows.paired.all() or (rows.runs.max() < 2 and partly.empty):
         return ""
     least, most = int(rows.runs.min()), int(rows.runs.max())
-    seeds = counted(most, "seed") if least == most else f"{least} to {most} seeds"
+    noun = "seed" if partly.empty else "common seed"
+    seeds = counted(most, noun) if least == most else f"{least} to {most} {noun}s"
+    if len(partly):
+        row = partly.loc[partly.left_out.idxmax()]
+        up_to = "up to " if len(set(partly.left_out)) > 1 else ""
+        seeds += f", {up_to}{row.left_out} of {row.all_runs} runs left out"
+        if least == 1:
+            which = "" if most == 1 else " of the pairs of 1 seed"
+            seeds += f"; the luck of the seed is not in the interval{which}"
     return f", paired by seed ({seeds})"
 
 

@@ -42,6 +42,9 @@ def scores(table: pd.DataFrame, differences: pd.DataFrame) -> str:
         text += f" Infinite NLL, from a label of probability 0: {listed(infinite)}."
     if table.runs.max() == 1:
         text += " One run a model: the intervals do not hold the luck of the seed."
+    if "ece" in set(differences.score):
+        text += " A difference's interval is over the same images for both models, but for the ECE:"
+        text += " there it takes the two as independent and is rather too wide."
     for (model, other), pair in differences.groupby(["model", "other"], sort=False):
         parts = []
         for row in pair.itertuples():
@@ -99,10 +102,12 @@ def accuracy_against_nll(table: pd.DataFrame) -> str:
         for model in order
         if ((accuracy.low > accuracy.high[model]) & (nll.high < nll.low[model])).any()
     ]
-    text = (
-        "By intervals that do not overlap, no other model is both more accurate and lower in NLL "
-        f"than {listed(model for model in order if model not in beaten)}"
-    )
+    unbeaten = [model for model in order if model not in beaten]
+    text = "By intervals that do not overlap, "
+    if len(unbeaten) == 1:
+        text += f"{unbeaten[0]} is not beaten in both accuracy and NLL by another model"
+    else:
+        text += f"none of {listed(unbeaten)} is beaten in both accuracy and NLL by another model"
     if beaten:
         text += f"; {listed(beaten)} {'is' if len(beaten) == 1 else 'are'} beaten in both"
     return text + "."

@@ -2,6 +2,8 @@
 
 The images are the same for both (paired), and the interval holds what other images and, where a
 model has several runs, what other seeds might have given. Variants are paired by seed as well.
+The ECE alone is not paired over images: its interval takes the two models as independent, and so
+is rather too wide.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from bnnlib.names import in_order, network_of, settings_of, twin_of, variant_of
 
 # A pair's kind is `twin` of a Bayesian network less its deterministic twin, `variant` of two
 # variants of one network, `model` of any two models, where there is no pair of the other kinds.
-COLUMNS = ["set", "sets", "kind", "model", "other", "score", "runs", "paired"]
+COLUMNS = ["set", "sets", "kind", "model", "other", "score", "runs", "paired", "left_out"]
 COLUMNS += ["difference", "low", "high"]
 # The name of the mean over all sets among the sets' names.
 ALL = "all"
@@ -47,6 +49,8 @@ class Pair(NamedTuple):
     of_model: Runs
     of_other: Runs
     paired: bool
+    left_out: int
+    """How many runs of the two have a seed that the other lacks, and are not compared."""
 
 
 Difference = Callable[[Runs, Runs, int], Parts]
@@ -64,7 +68,8 @@ def differences(predictions: Runs, num_resamples: int = 1000) -> pd.DataFrame:
     Returns:
         A row a pair and score: set (``test``), sets (1), kind (``twin``, ``variant`` or ``model``),
         model, other, score (accuracy, nll, ece, aurc), runs (the fewer of the two), paired (whether
-        by seed), difference, low, high (95 %). The ECE is the debiased one. No rows without pairs.
+        by seed), left_out (runs of a seed that the other lacks), difference, low, high (95 %). The
+        ECE is the debiased one; its interval is not paired over images. No rows without pairs.
     """
     return _table({metrics.TEST: (predictions, _LABELLED, {})}, num_resamples)
 
@@ -120,7 +125,8 @@ def _pairs(predictions: Runs, lengths: Mapping[str, int]) -> Iterator[Pair]:
             (labels_of(one).tobytes(), lengths.get(one.run)) for one in (*of_model, *of_other)
         }
         if len(images) == 1:
-            yield Pair(kind, model, other, of_model, of_other, paired)
+            left_out = sum(map(len, both[:2])) - len(of_model) - len(of_other)
+            yield Pair(kind, model, other, of_model, of_other, paired, left_out)
 
 
 def _compared(models: Sequence[str]) -> list[tuple[str, str, str]]:
@@ -207,7 +213,7 @@ def _row(name: str, sets: int, pair: Pair, score: str, parts: Parts) -> dict[str
         interval = metrics.with_seeds(interval, [one - other] if pair.paired else [one, other])
     row: dict[str, Any] = {"set": name, "sets": sets, "kind": pair.kind, "model": pair.model}
     row |= {"other": pair.other, "score": score, "paired": pair.paired}
-    row |= {"runs": min(len(pair.of_model), len(pair.of_other))}
+    row |= {"runs": min(len(pair.of_model), len(pair.of_other)), "left_out": pair.left_out}
     return row | dict(zip(("difference", "low", "high"), interval, strict=True))
 
 
