@@ -139,11 +139,15 @@ def _read_all(
 def _row(directory: Path, record: dict[str, Any]) -> dict[str, Any]:
     """A run's row of :func:`load`."""
     place = directory.resolve()
+    posterior = record["converged"] or {}
+    change = posterior.get("change")
+    # Older records say False also where the change of the KL, and so the answer, is unknown.
+    converged = posterior.get("converged") if change is not None else None
     values = (
         *(place.parent.name, place.name, str(directory), record["ranks"], record["threads"]),
         *(record["cores"], record["status"], record["commit"], record["clean"]),
         *(len(record["hosts"]), record["command"], record["started"], record["ended"]),
-        *((record["converged"] or {}).get(name) for name in ("converged", "change")),
+        *(converged, change),
     )
     of_record = dict(zip(RECORD_COLUMNS, values, strict=True))
     return {"path": ""} | record["parameters"] | record["metrics"] | of_record

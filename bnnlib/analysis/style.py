@@ -88,7 +88,8 @@ def line(model: str, models: Iterable[str]) -> dict[str, Any]:
     """How a model is drawn among `models`, with its label: :func:`bnnlib.analysis.words.labels`.
 
     An ensemble is dashed and its markers are hollow; a posterior that has not converged is dotted
-    and its markers are half hollow.
+    and its markers are half hollow: below, or of an ensemble, whose line has dashes and dots, on
+    the right.
     """
     models = list(models)
     colours, markers = looks(models)
@@ -99,7 +100,9 @@ def line(model: str, models: Iterable[str]) -> dict[str, Any]:
     if "ensemble" in kinds:  # white rather than nothing, so that lines behind it do not show
         style |= {"linestyle": (0, (5, 2)), "markerfacecolor": "white"}
     if "converged" in kinds:
-        style |= {"linestyle": (0, (1, 3)), "fillstyle": "top", "markerfacecoloralt": "white"}
+        ensemble = "ensemble" in kinds
+        style |= {"linestyle": (0, (5, 2, 1, 2)) if ensemble else (0, (1, 3))}
+        style |= {"fillstyle": "left" if ensemble else "top", "markerfacecoloralt": "white"}
         style["markerfacecolor"] = colours[model]
     return style
 

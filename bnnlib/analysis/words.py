@@ -28,6 +28,7 @@ _SHORT = {
 _METHODS = {"adam": "Adam", "ivon": "IVON", "swag": "SWAG"}
 # What runs of one variant may differ in.
 _OF_RUNS = ("ensemble", "converged")
+_UNCONVERGED = "(not converged)"
 
 
 def percent(share: float, digits: int = 0) -> str:
@@ -130,8 +131,10 @@ def labels(models: Iterable[str]) -> dict[str, str]:
     made = {}
     for name in present:
         words = [_said(*setting) for setting in own[name]]
-        network = [] if one_network and words else [network_of(name).rpartition("/")[2]]
-        made[name] = " ".join([*network, *words])
+        enough = one_network and words and words[0] != _UNCONVERGED
+        network = [] if enough else [network_of(name).rpartition("/")[2]]
+        said = " ".join([*network, *words])
+        made[name] = said.replace(f"{_UNCONVERGED} ", f"{_UNCONVERGED}, ")
     return made if len(set(made.values())) == len(made) else {name: name for name in present}
 
 
@@ -163,7 +166,7 @@ def _said(key: str, value: str) -> str:
     if key == "ensemble":
         return f"ensemble of {value}"
     if key == "converged":
-        return "not converged"
+        return _UNCONVERGED
     if key == "inference":
         return _METHODS.get(value, value)
     word = _SHORT.get(key, key.replace("_", " "))

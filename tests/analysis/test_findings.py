@@ -156,6 +156,8 @@ def test_reliability_by_hand():
     bins = reliability_rows()
     again = pd.concat([bins, bins.assign(scaled=True, ece=0.01)])
     assert "; after temperature scaling ECE 0.0100" in findings.reliability(again)
+    two = findings.reliability(bins.assign(model="mine"))
+    assert "bins outside what a calibrated model would show: 1 of 3 over 2 runs." in two
 
 
 def test_a_calibrated_model_is_neither_too_sure_nor_too_modest():
@@ -549,7 +551,17 @@ def test_means_over_groups_of_corruptions_and_of_foreign_sets():
     row = {"run": "r", "model": "CNN_FC", "group": "near", "protocol": "OpenOOD"}
     row |= {"score": "entropy", "auroc": 0.9, "fpr95": 0.2, "sets": 1}
     row |= {"members": "fashion_mnist", "missing": "notmnist"}
-    assert findings.ood_groups(pd.DataFrame([row])) == (
-        "- **near** (OpenOOD's members): mean over fashion_mnist of the AUROC of 0.900 (CNN_FC) "
-        "and of the false alarms at 95 % found of 0.200 (CNN_FC); not evaluated: notmnist."
+    text = (
+        "- **near** (the sets of OpenOOD's benchmark): mean over fashion_mnist of the AUROC of "
+        "0.900 (CNN_FC) and of the false positive rate at 95 % true positive rate of 0.200 "
+        "(CNN_FC); not evaluated: notmnist."
+    )
+    assert findings.ood_groups(pd.DataFrame([row]), ["near"]) == text
+    # One set is no mean, unless its group was asked for.
+    assert findings.ood_groups(pd.DataFrame([row]), ["uniform_noise"]) == ""
+    more = row | {"protocol": "all", "sets": 2, "members": "fashion_mnist, kmnist"}
+    two = findings.ood_groups(pd.DataFrame([row, more]))
+    assert two.startswith(
+        "- **near** (the sets of OpenOOD's benchmark and those that bnnlib adds): mean over "
+        "fashion_mnist, kmnist of"
     )

@@ -86,6 +86,7 @@ def test_each_variant_has_a_colour_and_a_marker_and_its_ensemble_a_dash():
     names = [
         *("CNN_FC ensemble(3)", "CNN_FC", "CNN_FC dropout(0.1)", "CNN_FC dropout(0.1) ensemble(3)"),
         *("CNN_FC learning_rate(0.01)", "CNN_FC converged(no)"),
+        "CNN_FC converged(no) ensemble(3)",
     ]
     colours, markers = style.looks(names)
     assert colours["CNN_FC"] == style.PALETTE["CNN_FC"]
@@ -97,6 +98,10 @@ def test_each_variant_has_a_colour_and_a_marker_and_its_ensemble_a_dash():
     assert lines[names[0]]["linestyle"] == lines[names[3]]["linestyle"] != "-"
     assert lines[names[0]]["markerfacecolor"] == "white"
     assert lines[names[5]]["fillstyle"] == "top"
+    # One network, converged or not, single or an ensemble: four looks, of markers and of lines.
+    of_network = [lines[names[index]] for index in (0, 1, 5, 6)]
+    markers = {(one.get("fillstyle"), one.get("markerfacecolor")) for one in of_network}
+    assert len(markers) == len({one["linestyle"] for one in of_network}) == 4
     assert "markerfacecolor" not in lines["CNN_FC"]  # the network itself: full
 
 

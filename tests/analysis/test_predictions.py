@@ -129,8 +129,13 @@ def test_named_tells_variants_apart_and_repetitions_not(runs):
 def test_a_posterior_that_has_not_converged_is_marked_and_still_compared_with_its_twin(runs):
     path = runs / "b0" / "run.json"
     record = json.loads(path.read_text())
-    for converged, name in ((False, "BNN_FC_flip converged(no)"), (True, "BNN_FC_flip")):
-        found = {"converged": converged, "change": 0.03}
+    for converged, change, name in (
+        (False, 0.03, "BNN_FC_flip converged(no)"),
+        (True, 0.01, "BNN_FC_flip"),
+        (False, None, "BNN_FC_flip"),  # of older records: unknown
+        (None, None, "BNN_FC_flip"),
+    ):
+        found = {"converged": converged, "change": change}
         path.write_text(json.dumps(record | {"converged": found}))
         group = tables.Group(runs)
         assert name in {one.model for one in group.predictions()}
@@ -140,7 +145,10 @@ def test_a_posterior_that_has_not_converged_is_marked_and_still_compared_with_it
             ("variant", "CNN_FC dropout(0.1)", "CNN_FC"),
         }
         row = run_tables.load(runs).set_index("run_id").loc["b0"]
-        assert (row.converged, row.kl_change) == (converged, 0.03)
+        if change is None:
+            assert row[["converged", "kl_change"]].isna().all()
+        else:
+            assert (row.converged, row.kl_change) == (converged, change)
 
 
 def test_the_printed_table_tells_methods_apart(runs, capsys):

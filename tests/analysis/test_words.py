@@ -38,7 +38,15 @@ from bnnlib.metrics import Interval
         (["CNN_FC", "CNN_FC dropout(0.1)"], ["CNN_FC", "dropout 0.1"]),
         (["CNN_FC", "CNN_FC ensemble(5)"], ["CNN_FC", "CNN_FC ensemble of 5"]),
         (["CNN_FC inference(swag)"], ["CNN_FC SWAG"]),
-        (["BNN_FC_flip converged(no)"], ["BNN_FC_flip not converged"]),
+        (["BNN_FC_flip converged(no)"], ["BNN_FC_flip (not converged)"]),
+        (
+            ["BNN_FC_flip converged(no)", "BNN_FC_flip converged(no) ensemble(2)", "CNN_FC"],
+            ["BNN_FC_flip (not converged)", "BNN_FC_flip (not converged), ensemble of 2", "CNN_FC"],
+        ),
+        (
+            ["CNN_FC dropout(0.1) converged(no)", "CNN_FC converged(no)", "CNN_FC ensemble(2)"],
+            ["dropout 0.1 (not converged)", "CNN_FC (not converged)", "ensemble of 2"],
+        ),
         (
             ["mine laplace(True)", "mine laplace(False)", "mine ranks(1)"],
             ["laplace", "no laplace", "ranks 1"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 
 import pandas as pd
 
@@ -95,21 +96,26 @@ def corruptions(table: pd.DataFrame) -> str:
     return "".join(lines).lstrip("\n")
 
 
-def ood_groups(table: pd.DataFrame) -> str:
+def ood_groups(table: pd.DataFrame, asked: Collection[str] = ()) -> str:
     """The mean detection over OpenOOD's groups near and far, a line a group and protocol.
 
     Args:
         table: of :func:`bnnlib.analysis.tables.ood_groups`.
+        asked: the groups that runs were asked for. Of another group whose members make no mean,
+            since one alone was evaluated, there is no line.
     """
     lines = []
     by_entropy = table[table.score == "entropy"].assign(low=math.nan, high=math.nan)
     for (group, protocol), selected in by_entropy.groupby(["group", "protocol"], sort=False):
+        if group not in asked and selected.sets.max() == 1:
+            continue
         members, missing = selected.members.iloc[0], selected.missing.iloc[0]
-        whose = "OpenOOD's members" if protocol == "OpenOOD" else "with this study's additions"
+        whose = "the sets of OpenOOD's benchmark"
+        whose += "" if protocol == "OpenOOD" else " and those that bnnlib adds"
         lines.append(
             f"\n- **{group}** ({whose}): mean over {members} of the AUROC "
-            f"{range_of(selected, 'auroc')} and of the false alarms at 95 % found "
-            f"{range_of(selected, 'fpr95')}"
+            f"{range_of(selected, 'auroc')} and of the false positive rate at 95 % true positive "
+            f"rate {range_of(selected, 'fpr95')}"
             + (f"; not evaluated: {missing}" if missing else "")
             + "."
         )

@@ -11,6 +11,7 @@ from bnnlib import metrics
 from bnnlib.analysis.findings.common import best, by_seed, compared, over_runs
 from bnnlib.analysis.words import (
     between,
+    counted,
     listed,
     percent_between,
     side,
@@ -146,6 +147,7 @@ def reliability(bins: pd.DataFrame) -> str:
                     f"; bins outside what a calibrated model would show: {int(outside.sum())} of "
                     f"{len(selected)}"
                 )
+                text += f" over {counted(len(runs), 'run')}" if len(runs) > 1 else ""
         lines.append(text + ".")
     return "".join(lines).lstrip("\n")
 
