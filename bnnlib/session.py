@@ -19,6 +19,7 @@ from bnnlib import process
 from bnnlib.errors import DistributedError, ExperimentError, RecordError
 from bnnlib.record import startup, stopping
 from bnnlib.record.failure import error_of, record_failure
+from bnnlib.record.files import remove_made
 from bnnlib.record.lock import LockedError
 from bnnlib.record.run import Run
 from bnnlib.record.watchdog import Watch
@@ -116,6 +117,27 @@ class Session:
         """
         for run in list(self.runs):
             run.fail(error)
+
+    @property
+    def is_starting(self) -> bool:
+        """Whether no open run has come to its first step."""
+        return not any(run.has_begun for run in self.runs)
+
+    def refuse_runs(self, error: Mapping[str, Any]) -> None:
+        """Closes the open runs, whose start was refused; all ranks call it.
+
+        A run that had no record before leaves none, nor the folders that were made for it. The
+        record of any other says that it failed.
+
+        Args:
+            error: of :func:`bnnlib.record.failure.error_of`, the same on all ranks.
+        """
+        for run in list(self.runs):
+            if run.ranks.rank == 0 and not run.made:
+                run.fail(error)
+            else:
+                run.abandon()
+                remove_made(run.made)
 
     def fail(
         self, directory: str | Path, parameters: Mapping[str, Any], error: Mapping[str, Any]

@@ -9,16 +9,20 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from bnnlib import launcher, parameters, process
-from bnnlib.errors import ExperimentError, message_of
+from bnnlib.errors import BnnlibError, DistributedError, ExperimentError, message_of
 from bnnlib.experiment import Experiment
 from bnnlib.record import branch, provenance, stopping
 from bnnlib.record.failure import error_of
 from bnnlib.record.identity import run_directory
 from bnnlib.record.run import Run
 from bnnlib.record.summary import closing_line
+from bnnlib.record.watchdog import Watch
 from bnnlib.session import Session
 
 Origin = dict[str, Any]
+
+# How long a rank whose start is refused waits for the others to say the same.
+REFUSE_SECONDS = 20.0
 
 
 def read(path: str | Path | None, pairs: Sequence[Sequence[str]] = ()) -> Experiment:
@@ -71,7 +75,11 @@ def run(
 
 @contextlib.contextmanager
 def all_end_with(experiment: Experiment, session: Session) -> Iterator[None]:
-    """Ends the processes of all ranks when the run inside is stopped or fails, its record first."""
+    """Ends the processes of all ranks when the run inside is stopped or fails, its record first.
+
+    The library's own error before the first step refuses the start (:meth:`Session.refuse_runs`):
+    rank 0 says it in a line. Any other is a failure, with its traceback.
+    """
     from bnnlib.inference import distributed  # TensorFlow reads the environment when imported
 
     try:
@@ -82,7 +90,36 @@ def all_end_with(experiment: Experiment, session: Session) -> Iterator[None]:
             print(f"stopped: {stopped}")
         distributed.leave_together(stopping.EXIT_CODE)
     except Exception as error:
+        if isinstance(error, BnnlibError) and session.is_starting:
+            _refuse(experiment, session, error)
         fail(experiment, session, error)
+
+
+def _refuse(experiment: Experiment, session: Session, error: BnnlibError) -> None:
+    """Ends all ranks where the start is refused: rank 0 says why in a line, a new record goes.
+
+    Returns:
+        Nothing, where ranks were lost or cannot talk: then the error is no refusal.
+    """
+    from bnnlib.inference import distributed
+
+    try:
+        # Ranks that have not failed never come here.
+        with Watch(REFUSE_SECONDS, lambda late: fail(experiment, session, error)):
+            errors = distributed.gather(error_of(error))
+    except Exception:
+        return
+    # What a rank says of another rank's error is a consequence.
+    causes = [one for one in errors if one["type"] != DistributedError.__name__]
+    if not causes:
+        return
+    try:
+        session.refuse_runs(causes[0])
+    except Exception as problem:
+        print(f"the run's record could not be closed: {message_of(problem)}", file=sys.stderr)
+    if launcher.rank() == 0:
+        print(f"refused: {causes[0]['message']}", file=sys.stderr, flush=True)
+    distributed.leave_together(process.ERROR_STATUS)
 
 
 def fail(experiment: Experiment, session: Session, error: BaseException) -> NoReturn:

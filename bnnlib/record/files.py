@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import io
+import itertools
 import os
 import secrets
 import socket
@@ -16,7 +17,7 @@ import struct
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -94,6 +95,20 @@ def sync(path: Path) -> None:
             f"{path}: could not be written ({error.strerror or error}); checkpoints written before "
             "are unharmed"
         ) from error
+
+
+def missing(file: Path) -> list[Path]:
+    """A file and the folders above it that do not exist, the file first; none where it exists."""
+    return list(itertools.takewhile(lambda path: not path.exists(), [file, *file.parents]))
+
+
+def remove_made(made: Sequence[Path]) -> None:
+    """Removes what :func:`missing` gave, once it was made; a folder that holds more stays."""
+    with contextlib.suppress(OSError):
+        for file in made[:1]:
+            file.unlink(missing_ok=True)
+        for folder in made[1:]:
+            folder.rmdir()
 
 
 def remove_leftovers(directory: Path) -> None:

@@ -59,6 +59,8 @@ class Run:
         directory: the run's directory.
         lines: the lines of ``steps.jsonl`` so far, on every rank.
         is_finished: whether an earlier start has finished the run.
+        has_begun: whether this start has come to its first step.
+        made: on rank 0, record and folders that this start made; empty with a record before.
         source: the file of a user's own network, of :func:`bnnlib.record.source.read`.
     """
 
@@ -67,15 +69,14 @@ class Run:
     ) -> None:
         self.session, self.directory = session, directory
         self.experiment, self.ranks = experiment, ranks
-        self.lines: list[StepLog] = []
-        self.is_finished = False
+        self.lines, self.made = list[StepLog](), list[Path]()
+        self.is_finished = self.has_begun = False
         self.source: dict[str, str] | None = None
         self._has_trained, self._timed_from = False, 0
         self._lock: Lock | None = None
         self._writer = checkpoint.Writer()
         self._scalars: Scalars | None = None
-        self._saved_step, self._saved_at = 0, time.monotonic()
-        self._checked_step = 0
+        self._saved_step, self._checked_step, self._saved_at = 0, 0, time.monotonic()
         self._training: dict[str, Any] = {}
 
     @classmethod
@@ -116,6 +117,7 @@ class Run:
         def write_first() -> bool:
             if ranks.rank != 0 or run._was_finished():
                 return ranks.rank == 0
+            run.made = files.missing(directory / "run.json")
             run._lock = lock.acquire(directory)
             try:
                 files.remove_leftovers(directory)
@@ -223,6 +225,7 @@ class Run:
         """
         if self.is_finished:
             return
+        self.has_begun = True
         self._training = {"bytes_a_step": trainer.bytes_a_step}
         if self.is_trained(trainer):
             return
@@ -266,9 +269,7 @@ class Run:
         if trainer.stopped:
             self.save(trainer)
             self._writer.wait()
-            reasons = [
-                reason for reason in self.ranks.gather(self.session.requests.reason) if reason
-            ]
+            reasons = list(filter(None, self.ranks.gather(self.session.requests.reason)))
             text = f"{reasons[0] if reasons else 'asked to'}, after step {trainer.step} of "
             self.stop(f"{text}{trainer.num_steps}")
             raise Stopped(f"{text}{trainer.num_steps}; the same command started again goes on")
@@ -324,10 +325,8 @@ class Run:
         if every == 0 or (trainer.position % every and trainer.step != trainer.num_steps):
             return
         if self.ranks.rank == 0:
-            epoch = trainer.position / trainer.steps_per_epoch
-            line = AccuracyLog(
-                trainer.step, epoch, trainer.accuracy_of_means(), trainer.validation_nll()
-            )
+            epoch, means = trainer.position / trainer.steps_per_epoch, trainer.accuracy_of_means()
+            line = AccuracyLog(trainer.step, epoch, means, trainer.validation_nll())
             self._append(logs.ACCURACY, [line])
         # The others wait here, not in the first allreduce of the next line, which is timed.
         self.ranks.gather(None)

@@ -1,4 +1,6 @@
-"""One run without a notebook: where its parameters come from."""
+"""One run without a notebook: where its parameters come from, and how its start is refused."""
+
+import sys
 
 import pytest
 
@@ -28,3 +30,26 @@ def test_parameters_come_from_a_file_and_the_command_line(tmp_path):
         command.read(path, [])
     with pytest.raises(ExperimentError, match="no parameters can be read"):
         command.read(tmp_path / "missing.yaml", [])
+
+
+@pytest.mark.ranks
+@pytest.mark.parametrize(
+    ("ranks", "parameters", "told"),
+    [
+        (1, ["dataset=nothing.npz"], "refused: nothing.npz: no such file"),
+        (2, ["dataset=nothing.npz"], "refused: nothing.npz: no such file"),
+        (2, ["dataset=tiny", "model=BNN_FC_flip", "inference=swag"], "refused: inference = 'swag'"),
+    ],
+)
+def test_a_start_is_refused_in_a_line_and_leaves_nothing(launch, tmp_path, ranks, parameters, told):
+    """It printed a traceback, every line after its rank, and left a record that had failed."""
+    run = tmp_path / "new" / "run"
+    words = [] if ranks == 1 else ["mpiexec", "-n", "2"]
+    values = [*parameters, f"run_dir={run}"]
+    done = launch(*words, sys.executable, "-m", "bnnlib", "train", "-p", *values)
+    assert done.returncode != 0
+    (line,) = [line for line in done.stderr.splitlines() if "nothing.npz" in line or "swag" in line]
+    assert line.startswith(told)
+    assert "Traceback" not in done.stderr
+    assert "[rank" not in done.stderr
+    assert not (tmp_path / "new").exists()

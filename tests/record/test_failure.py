@@ -11,9 +11,12 @@ from typing import Any
 
 import pytest
 
-from bnnlib.errors import DistributedError, RecordError, message_of
+from bnnlib.errors import DataError, DistributedError, RecordError, message_of
 from bnnlib.experiment import Experiment
-from bnnlib.record import failure
+from bnnlib.inference.distributed import Ranks
+from bnnlib.record import failure, provenance
+from bnnlib.record.run import Run
+from bnnlib.record.schema import read_file
 from bnnlib.session import Session
 
 # As in a container whose user has no entry: `id` says 54321, and there is no home.
@@ -72,10 +75,8 @@ def test_a_user_without_a_home_gets_no_folder_of_that_name(
     words = ("-p", "dataset", dataset, "-p", "model", "BNN_FC_flip", "-p", "dropout", "0.5")
     done = nobody("-m", "bnnlib", "train", *words, "-p", "run_dir", "run")
     assert done.returncode == 1
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]
-    record = json.loads((tmp_path / "run" / "run.json").read_text())
-    assert record["status"] == "failed", done.stderr
-    assert not (tmp_path / "run" / "run.lock").exists()
+    assert "refused: " in done.stderr
+    assert not list(tmp_path.iterdir())  # nor a record of a start that was refused
 
 
 class Mute(Exception):
@@ -132,3 +133,30 @@ def test_a_record_that_cannot_be_written_is_reported_and_the_process_still_ends(
         experiment = Experiment(run_dir=str(tmp_path / "run"))
         command.record_failure(experiment, session, failure.error_of(Mute()))
     assert "the run's record could not be written" in capsys.readouterr().err
+
+
+def test_a_refused_start_leaves_no_record_but_never_takes_one_that_was_there(
+    tmp_path: Path,
+) -> None:
+    parameters = Experiment(run_dir=str(tmp_path / "new" / "run")).to_dict()
+    error = failure.error_of(DataError("no such file"))
+    for before in (False, True):
+        session = Session()
+        experiment = Experiment(**parameters)
+        if before:
+            failure.record_failure(experiment.run_dir, parameters, error)
+        run = Run.open(session, experiment, Ranks(), provenance.collect())
+        assert (run.directory / "run.json").exists()
+        assert session.is_starting
+        session.refuse_runs(error)
+        assert session.runs == []
+        assert (tmp_path / "new").exists() == before
+    record = read_file(tmp_path / "new" / "run")
+    assert (record["status"], len(record["attempts"])) == ("failed", 2)
+    # A folder that holds something else stays, and so does what was in it.
+    experiment = Experiment(run_dir=str(tmp_path / "notes"))
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "mine.txt").write_text("")
+    Run.open(session, experiment, Ranks(), provenance.collect())
+    session.refuse_runs(error)
+    assert [path.name for path in (tmp_path / "notes").iterdir()] == ["mine.txt"]
