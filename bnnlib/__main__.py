@@ -121,7 +121,7 @@ class Parser(argparse.ArgumentParser):
                 break
             if self.commands and not word.startswith("-"):
                 self.error(unknown_name(word, list(self.commands), "command"))
-            options = [one for one in self._option_string_actions if one.startswith("--")]
+            options = [one for one in self._option_string_actions if one != "-h"]  # as --help
             if name.startswith("--") and not any(one.startswith(name) for one in options):
                 self.error(unknown_name(name, options, "option"))
         return super().parse_known_args(words, namespace)

@@ -108,6 +108,7 @@ def test_a_parameter_without_a_value_is_told_both_forms(words, capsys):
         (["ladder", "--oot", "x.json"], "--oot: no such option; did you mean --out?"),
         (["table", "runs", "--sorted=nll"], "--sorted: no such option; did you mean --sort?"),
         (["table", "runs", "--format", "makdown"], "choose from"),
+        (["train", "--modle", "x"], "--help, -f, -p, --verbose"),
         (["predict", "run", "x.npz", "--out", "y.npz", "--draws", "0"], "0: expected a whole"),
     ],
 )

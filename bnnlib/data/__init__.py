@@ -10,7 +10,7 @@ Each file is checked before it is used. Every failure is one `DataError` that na
 was expected and what to do.
 """
 
-from bnnlib.data.batches import epoch_batches, steps_per_epoch
+from bnnlib.data.batches import epoch_batches, steps_per_epoch, told_waste
 from bnnlib.data.content import content
 from bnnlib.data.datasets import NAMES, Dataset, checked_for, load, load_for, split
 from bnnlib.data.inputs import Inputs
@@ -64,4 +64,5 @@ __all__ = [
     "split",
     "steps_per_epoch",
     "subset",
+    "told_waste",
 ]

@@ -5,6 +5,9 @@ import numpy.typing as npt
 
 from bnnlib.errors import DataError
 
+# An epoch of so few steps, or that leaves out so large a share of the images, is worth a word.
+FEW_STEPS, MANY_LEFT_OUT = 2, 0.2
+
 
 def steps_per_epoch(num_examples: int, batch_size: int, ranks: int) -> int:
     """Number of steps that every rank takes in an epoch: whole global batches only.
@@ -35,6 +38,27 @@ def steps_per_epoch(num_examples: int, batch_size: int, ranks: int) -> int:
             "use a smaller batch_size or fewer ranks."
         )
     return steps
+
+
+def told_waste(num_examples: int, batch_size: int, virtual_ranks: int) -> str:
+    """Says where an epoch has one or two steps, or leaves out many images; empty elsewhere.
+
+    Args:
+        num_examples: Number of training images.
+        batch_size: Images a virtual rank a step.
+        virtual_ranks: On all processes.
+    """
+    steps = steps_per_epoch(num_examples, batch_size, virtual_ranks)
+    images = batch_size * virtual_ranks
+    left_out = num_examples - steps * images
+    if steps > FEW_STEPS and left_out < MANY_LEFT_OUT * num_examples:
+        return ""
+    return (
+        f"batch_size = {batch_size} on {virtual_ranks} virtual ranks: a step takes {images} of the "
+        f"{num_examples} training images, so an epoch is {steps} step{'s' if steps > 1 else ''} "
+        f"and leaves out {left_out} images ({left_out / num_examples:.0%}); use a smaller "
+        "batch_size or fewer virtual ranks"
+    )
 
 
 def epoch_batches(

@@ -19,6 +19,7 @@ from bnnlib.experiment import Experiment
 from bnnlib.inference import distributed, laplace
 from bnnlib.inference.prediction import Predictor
 from bnnlib.inference.restore import dataset_of, inputs_of, network_of
+from bnnlib.metrics import predictive_entropy
 from bnnlib.networks import Network, draw_probs
 from bnnlib.record.files import write_atomically, write_npz
 from bnnlib.record.logs import StepLog, read_steps
@@ -51,15 +52,19 @@ class Predicted:
         write_npz(Path(path), arrays)
 
     def to_csv(self, path: str | Path) -> None:
-        """Writes a row an image: its number, class, expected entropy and mean probabilities."""
+        """Writes a row an image: its number, class, entropies (nats) and mean probabilities.
+
+        ``entropy`` is the total, of the mean probabilities; ``expected_entropy`` as here.
+        """
         text = io.StringIO(newline="")
         rows = csv.writer(text)
         classes = [f"prob_{number}" for number in range(self.mean_probs.shape[1])]
-        rows.writerow(["image", "predicted", "expected_entropy", *classes])
-        for number, (probs, entropy) in enumerate(
-            zip(self.mean_probs, self.expected_entropy, strict=True)
+        rows.writerow(["image", "predicted", "entropy", "expected_entropy", *classes])
+        total = predictive_entropy(self.mean_probs)
+        for number, (probs, *entropies) in enumerate(
+            zip(self.mean_probs, total, self.expected_entropy, strict=True)
         ):
-            rows.writerow([number, int(probs.argmax()), entropy, *probs])
+            rows.writerow([number, int(probs.argmax()), *entropies, *probs])
         write_atomically(Path(path), lambda file: file.write(text.getvalue().encode()))
 
 

@@ -7,6 +7,7 @@ all virtual ranks (:mod:`bnnlib.inference.virtual_ranks`) on all ranks, and a me
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -14,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from bnnlib.data import Dataset, epoch_batches, steps_per_epoch
+from bnnlib.data import Dataset, epoch_batches, steps_per_epoch, told_waste
 from bnnlib.errors import BnnlibError
 from bnnlib.experiment import Experiment
 from bnnlib.inference import evaluation, laplace, methods, schedules
@@ -27,6 +28,8 @@ from bnnlib.networks import Network, Tensor, graph, posterior
 from bnnlib.record.logs import LayerLog, StepLog
 from bnnlib.record.profile import STAMPS
 from bnnlib.session import Session
+
+logger = logging.getLogger(__name__)
 
 
 class DivergedError(BnnlibError, ArithmeticError):
@@ -66,6 +69,8 @@ class Trainer:
         self.images = tf.constant(dataset.x_train)
         self.labels = tf.constant(dataset.y_train.astype(np.int32))
         self._carry(experiment.virtual_ranks_of(ranks.size))
+        if ranks.rank == 0 and (waste := self._told_waste()):
+            logger.warning("%s", waste)
         # Ranks build equal weights from one seed, but builds of TensorFlow may differ between the
         # nodes of a cluster.
         self.broadcast()
@@ -87,6 +92,10 @@ class Trainer:
                 tf.TensorSpec([None], tf.float32),
             ],
         )
+
+    def _told_waste(self) -> str:
+        batch_size, total = self.experiment.batch_size, self.virtual_ranks.total
+        return told_waste(self.dataset.num_train_examples, batch_size, total)
 
     # ----- the loop: from epochs to lines, from lines to steps
 

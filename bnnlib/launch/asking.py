@@ -34,7 +34,7 @@ def predict(
         any_range: whether pixels outside of the training images' range are taken.
 
     Returns:
-        One sentence: number of images, what predicted them, mean entropy, and the file.
+        One sentence: number of images, what predicted them, mean total entropy, and the file.
 
     Raises:
         BnnlibError: the run or a file cannot be read or written, the images are not of the kind
@@ -66,6 +66,6 @@ def predict(
     by = {"draws": f"{draws} draws", "mean": "the posterior's mean", "probit": "probit"}
     source = by[how] if loaded.network.is_stochastic else "a deterministic network"
     return (
-        f"{len(made.mean_probs)} images predicted by {experiment.model}, {source}: mean entropy "
-        f"{entropy:.4f} nats; written: {out}"
+        f"{len(made.mean_probs)} images predicted by {experiment.model}, {source}: mean total "
+        f"entropy {entropy:.4f} nats; written: {out}"
     )

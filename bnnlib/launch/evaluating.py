@@ -10,6 +10,7 @@ from bnnlib.errors import ExperimentError
 from bnnlib.experiment import Experiment, read_value, unknown_name
 from bnnlib.launch import command
 from bnnlib.record import branch
+from bnnlib.record.schema import read_record
 from bnnlib.session import Session
 
 # What changes no weight, and so may be another for a network that has been trained.
@@ -31,6 +32,7 @@ def evaluate(source: str | Path, pairs: Sequence[Sequence[str]]) -> Path:
     Raises:
         BnnlibError: the run has not finished, or cannot be evaluated so; no directory is made then.
     """
+    read_record(source)  # a run that is not there is told before what was asked of it
     for name, _ in pairs:
         if name not in CHANGEABLE:
             raise ExperimentError(unknown_name(name, list(CHANGEABLE), "parameter of evaluation"))

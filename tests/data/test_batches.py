@@ -74,3 +74,19 @@ def test_epochs_that_cannot_be(changed, message):
     good = {"num_examples": 100, "batch_size": 5, "ranks": 2, "rank": 0, "seed": 0, "epoch": 0}
     with pytest.raises(DataError, match=message):
         data.epoch_batches(**good | changed)
+
+
+@pytest.mark.parametrize(
+    ("examples", "virtual_ranks", "told"),
+    [
+        # digits: one step of 1,024 images, and 413 of 1,437 that no step sees.
+        (1437, 32, "1024 of the 1437 training images, so an epoch is 1 step and leaves out 413 im"),
+        (2100, 32, "an epoch is 2 steps and leaves out 52 images (2%)"),
+        (4000, 32, "an epoch is 3 steps and leaves out 928 images (23%)"),
+        (4000, 8, ""),
+    ],
+)
+def test_an_epoch_of_few_steps_or_with_many_images_left_out_is_told(examples, virtual_ranks, told):
+    text = data.told_waste(examples, 32, virtual_ranks)
+    assert told in text
+    assert bool(text) == bool(told)

@@ -816,3 +816,12 @@ def test_an_incomplete_state_is_refused_and_nothing_is_set(dataset, missing):
     with pytest.raises(RecordError, match=missing):
         trainer.restore(state)
     assert all_equal(trainer.state(), before)
+
+
+def test_virtual_ranks_that_leave_an_epoch_one_step_are_told(caplog):
+    tiny = data.load("tiny")
+    for count, told in ((8, 1), (1, 0)):
+        caplog.clear()
+        experiment = Experiment(dataset="tiny", batch_size=32, virtual_ranks=count)
+        Trainer(experiment, tiny, networks.build_for(experiment, tiny), Ranks())
+        assert caplog.text.count("so an epoch is 1 step and leaves out 0 images") == told

@@ -45,8 +45,8 @@ def test_the_test_images_are_predicted_as_in_the_record(run, images, tmp_path, c
         np.testing.assert_array_equal(arrays["expected_entropy"], recorded.expected_entropy)
     entropy = metrics.predictive_entropy(recorded.mean_probs).mean()
     assert capsys.readouterr().out == (
-        f"{len(recorded.mean_probs)} images predicted by BNN_FC_flip, 2 draws: mean entropy "
-        f"{entropy:.4f} nats; written: {out}\n"
+        f"{len(recorded.mean_probs)} images predicted by BNN_FC_flip, 2 draws: mean total "
+        f"entropy {entropy:.4f} nats; written: {out}\n"
     )
 
 
@@ -57,8 +57,12 @@ def test_draws_seed_and_a_csv(run, tiny, tmp_path):
         assert main([*map(str, words), "--draws", "4", "--seed", str(seed)]) == 0
     one, other = (pd.read_csv(tmp_path / f"{name}.csv") for name in ("one", "other"))
     expected = load_run(run).predict(tiny.x_test[:3], draws=4, seed=5)
-    np.testing.assert_allclose(one.iloc[:, 3:], expected.mean_probs, rtol=1e-6)
-    assert not np.allclose(one.iloc[:, 3:], other.iloc[:, 3:])
+    assert list(one)[:4] == ["image", "predicted", "entropy", "expected_entropy"]
+    total = metrics.predictive_entropy(expected.mean_probs)  # what the printed line is the mean of
+    np.testing.assert_allclose(one["entropy"], total, rtol=1e-6)
+    np.testing.assert_allclose(one["expected_entropy"], expected.expected_entropy, rtol=1e-6)
+    np.testing.assert_allclose(one.iloc[:, 4:], expected.mean_probs, rtol=1e-6)
+    assert not np.allclose(one.iloc[:, 4:], other.iloc[:, 4:])
 
 
 def test_the_mean_of_a_finished_run_is_what_training_with_mean_records(run, tiny, images, tmp_path):

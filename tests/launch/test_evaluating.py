@@ -74,6 +74,11 @@ def test_what_is_no_other_evaluation_is_refused(source, pairs, error, told):
         evaluating.evaluate(source, pairs)
 
 
+def test_a_run_that_is_not_there_is_told_first(tmp_path):
+    with pytest.raises(RecordError, match="nothing"):
+        evaluating.evaluate(tmp_path / "nothing", [])
+
+
 def test_what_cannot_be_evaluated_leaves_no_directory(source, launch):
     before = sorted(source.parent.iterdir())
     words = [sys.executable, "-m", "bnnlib", "evaluate", source, "-p", "eval_sets=rotat-30"]
