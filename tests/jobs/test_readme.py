@@ -45,7 +45,7 @@ def test_a_difference_whose_interval_holds_zero_is_none(figures):
     assert "no difference" not in clear
     change(file, high=0.125)
     unclear = readme.digits(figures)
-    assert "no difference is shown for BNN_FC_flip, BNN_FC_nonflip" in unclear
+    assert "no difference is shown for BNN_conv_flip, BNN_conv_nonflip, BNN_FC_flip" in unclear
     assert "lower" not in unclear
     change(file, low=0.0625, difference=0.09375)
     assert "all have a higher debiased ECE than their twin: by 0.094" in readme.digits(figures)
