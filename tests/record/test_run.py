@@ -1119,7 +1119,7 @@ def test_the_command_prints_the_table_and_writes_it(group):
     assert done.returncode == 0, done.stderr
     header, *rows, last = done.stdout.splitlines()
     assert header.split() == ["run_id", "model", "seed", "ranks", *listing.RESULTS]
-    scores = ["1.0000", "0.2231", "0.0600", "0.2000", "100", "NO", "-"]
+    scores = ["1.0000", "0.2231", "0.0600", "0.2000", "100", "unknown", "-"]
     assert [row.split() for row in rows] == [
         ["a", "BNN_conv_flip", "0", "1", "finished", *scores],
         ["b", "CNN_FC", "1", "1", "finished", *scores],
