@@ -20,7 +20,7 @@ import click
 from bnnlib import launcher
 from bnnlib.errors import BnnlibError, ExperimentError
 from bnnlib.experiment import PAPERMILLS_OWN, Experiment
-from bnnlib.process import ERROR_STATUS, WAIT_FOR_END, leave
+from bnnlib.process import ERROR_STATUS, leave
 from bnnlib.record import lock, source
 from bnnlib.record.identity import refuse_other, run_directory
 from bnnlib.record.schema import read_record
@@ -37,6 +37,8 @@ from bnnlib.spmd.shell import environment
 RUN_DIR_VARIABLE = "BNN_RUN_DIR"
 # The folder that papermill was started in: under --cwd the cells run in another.
 START_DIR_VARIABLE = "BNN_START_DIR"
+# Seconds that the other ranks leave after rank 0, which says the error.
+AFTER_RANK_0 = 2.0
 
 
 def variables(target: str | None) -> dict[str, str]:
@@ -77,8 +79,7 @@ def prepare(
     try:
         also()
         _refuse_parameters(nb, kernel_name, input_path)
-        if launcher.rank() == 0:
-            _refuse_place(nb, kernel_name, target)
+        _refuse_place(nb, kernel_name, target)
     except BnnlibError as error:
         _end(error)
 
@@ -92,7 +93,7 @@ def _end(error: BnnlibError) -> None:
     if launcher.rank() == 0:
         print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
     else:
-        time.sleep(WAIT_FOR_END)  # the launcher ends this rank when rank 0 has left
+        time.sleep(AFTER_RANK_0)  # Hydra ends nobody before MPI has started: each leaves by itself
     leave(ERROR_STATUS)
 
 
@@ -114,6 +115,10 @@ def _experiment(nb: Any, kernel_name: str) -> Experiment | None:
 def _refuse_place(nb: Any, kernel_name: str, target: str | None) -> None:
     """Refuses a folder where another run is being written, or that holds one of other parameters.
 
+    Every rank must come to the same end: MPI has not started, so one that goes on alone would wait
+    for the others for ever. Rank 0 may hold the lock before another rank looks, so of several ranks
+    none looks; the run itself refuses a second writer then, on all ranks.
+
     Raises:
         BnnlibError: for that reason, or since the file of a user's own network cannot be read.
     """
@@ -122,6 +127,8 @@ def _refuse_place(nb: Any, kernel_name: str, target: str | None) -> None:
     for directory in (local.parent if local is not None else None, given):
         if not directory or not isinstance(directory, str | Path):
             continue
+        if launcher.size() > 1:
+            break
         try:
             lock.refuse_if_held(Path(start_folder(), directory), wait=2 * lock.BEAT)
         except OSError:  # not readable: the run itself says so
