@@ -137,8 +137,10 @@ def curves(
     earlier: Sequence[StepLog] = (),
 ) -> Figure:
     """The picture of :func:`watch`; `earlier` are the lines of :func:`before`, drawn in grey."""
-    validation = pd.DataFrame(accuracies, columns=[*AccuracyLog.__dataclass_fields__])
-    steps, old = (pd.DataFrame(one, columns=COLUMNS) for one in (lines, earlier))
+    # Before the first line the tables are empty, and an empty table has no numbers by itself.
+    validation = pd.DataFrame(accuracies, columns=[*AccuracyLog.__dataclass_fields__]).astype(float)
+    types = dict.fromkeys(COLUMNS, float) | {"warmup": bool}
+    steps, old = (pd.DataFrame(one, columns=COLUMNS).astype(types) for one in (lines, earlier))
     grey = old if len(old) else None
     return figures.training_curves(steps, epochs, num_train_examples, validation, grey)
 

@@ -45,3 +45,9 @@ def test_a_run_before_whose_record_has_gone_is_not_drawn(tmp_path):
     assert watching.before(tmp_path / "second") == []
     figure = watching.curves(watching.read(tmp_path / "second"))
     assert [line.get_label() for line in figure.axes[0].lines] == ["training batches"]
+
+
+def test_before_the_first_line_the_picture_is_empty():
+    plt.switch_backend("agg")
+    figure = watching.curves([], 20, 200)
+    assert not any(line.get_xdata().size for axes in figure.axes for line in axes.lines)
