@@ -33,36 +33,11 @@ pass_on() {
   export "${PASSED[@]}"
 }
 
-# queue_for NODES WALLTIME [QUEUE]: prints the queue that takes so many nodes for so long (HH:MM:SS)
-# and lets a job queue its successor: QUEUE, where one is named, else the first of the table QUEUES,
-# whose lines are: name, nodes at least, nodes at most, hours at most, chain or alone. Where none
-# takes them, it names the nearest and fails: some sites give such a job an id and lose it. A queue
-# that the table does not know, such as a reservation's, is left to the site to judge.
-queue_for() {
-  awk -v nodes="$1" -v walltime="$2" -v wanted="${3:-}" -v site="$SYSTEM" '
-    function off(value, least, most) { # 1 where it fits, else how many times too small or large
-      return value < least ? least / value : value > most ? value / most : 1
-    }
-    BEGIN { split(walltime, part, ":"); hours = part[1] + part[2] / 60 + part[3] / 3600 }
-    NF == 0 { next }
-    $1 == wanted { known = 1; kind = $5 }
-    $5 == "chain" {
-      far = off(nodes, $2, $3) * off(hours, 0, $4)
-      if (far == 1 && !queue && (wanted == "" || $1 == wanted)) queue = $1
-      if (!nearest || far < least) {
-        least = far
-        nearest = $1 " takes " $2 " to " $3 " nodes for up to " $4 " hours"
-      }
-    }
-    END {
-      if (wanted != "" && !known) queue = wanted
-      if (queue) { print queue; exit }
-      if (kind == "alone") why = wanted " takes one job a user, so that none there can queue another"
-      else why = (wanted == "" ? "no queue" : wanted) " takes " nodes " nodes for " walltime
-      if (wanted != "" && kind != "alone") sub(/ takes/, " does not take", why)
-      print site ": " why "; nearest: " nearest > "/dev/stderr"
-      exit 1
-    }' <<<"$QUEUES"
+# Fails where there is no project to charge for the job script $1; $2 is how a job is given one.
+need_project() {
+  [ -z "$PROJECT" ] || return 0
+  echo "$1: no project to charge; export PROJECT=NAME, or give the job one: $2" >&2
+  return 1
 }
 
 # Puts the environment's programs first, but for the launcher: that must be the site's own, and
@@ -93,11 +68,6 @@ use_cray_mpich() {
     exit 1
   fi
   export LD_LIBRARY_PATH=$CRAY_LD_LIBRARY_PATH:${LD_LIBRARY_PATH:-}
-}
-
-# Compute nodes of ALCF reach the network by its proxy alone.
-use_proxy() {
-  export http_proxy=http://proxy.alcf.anl.gov:3128 https_proxy=http://proxy.alcf.anl.gov:3128
 }
 
 # The ids, a:b, of jobs that still wait or run for the group $1; each run's job is in RUN/job. Fails

@@ -44,10 +44,7 @@ values() {
 # hold where no variable says otherwise.
 submit() {
   local list options
-  if [ -z "$PROJECT" ]; then
-    echo "$1: no project to charge; export PROJECT=NAME, or give the job one: --env PROJECT=NAME" >&2
-    return 1
-  fi
+  need_project "$1" "--env PROJECT=NAME" || return 1
   list=$(values) || return 1
   options=(--mode script -n "$NODES" -A "$PROJECT" --env "$list")
   [ -z "${WALLTIME:-}" ] || options+=(-t "$WALLTIME")
