@@ -31,11 +31,9 @@ def restore(directory: str | Path) -> tuple[Experiment, Dataset, Network]:
         ExperimentError: the checkpoint is not of the network that the record describes.
     """
     record = read_record(directory)
-    experiment, dataset = (
-        Experiment.from_mapping(record["parameters"]),
-        dataset_of(directory, record),
-    )
-    return experiment, dataset, network_of(directory, record, dataset)
+    dataset = dataset_of(directory, record)
+    network = network_of(directory, record, dataset)
+    return Experiment.from_mapping(record["parameters"]), dataset, network
 
 
 def dataset_of(directory: str | Path, record: Mapping[str, Any]) -> Dataset:

@@ -8,6 +8,7 @@ papermill may be imported at the top of it.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
@@ -124,15 +125,11 @@ def _refuse_place(nb: Any, kernel_name: str, target: str | None) -> None:
     """
     local = local_path(target)
     given = (nb.metadata.papermill.get("parameters") or {}).get("run_dir")
-    for directory in (local.parent if local is not None else None, given):
-        if not directory or not isinstance(directory, str | Path):
-            continue
-        if launcher.size() > 1:
-            break
-        try:
-            lock.refuse_if_held(Path(start_folder(), directory), wait=2 * lock.BEAT)
-        except OSError:  # not readable: the run itself says so
-            continue
+    places = (local.parent if local is not None else None, given) if launcher.size() == 1 else ()
+    for directory in places:
+        if directory and isinstance(directory, str | Path):
+            with contextlib.suppress(OSError):  # not readable: the run itself says so
+                lock.refuse_if_held(Path(start_folder(), directory), wait=2 * lock.BEAT)
     experiment = _experiment(nb, kernel_name)
     if experiment is None:
         return
