@@ -20,10 +20,12 @@ from typing import Any
 
 import pandas as pd
 
-from bnnlib.analysis.words import between, number, percent
+from bnnlib.analysis.words import between, counted, labels, listed, number, percent, side, span
 from bnnlib.names import in_order
 
 ROOT = Path(__file__).parents[2]
+# Of a difference and its interval, and of what counts as zero.
+_DIGITS = 3
 _BLOCK = re.compile(r"(<!-- made: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -35,7 +37,7 @@ def digits(figures: Path) -> str:
     text = (
         f"Real handwritten digits, {runs.num_train.iloc[0]:,} to train on and "
         f"{runs.num_test.iloc[0]:,} to test on; {runs.ranks.iloc[0]} ranks, "
-        f"{_count(seeds, 'seed')}. {_posteriors(runs)} "
+        f"{counted(seeds, 'seed')}. {_posteriors(runs)} "
     )
     judged = 0
     for key, where, less, more in (
@@ -46,7 +48,7 @@ def digits(figures: Path) -> str:
         what = "debiased ECE than their twin" if key[1] == "ece" else "accuracy beside their twin"
         text += f"{where}, {_beside_twin(pairs.loc[[key]], less, more, what)}. "
         judged += len(pairs.loc[[key]])
-    text += f"Brackets: 95 % intervals over test images, of {_count(judged, 'comparison')}"
+    text += f"Brackets: 95 % intervals over test images, of {counted(judged, 'comparison')}"
     return f"*{text}{'; one seed says nothing of the spread over seeds' * (seeds == 1)}.*"
 
 
@@ -68,25 +70,28 @@ def _posteriors(runs: pd.DataFrame) -> str:
 
 def _beside_twin(rows: pd.DataFrame, less: str, more: str, what: str) -> str:
     """How many networks lie below their twin and above it, and by how much; the rest are named."""
-    rows = rows.assign(model=rows.model.str.replace(" inference(ivon)", " by IVON"))
-    below, above = rows[rows.high < 0], rows[rows.low > 0]
+    rows = rows.assign(
+        model=rows.model.map(labels(rows.model)),
+        side=[side(row.low, row.high, _DIGITS) for row in rows.itertuples()],
+        size=rows.difference.abs(),
+    )
     parts = []
-    for side, verb in ((below, less), (above, more)):
-        if len(side):
-            ends = side.iloc[[side.difference.abs().argmin(), side.difference.abs().argmax()]]
-            span = " to ".join(f"{_size(row)} ({row.model})" for row in ends.itertuples())
-            who = "all" if len(side) == len(rows) else f"{len(side)} of {len(rows)}"
-            parts.append(f"{who} {verb} {what}: by {span}")
-    rest = rows.model[(rows.low <= 0) & (rows.high >= 0)]
+    for which, verb in ((-1, less), (1, more)):
+        there = rows[rows.side == which].sort_values("size")
+        if len(there):
+            ends = [f"{_size(row)} ({row.model})" for row in there.iloc[[0, -1]].itertuples()]
+            who = "all" if len(there) == len(rows) else f"{len(there)} of {len(rows)}"
+            parts.append(f"{who} {verb} {what}: by {span(*ends)}")
+    rest = rows.model[rows.side == 0]
     if len(rest):
-        parts.append(f"no difference is shown for {', '.join(rest)}")
+        parts.append(f"no difference is shown for {listed(rest)}")
     return "; ".join(parts)
 
 
 def _size(row: Any) -> str:
     """A difference without its sign, and its interval."""
     low, high = sorted((abs(row.low), abs(row.high)))
-    return between(abs(row.difference), low, high, 3)
+    return between(abs(row.difference), low, high, _DIGITS)
 
 
 def ranks(figures: Path) -> str:
@@ -95,7 +100,7 @@ def ranks(figures: Path) -> str:
     ece = table[(table.score == "ece") & (table.noise == "independent")]
     apart = {batch: _furthest(rows) for batch, rows in ece.groupby("batch")}
     return (
-        f"*The same digits, six epochs, {_count(table.seed.nunique(), 'seed')}; the posteriors "
+        f"*The same digits, six epochs, {counted(table.seed.nunique(), 'seed')}; the posteriors "
         "have not converged. With a fixed global batch, shared by the ranks, the ECE at 2 to "
         f"{table.ranks.max()} ranks differs from that of one rank by at most "
         f"{apart['global']:.3f}, over all networks. With a fixed batch per rank it differs by up "
@@ -162,11 +167,6 @@ def mnist(figures: Path) -> str:
         seconds = [f"{value:.0f} s" for value in (row.train_seconds, row.evaluation_seconds)]
         lines.append(f"| `{row.model}` | {' | '.join([*scores, *seconds])} |")
     return "\n".join(lines)
-
-
-def _count(count: int, what: str) -> str:
-    words = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
-    return f"{words[count - 1] if count <= 10 else count} {what}{'s' * (count != 1)}"
 
 
 BLOCKS: dict[str, Callable[[Path], str]] = {
