@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from bnnlib.analysis.words import with_labels
 from bnnlib.errors import RecordError
-from bnnlib.record.files import write_atomically
+from bnnlib.record.files import write_atomically, write_text
 from bnnlib.record.schema import to_json
 
 
@@ -74,9 +74,7 @@ def save(
         RecordError: a file could not be written.
     """
     path = save_picture(figure, Path(directory) / f"{name}.png")
-    write_atomically(
-        path.with_suffix(".csv"), lambda file: file.write(data.to_csv(index=False).encode())
-    )
+    write_text(path.with_suffix(".csv"), data.to_csv(index=False))
     save_origin(origin, path.with_suffix(".json"))
     return path
 

@@ -18,7 +18,7 @@ import pandas as pd
 from bnnlib.analysis.runs import load
 from bnnlib.errors import RecordError
 from bnnlib.experiment import UPKEEP, Experiment, unknown_name
-from bnnlib.record.files import write_atomically
+from bnnlib.record.files import write_text
 from bnnlib.record.schema import plain
 
 FORMATS = ("text", "csv", "markdown", "json")
@@ -235,7 +235,7 @@ def print_table(
     if left_out:
         print(f"not finished, and so not counted: {', '.join(left_out)}", file=aside)
     if csv:
-        write_atomically(Path(csv), lambda file: file.write(runs.to_csv(index=False).encode()))
+        write_text(Path(csv), runs.to_csv(index=False))
         print(f"written: {csv}", file=aside)
     if damaged:
         raise RecordError("; ".join(damaged.values()))

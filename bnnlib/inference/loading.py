@@ -21,7 +21,7 @@ from bnnlib.inference.prediction import Predictor
 from bnnlib.inference.restore import dataset_of, inputs_of, network_of
 from bnnlib.metrics import predictive_entropy
 from bnnlib.networks import Network, draw_probs
-from bnnlib.record.files import write_atomically, write_npz
+from bnnlib.record.files import write_npz, write_text
 from bnnlib.record.logs import StepLog, read_steps
 from bnnlib.record.schema import read_record
 
@@ -65,7 +65,7 @@ class Predicted:
             zip(self.mean_probs, total, self.expected_entropy, strict=True)
         ):
             rows.writerow([number, int(probs.argmax()), *entropies, *probs])
-        write_atomically(Path(path), lambda file: file.write(text.getvalue().encode()))
+        write_text(Path(path), text.getvalue())
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)

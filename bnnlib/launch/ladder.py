@@ -13,7 +13,7 @@ import numpy as np
 
 from bnnlib import launcher, process
 from bnnlib.record import provenance
-from bnnlib.record.files import write_atomically
+from bnnlib.record.files import write_text
 from bnnlib.session import Session
 
 SIZES = tuple(4 * 4**power for power in range(12))  # 4 B to 16 MiB
@@ -87,7 +87,7 @@ def write(path: str | Path, sizes: Sequence[int], repeats: int, times: int) -> N
     ladder = measure(sizes, repeats, times)
     if launcher.rank() == 0:
         text = json.dumps(ladder, indent=2) + "\n"
-        write_atomically(Path(path), lambda file: file.write(text.encode()))
+        write_text(Path(path), text)
         print(f"{'bytes':>10} {'ms':>10} {'least':>10} {'most':>10}")
         for row in ladder["rows"]:
             numbers = (row["ms"], row["ms_min"], row["ms_max"])

@@ -125,6 +125,15 @@ def _unlink_all(paths: Iterable[Path]) -> None:
             path.unlink()
 
 
+def write_text(path: Path, text: str) -> None:
+    """Writes a text as UTF-8.
+
+    Raises:
+        RecordError: as :func:`write_atomically`.
+    """
+    write_atomically(path, lambda file: file.write(text.encode()))
+
+
 def write_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Writes arrays by name, for :func:`read_npz`.
 

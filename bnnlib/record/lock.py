@@ -21,7 +21,7 @@ import filelock
 
 from bnnlib import launcher
 from bnnlib.errors import RecordError
-from bnnlib.record.files import write_atomically
+from bnnlib.record.files import write_text
 from bnnlib.record.schema import now
 
 NAME = "run.lock"
@@ -86,7 +86,7 @@ def acquire(directory: Path) -> Lock:
         _take(lease)
         job = {"token": lease.token, "job_id": launcher.job_id(), "started": now()}
         try:
-            write_atomically(directory / JOB, lambda file: file.write(json.dumps(job).encode()))
+            write_text(directory / JOB, json.dumps(job))
         except BaseException:
             Lock(directory, lease).release()
             raise

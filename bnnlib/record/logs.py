@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from bnnlib.errors import RecordError
-from bnnlib.record.files import write_atomically
+from bnnlib.record.files import write_text
 from bnnlib.record.schema import from_plain, is_number, plain
 
 STEPS, POSTERIOR, ACCURACY = "steps.jsonl", "posterior.jsonl", "accuracy.jsonl"
@@ -222,7 +222,7 @@ def keep_until(directory: Path, step: int) -> list[StepLog]:
 
 def _write(path: Path, lines: Iterable[Log]) -> None:
     text = "".join(map(json_line, lines))
-    write_atomically(path, lambda file: file.write(text.encode()))
+    write_text(path, text)
 
 
 def json_line(line: Log) -> str:

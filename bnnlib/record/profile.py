@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 
 from bnnlib.errors import RecordError
-from bnnlib.record.files import write_atomically
+from bnnlib.record.files import write_text
 from bnnlib.record.logs import StepLog
 
 TABLE, TIMELINE = "profile.csv", "timeline.json"
@@ -208,7 +208,7 @@ def write(directory: Path, ranks: Sequence[Stamps]) -> None:
         time.sleep(0.1)
         allreduces = read_timeline(directory / TIMELINE)
     text = tabulate(ranks, allreduces).to_csv(index=False, float_format="%.6g")
-    write_atomically(directory / TABLE, lambda file: file.write(text.encode()))
+    write_text(directory / TABLE, text)
 
 
 def read_profile(directory: str | Path) -> pd.DataFrame:

@@ -17,7 +17,7 @@ from pathlib import Path
 from bnnlib import launcher
 from bnnlib.errors import rank_lost
 from bnnlib.process import ERROR_STATUS, leave
-from bnnlib.record.files import write_atomically
+from bnnlib.record.files import write_text
 
 _ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
@@ -73,7 +73,7 @@ class Failure:
     def write(self, run_dir: Path) -> None:
         """Leave this failure in `run_dir` for the other ranks and the reader."""
         text = json.dumps(dataclasses.asdict(self), indent=2) + "\n"
-        write_atomically(failure_file(run_dir, self.rank), lambda file: file.write(text.encode()))
+        write_text(failure_file(run_dir, self.rank), text)
 
 
 def failure_file(run_dir: Path, rank: int) -> Path:

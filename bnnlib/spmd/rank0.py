@@ -10,7 +10,7 @@ import sys
 from typing import Any
 
 from bnnlib import launcher
-from bnnlib.record.files import write_atomically
+from bnnlib.record.files import write_text
 from bnnlib.spmd.kernel import KernelEngine
 from bnnlib.spmd.paths import RANK0_PREFIX, is_standard_output, local_path
 
@@ -48,7 +48,7 @@ class Rank0Handler:
             return None
         local = local_path(path)
         if local is not None:
-            return write_atomically(local, lambda file: file.write(buf.encode()))
+            return write_text(local, buf)
         if is_standard_output(path):  # not the cells' own stream, which may be in its place
             assert sys.__stdout__ is not None  # papermill itself does not start without
             sys.__stdout__.buffer.write(buf.encode())

@@ -15,6 +15,7 @@ tests/end_to_end/test_numbers.py trains on the tiny data again. Where it finds o
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 from pathlib import Path
 
@@ -23,7 +24,7 @@ import pandas as pd
 from bnnlib.analysis import runs as runs_of
 from bnnlib.analysis import tables
 from bnnlib.errors import BnnlibError, RecordError
-from bnnlib.record.files import write_atomically
+from bnnlib.record.files import write_text
 from bnnlib.record.schema import read_record
 from jobs.local import readme
 
@@ -62,8 +63,7 @@ def publish(source: Path, tiny: Path, target: Path) -> None:
             file = source / "figures" / f"{picture.stem}{suffix}"
             if not file.is_file():
                 raise RecordError(f"{file} is missing: make the study's figures first")
-            data = file.read_bytes()
-            _copy(data, target / file.name)
+            shutil.copy(file, target)
     test, shifted = group.predictions(), group.by_set("shift")
     differences = pd.concat([tables.differences(test), tables.shift_differences(shifted)])
     _write(target / "differences.csv", differences)
@@ -78,12 +78,8 @@ def _images(run: str) -> dict[str, int]:
     return {f"num_{part}": arrays[f"x_{part}"]["shape"][0] for part in ("train", "test")}
 
 
-def _copy(data: bytes, path: Path) -> None:
-    write_atomically(path, lambda file: file.write(data))
-
-
 def _write(path: Path, table: pd.DataFrame) -> None:
-    write_atomically(path, lambda file: file.write(table.to_csv(index=False).encode()))
+    write_text(path, table.to_csv(index=False))
 
 
 def main() -> int:
