@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 import bnnlib
-from bnnlib import data, networks
+from bnnlib import data, metrics, networks
 from bnnlib.errors import DataError, DistributedError, ExperimentError, RecordError
 from bnnlib.experiment import Experiment
 from bnnlib.inference import prediction
@@ -123,8 +123,10 @@ def test_an_own_network_is_loaded_from_its_record_alone(own_run, tmp_path, caplo
     with np.load(tmp_path / "out.npz") as arrays:
         assert np.array_equal(arrays["draw_probs"], predicted.draw_probs)
     table = pd.read_csv(tmp_path / "out.csv")
-    assert list(table.columns[:3]) == ["image", "predicted", "expected_entropy"]
-    np.testing.assert_allclose(table.iloc[:, 3:], predicted.mean_probs, rtol=1e-6)
+    assert list(table.columns[:4]) == ["image", "predicted", "entropy", "expected_entropy"]
+    total = metrics.predictive_entropy(predicted.mean_probs)
+    np.testing.assert_allclose(table["entropy"], total, rtol=1e-5)
+    np.testing.assert_allclose(table.iloc[:, 4:], predicted.mean_probs, rtol=1e-6)
     assert (table["predicted"] == predicted.mean_probs.argmax(1)).all()
 
 
