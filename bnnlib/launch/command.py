@@ -6,7 +6,7 @@ import contextlib
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from bnnlib import launcher, parameters, process
 from bnnlib.errors import BnnlibError, DistributedError, ExperimentError, message_of
@@ -18,6 +18,10 @@ from bnnlib.record.run import Run
 from bnnlib.record.summary import closing_line
 from bnnlib.record.watchdog import Watch
 from bnnlib.session import Session
+
+if TYPE_CHECKING:
+    from bnnlib.data import Dataset
+    from bnnlib.networks import Network
 
 Origin = dict[str, Any]
 
@@ -222,21 +226,47 @@ def laplace(source: str | Path, predict_with: str = "draws") -> Path:
     name = "laplace" if predict_with == "draws" else f"laplace-{predict_with}"
     experiment = branch.experiment_of(source, name, laplace=True, predict_with=predict_with)
 
+    def check(network: Network, dataset: Dataset) -> None:
+        from bnnlib.inference import refuse_unfit
+
+        refuse_unfit(experiment, network, dataset.num_train_examples)
+
+    event = ("laplace", f"of the network that {source} has trained")
+    return branch_off(source, experiment, event, check)
+
+
+def branch_off(
+    source: str | Path,
+    experiment: Experiment,
+    event: tuple[str, str],
+    check: Callable[[Network, Dataset], object],
+) -> Path:
+    """Evaluates the network of a finished run as a run of its own; all ranks call it.
+
+    Args:
+        source: the finished run's directory, which stays as it is.
+        experiment: of the new run, of :func:`bnnlib.record.branch.experiment_of`.
+        event: what has happened, and how, for the new record's ``history``.
+        check: raises where the network cannot be evaluated so; no directory is made then.
+
+    Returns:
+        The new run's directory.
+    """
+
     def prepare(session: Session) -> None:
-        from bnnlib.inference import distributed, refuse_unfit, restore
+        from bnnlib.inference import distributed, restore
 
         ranks = distributed.init(session, experiment.threads, experiment.inter_threads)
 
         def begin() -> None:
             _, dataset, network = restore(source)
-            refuse_unfit(experiment, network, dataset.num_train_examples)
+            check(network, dataset)
             if ranks.rank == 0:
                 branch.begin(source, experiment)
 
         ranks.agree(begin)
 
-    def fit(session: Session, experiment: Experiment, origin: Origin, verbose: bool) -> Path:
-        event = ("laplace", f"of the network that {source} has trained")
+    def judge(session: Session, experiment: Experiment, origin: Origin, verbose: bool) -> Path:
         return train_one(session, experiment, origin, verbose, events=[event], trained=True)
 
-    return run(experiment, train=fit, prepare=prepare)
+    return run(experiment, train=judge, prepare=prepare)

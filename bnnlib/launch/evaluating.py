@@ -5,18 +5,20 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bnnlib.errors import ExperimentError
-from bnnlib.experiment import Experiment, read_value, unknown_name
+from bnnlib.experiment import read_value, unknown_name
 from bnnlib.launch import command
 from bnnlib.record import branch
 from bnnlib.record.schema import read_record
-from bnnlib.session import Session
+
+if TYPE_CHECKING:
+    from bnnlib.data import Dataset
+    from bnnlib.networks import Network
 
 # What changes no weight, and so may be another for a network that has been trained.
-CHANGEABLE = (
-    *("test_draws", "eval_draws", "eval_images", "predict_with", "eval_sets", "ood_sets"),
-)
+CHANGEABLE = ("test_draws", "eval_draws", "eval_images", "predict_with", "eval_sets", "ood_sets")
 
 
 def evaluate(source: str | Path, pairs: Sequence[Sequence[str]]) -> Path:
@@ -46,25 +48,12 @@ def evaluate(source: str | Path, pairs: Sequence[Sequence[str]]) -> Path:
     suffix = re.sub(r"[^\w.=,-]+", "_", told, flags=re.ASCII)[:100]
     experiment = branch.experiment_of(source, suffix, **changes)
 
-    def prepare(session: Session) -> None:
-        from bnnlib.inference import distributed, evaluation, refuse_unfit, restore
+    def check(network: Network, dataset: Dataset) -> None:
+        from bnnlib.inference import evaluation, refuse_unfit
 
-        ranks = distributed.init(session, experiment.threads, experiment.inter_threads)
+        if not experiment.laplace:  # whose posterior the network has by now
+            refuse_unfit(experiment, network, dataset.num_train_examples)
+        evaluation.sets(experiment, dataset)
 
-        def begin() -> None:
-            _, dataset, network = restore(source)
-            if not experiment.laplace:  # whose posterior the network has by now
-                refuse_unfit(experiment, network, dataset.num_train_examples)
-            evaluation.sets(experiment, dataset)
-            if ranks.rank == 0:
-                branch.begin(source, experiment)
-
-        ranks.agree(begin)
-
-    def judge(
-        session: Session, experiment: Experiment, origin: command.Origin, verbose: bool
-    ) -> Path:
-        event = ("evaluated again", f"{told}, of the network that {source} has trained")
-        return command.train_one(session, experiment, origin, verbose, events=[event], trained=True)
-
-    return command.run(experiment, train=judge, prepare=prepare)
+    event = ("evaluated again", f"{told}, of the network that {source} has trained")
+    return command.branch_off(source, experiment, event, check)
