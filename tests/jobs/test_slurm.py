@@ -93,6 +93,15 @@ def slurm(tmp_path_factory) -> Iterator[Slurm]:
         subprocess.run([*cluster, "stop", str(folder)], timeout=120)
 
 
+@pytest.fixture(autouse=True)
+def open_queue(slurm) -> Iterator[None]:
+    """What a failed test leaves in the queue, or shut, is no other test's."""
+    yield
+    slurm.run("scancel", "--me")
+    slurm.run("scontrol", "update", "PartitionName=test", "State=UP")
+    slurm.until("an empty queue", lambda: slurm.queue() == "", seconds=60)
+
+
 def check_run(directory: Path, job: str) -> None:
     """A finished run of 2 ranks under srun, with its executed notebook."""
     record = read_record(directory)
@@ -118,16 +127,18 @@ def test_one_run(slurm):
     check_run(slurm.root / "runs" / "one" / "run", job)
 
 
-# So many epochs that the run is not done 15 s after its first job's start, when that job's walltime
-# less the margin asks it to stop: on a busy machine before the first step, and it takes one. The
-# margin is wide so that a slow start is not killed.
-MARGIN = "585"
-SWEEP = """
+# The first job's walltime less the margin asks its run to stop 8 s after the job's start: on most
+# machines before the first step, and it takes one. No machine has made so many epochs by then: a
+# fast one makes 50 a second, once it has started. The margin is wide so that a slow start is not
+# killed.
+MARGIN = "592"
+EPOCHS = 1000
+SWEEP = f"""
 group: sweep
 walltime: "00:10:00"
 ranks: [2]
-grid: {model: CNN_FC}
-common: {dataset: tiny, epochs: 300, batch_size: 32, log_every: 1000, test_draws: 3}
+grid: {{model: CNN_FC}}
+common: {{dataset: tiny, epochs: {EPOCHS}, batch_size: 32, log_every: 1000, test_draws: 3}}
 """
 
 
@@ -159,7 +170,7 @@ def test_a_sweep_whose_run_outlives_its_walltime(slurm):
     slurm.run("scontrol", "update", "PartitionName=test", "State=UP")
     slurm.until("the second start", lambda: slurm.ended(first))
     check_run(directory, first)
-    assert read_steps(directory)[-1].epoch == pytest.approx(300)
+    assert read_steps(directory)[-1].epoch == pytest.approx(EPOCHS)
 
     notebook = slurm.root / "runs" / "sweep" / "02_calibration.ipynb"
     slurm.until("the analysis", lambda: slurm.queue() == "")
@@ -172,7 +183,7 @@ def test_a_job_that_may_not_be_requeued_queues_its_successor(slurm):
     """The successor has the partition, the constraint and the shape of its job, and no more."""
     directory = slurm.root / "runs" / "successor"
     (slurm.root / "long.yaml").write_text(
-        "{dataset: tiny, epochs: 300, batch_size: 32, log_every: 1000, test_draws: 3}"
+        f"{{dataset: tiny, epochs: {EPOCHS}, batch_size: 32, log_every: 1000, test_draws: 3}}"
     )
     first = slurm.run(
         *("sbatch", "--parsable", "--no-requeue", "--constraint=cpu", "--time=00:10:00"),
