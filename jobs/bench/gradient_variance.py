@@ -1,0 +1,255 @@
+"""The variance of the averaged gradient against the number of ranks: variances.csv.
+
+    python -m bnnlib plan jobs/studies/gradient_variance.yaml --runs runs/gradient_variance
+    nice taskset -c 1 python -m jobs.bench.gradient_variance runs/gradient_variance \
+        figures/gradient_variance
+
+trains the networks, then measures their gradients (:mod:`bnnlib.inference.gradient_variance`) at
+their initial weights, half-way and at the end, most valuable rows first. Each case appends its rows
+when it is done, one a part of the gradient; what is there already is passed over, so a measurement
+that was stopped goes on. `noise` and `image` are variances summed over the entries, each with its
+standard error. `cpu_seconds` is what the case took, tracing included: about 20 minutes in all.
+
+notebooks/06_gradient_variance.ipynb says what comes of it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import dataclasses
+import functools
+import os
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from bnnlib import data, networks
+from bnnlib.data import Dataset
+from bnnlib.errors import RecordError
+from bnnlib.experiment import Experiment
+from bnnlib.inference import distributed, gradient_variance
+from bnnlib.record import checkpoint
+from bnnlib.record.schema import read_record
+
+PARTS = {"flipout": "flip", "reparameterization": "nonflip", "local": "local"}
+# Images a step, and batches and draws of a case by its virtual ranks: a rank draws all weights, so
+# that the variance of many ranks is measured by fewer draws.
+MANY, SOME, FEW = (32, 8), (24, 6), (16, 4)
+POWERS = [2**power for power in range(10)]
+
+
+class Place(NamedTuple):
+    """Where weights come from: a run, and the share of its training after which they are."""
+
+    network: str
+    bayesian_layers: str
+    state: str
+    run: str
+    share: float
+
+
+DENSE, ALL = (f"states/BNN_FC_flip-r1-bayesian_layers={which}" for which in ("first", "all"))
+CONVOLUTION = "states/BNN_conv_flip-r1-bayesian_layers=first"
+LONG = "converged/BNN_FC_flip-r1-bayesian_layers=first"
+PLACES = [
+    *(Place("BNN_FC", "first", *at) for at in (
+        ("initial", DENSE, 0.0), ("half-way", DENSE, 0.5), ("end", DENSE, 1.0),
+        ("converged", LONG, 1.0),
+    )),
+    *(Place("BNN_FC", "all", *at) for at in (
+        ("initial", ALL, 0.0), ("half-way", ALL, 0.5), ("end", ALL, 1.0),
+    )),
+    *(Place("BNN_conv", "first", *at) for at in (
+        ("initial", CONVOLUTION, 0.0), ("half-way", CONVOLUTION, 0.5), ("end", CONVOLUTION, 1.0),
+    )),
+]  # fmt: skip
+
+
+class Case(NamedTuple):
+    """One gradient that is measured: where, of which estimator, on how many ranks."""
+
+    place: Place
+    estimator: str
+    noise: str  # own: a stream a rank; one: one stream for all
+    global_batch: int
+    ranks: int
+    batches: int
+    draws: int
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """What its rows are known by."""
+        place = self.place
+        words = (place.network, place.bayesian_layers, place.state, self.estimator, self.noise)
+        return (*words, str(self.global_batch), str(self.ranks))
+
+
+KEYS = (
+    *("network", "bayesian_layers", "state", "estimator", "noise_streams", "global_batch"),
+    "ranks",
+)
+COLUMNS = (
+    *KEYS, "step", "batches", "draws", "part", "entries", "noise", "noise_error", "image",
+    "image_error", "cpu_seconds",
+)  # fmt: skip
+
+
+def cases() -> Iterator[Case]:
+    """All of them, most valuable first."""
+    dense = [place for place in PLACES if place[:2] == ("BNN_FC", "first")]
+    others = [place for place in PLACES if place not in dense]
+    for place in dense:
+        yield from _at(place, 64, POWERS[:7], (1, 8, 64), (8, 64))
+    for place in others:
+        if place.network == "BNN_FC":
+            yield from _at(place, 64, (1, 2, 4, 8, 16, 64), (1, 8), ())
+        else:
+            yield from _at(place, 64, (1, 2, 4, 8, 16, 64), (1, 8), (), (16, 6))
+    for place in dense:
+        every = POWERS if place.state in ("initial", "end") else (1, 4, 8, 16, 64, 128)
+        yield from _at(place, 512, every, (1, 8, 64), (8, 64))
+    for place in others:
+        if place.network == "BNN_FC":
+            yield from _at(place, 512, (1, 8, 64), (1, 8), ())
+        elif place.state != "half-way":
+            yield from _at(place, 512, (1, 8, 64), (1, 8), (), (12, 4))
+    for place in dense:
+        if place.state in ("initial", "end"):
+            for ranks in (2, 4, 16, 32, 64, 128, 256, 512):  # 64 images each
+                size = SOME if ranks <= 16 else FEW if ranks == 32 else (12, 5)
+                size = {128: (6, 8), 256: (8, 4), 512: (8, 4)}.get(ranks, size)
+                for estimator in ("flipout", "reparameterization"):
+                    yield Case(place, estimator, "own", 64 * ranks, ranks, *size)
+
+
+def _at(
+    place: Place,
+    global_batch: int,
+    plain: Any,
+    flipout: Any,
+    one: Any,
+    size: tuple[int, int] | None = None,
+) -> Iterator[Case]:
+    """The cases of one place and global batch: of each estimator, at these numbers of ranks."""
+
+    def case(estimator: str, noise: str, ranks: int) -> Case:
+        chosen = size or (MANY if ranks <= 16 else SOME if ranks <= 64 else FEW)
+        return Case(place, estimator, noise, global_batch, ranks, *chosen)
+
+    for ranks in plain:
+        yield case("reparameterization", "own", ranks)
+        if ranks in flipout:
+            yield case("flipout", "own", ranks)
+            if not (place.network == "BNN_conv" and ranks > 1):
+                yield case("local", "own", ranks)  # a convolution's takes four times Flipout's
+        if ranks in one:
+            yield case("reparameterization", "one", ranks)
+            yield case("flipout", "one", ranks)
+
+
+@functools.cache
+def weights_at(runs: Path, place: Place) -> tuple[Experiment, dict[str, np.ndarray] | None, int]:
+    """The run's parameters, its weights at the place (None: the initial ones), and the step."""
+    directory = runs / place.run
+    record = read_record(directory)
+    experiment = Experiment.from_mapping(record["parameters"])
+    if not place.share:
+        return experiment, None, 0
+    last = int(record["metrics"]["steps_done"])
+    step = round(place.share * last)
+    path = directory / "checkpoints" / f"step-{step:09d}.npz"
+    if not path.is_file():
+        raise RecordError(
+            f"{path} is missing: expected a checkpoint {place.share:.0%} of the way; train the run "
+            "again by jobs/studies/gradient_variance.yaml"
+        )
+    state = checkpoint.load(path)
+    return experiment, {k: v for k, v in state.items() if k.startswith("layer")}, step
+
+
+@functools.cache
+def dataset_of(name: str, subtract_mean: bool, holdout: float) -> Dataset:
+    """The data set by name, once for all cases."""
+    return data.load(name, subtract_mean, holdout)
+
+
+def rows_of(case: Case, runs: Path) -> list[dict[str, Any]]:
+    """Measures one case: a row a part of the gradient."""
+    started = time.process_time()
+    experiment, weights, step = weights_at(runs, case.place)
+    experiment = dataclasses.replace(
+        experiment,
+        model=f"{case.place.network}_{PARTS[case.estimator]}",
+        batch_size=case.global_batch // case.ranks,
+        virtual_ranks=case.ranks,
+        noise_streams=0 if case.noise == "own" else 1,
+    )
+    dataset = dataset_of(experiment.dataset, experiment.subtract_mean, experiment.holdout)
+    network = networks.build_for(experiment, dataset)
+    if weights is not None:
+        network.load_weights(weights)
+    found = gradient_variance.measure(experiment, dataset, network, case.batches, case.draws)
+    # Batches of several epochs overlap: their variance is not that of independent ones.
+    apart = case.batches * case.global_batch <= dataset.num_train_examples
+    shared: dict[str, Any] = dict(zip(KEYS, case.key, strict=True))
+    shared |= {"step": step, "batches": case.batches, "draws": case.draws}
+    seconds = round(time.process_time() - started, 1)
+    return [
+        shared
+        | {"part": part, "entries": one.entries, "cpu_seconds": seconds}
+        | {"noise": f"{one.noise:.6g}", "noise_error": f"{one.noise_error:.3g}"}
+        | {
+            "image": f"{one.images:.6g}" if apart else "",
+            "image_error": f"{one.images_error:.3g}" if apart else "",
+        }
+        for part, one in found.items()
+    ]
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("runs", type=Path, help="of jobs/studies/gradient_variance.yaml")
+    parser.add_argument("figures", type=Path, help="folder of variances.csv")
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="CPU time to stop at")
+    arguments = parser.parse_args()
+    distributed.set_threads()
+    arguments.figures.mkdir(parents=True, exist_ok=True)
+    path = arguments.figures / "variances.csv"
+    done = {tuple(row[key] for key in KEYS) for row in _read(path)}
+    for case in cases():
+        if time.process_time() > arguments.seconds:
+            break
+        if case.key in done:
+            continue
+        done.add(case.key)
+        rows = rows_of(case, arguments.runs)
+        _append(path, rows)
+        print(*case.key, rows[-1]["noise"], rows[-1]["image"], rows[-1]["cpu_seconds"], flush=True)
+
+
+def _read(path: Path) -> list[Mapping[str, str]]:
+    if not path.is_file():
+        return []
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def _append(path: Path, rows: list[dict[str, Any]]) -> None:
+    """All rows of a case in one write, so that a stop leaves none half there."""
+    new = not path.exists()
+    with path.open("a", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        if new:
+            writer.writeheader()
+        writer.writerows(rows)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+if __name__ == "__main__":
+    main()
