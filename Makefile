@@ -1,6 +1,6 @@
 # `make` lists what can be made. The steps are in jobs/local/, each a script to read in one go.
 .DEFAULT_GOAL := help
-.PHONY: help env study publish test test-all test-faults test-slurm bench check lock lab clean
+.PHONY: help env study figures reproduce publish test test-all test-faults test-slurm bench check lock lab clean
 
 BIN := .venv/bin
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
@@ -22,6 +22,13 @@ test: check ## check, then all tests but the long ones
 
 test-all: test ## test, then the long ones: the study, kills, a browser, Slurm, two hosts, elastic runs
 	$(BIN)/pytest -m long
+
+# From the compact records in figures/<question>, which git keeps; nothing is trained.
+figures: env ## draw the figures of the study's questions anew from their compact records (a minute)
+	@$(BIN)/python -m jobs.local.figures
+
+reproduce: env ## make the runs of a question and its figures, QUESTION=convergence; says its cost first
+	@$(BIN)/python -m jobs.local.reproduce $(QUESTION) $(if $(DRY_RUN),--dry-run)
 
 publish: study ## take the study's figures into figures/digits, and their numbers into the README
 	@jobs/local/study.sh tiny

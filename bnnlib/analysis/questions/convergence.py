@@ -1,0 +1,355 @@
+"""When is a Bayesian network trained, and is it calibrated there?
+
+Of each run there are three states, side by side: *ten epochs* of the library's defaults; *stopped*,
+the look of the long training whose NLL on the images held out is least; and *converged*, that
+training's end. A run whose KL still moves there is counted by :func:`trained`, and not left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from bnnlib.analysis.questions.seeds import over_seeds, paired
+from bnnlib.analysis.style import legend_above, line, plain_log, set_style, subplots
+from bnnlib.analysis.words import between, counted, number, percent, side, signed_between
+from bnnlib.names import in_order, twin_of
+
+Records = Sequence[Mapping[str, Any]]
+LONG, SHORT = "converged", "ten_epochs"  # the study's groups
+TEN, STOPPED, CONVERGED = "ten epochs", "stopped", "converged"
+STATES = (TEN, STOPPED, CONVERGED)
+# What is shown of a look, with its words on an axis.
+SCORES = {
+    "kl_per_image": "KL(q‖p)/N (nats an image)",
+    "nll": "NLL (nats an image)",
+    "ece_debiased": "debiased ECE",
+    "temperature": "temperature",
+    "auroc_near": "AUROC, near sets",
+}
+# What is compared, said before anything was run.
+COMPARED = ("accuracy", "nll", "ece_debiased", "auroc_near")
+_BY = ["model", "prior", "state", "score"]
+
+
+def make(records: Records) -> dict[str, tuple[pd.DataFrame, Any]]:
+    """The tables of the question by name, each with what draws it."""
+    found = looks(records)
+    return {
+        "path": (path(found), draw_path),
+        "side_by_side": (side_by_side(found), draw_side_by_side),
+        "differences": (differences(found), None),
+        "runs": (trained(records), None),
+    }
+
+
+# --- Tables --------------------------------------------------------------------------------------
+
+
+def looks(records: Records) -> pd.DataFrame:
+    """Every score of every look of every run.
+
+    Returns:
+        Columns ``group``, ``model``, ``prior`` (text, empty for a twin, which has none), ``seed``,
+        ``epoch``, ``score``, ``value``.
+    """
+    rows = []
+    for record in records:
+        parameters = record["parameters"]
+        whose = {
+            "group": record["run"].partition("/")[0],
+            "model": parameters["model"],
+            "prior": f"{parameters['prior_stddev']:g}" if record["converged"] else "",
+            "seed": parameters["seed"],
+        }
+        for look in record["looks"]:
+            for score, value in _scores(look, record["steps"]):
+                if value is not None:
+                    rows.append(whose | {"epoch": look["epoch"], "score": score, "value": value})
+    columns = ["group", "model", "prior", "seed", "epoch", "score", "value"]
+    return _ordered(pd.DataFrame(rows, columns=columns))
+
+
+def _scores(look: Mapping[str, Any], steps: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    rows = {row["set"]: row for row in look["rows"]}
+    for score in ("accuracy", "nll", "ece", "ece_debiased", "epistemic"):
+        yield score, rows["test"].get(score)
+    yield "temperature", look["temperature"]
+    yield "holdout_nll", rows.get("holdout", {}).get("nll")
+    for group in ("near", "far"):
+        values = [row["auroc_entropy"] for row in rows.values() if row.get("ood_group") == group]
+        yield f"auroc_{group}", float(np.mean(values)) if values else None
+    if look["epoch"] in steps["epoch"] and any(steps["kl"]):
+        place = steps["epoch"].index(look["epoch"])
+        yield "kl_per_image", steps["loss"][place] - steps["nll"][place]
+
+
+def _ordered(table: pd.DataFrame) -> pd.DataFrame:
+    """Networks in the study's order, wide priors first, then by seed and epoch."""
+    places = {name: place for place, name in enumerate(in_order(table.model))}
+    keys = pd.DataFrame(
+        {
+            "model": table.model.map(places),
+            "prior": -pd.to_numeric(table.prior, errors="coerce").fillna(0.0),
+            "seed": table.seed,
+            "epoch": table.epoch,
+        }
+    )
+    return table.loc[keys.sort_values([*keys], kind="stable").index].reset_index(drop=True)
+
+
+def path(found: pd.DataFrame) -> pd.DataFrame:
+    """Means over seeds on the way: ``group``, ``model``, ``prior``, ``epoch``, ``score``, …."""
+    return over_seeds(found, ["group", "model", "prior", "score", "epoch"])
+
+
+def states(found: pd.DataFrame) -> pd.DataFrame:
+    """The scores of each run in each state of :data:`STATES`, and the ``epoch`` of the state."""
+    own = ["group", "model", "prior", "seed"]
+    wide = found.pivot_table(index=[*own, "epoch"], columns="score", values="value", sort=False)
+    wide = wide.reset_index()
+    parts = []
+    for (group, *_), run in wide.groupby(own, sort=False):
+        last = run.loc[run.epoch.idxmax()]
+        chosen = {TEN: last} if group == SHORT else {CONVERGED: last}
+        if group == LONG and run.get("holdout_nll", pd.Series([np.nan])).notna().any():
+            chosen[STOPPED] = run.loc[run.holdout_nll.idxmin()]
+        parts += [row.to_dict() | {"state": state} for state, row in chosen.items()]
+    table = pd.DataFrame(parts)
+    if table.empty:
+        return pd.DataFrame(columns=[*_BY, "seed", "value"])
+    table = table.melt(["model", "prior", "state", "seed"], [*wide.columns.drop(own)], "score")
+    return table.dropna(subset="value").reset_index(drop=True)
+
+
+def side_by_side(found: pd.DataFrame) -> pd.DataFrame:
+    """Each network in each state: mean, 95 % interval over seeds, number of seeds."""
+    return over_seeds(states(found), _BY)
+
+
+def differences(found: pd.DataFrame) -> pd.DataFrame:
+    """What is compared, paired by seed: states of one network, and networks with their twin.
+
+    Returns:
+        Columns ``what`` (``converged less stopped``, ``stopped less twin``, …), ``model``,
+        ``prior``, ``score``, ``mean``, ``low``, ``high``, ``seeds``.
+    """
+    table = states(found)
+    table = table[table.score.isin(COMPARED)]
+    by_state = {state: rows.drop(columns="state") for state, rows in table.groupby("state")}
+    by, made = ["model", "prior", "score"], []
+    for one, other in ((CONVERGED, STOPPED), (CONVERGED, TEN), (STOPPED, TEN)):
+        if one in by_state and other in by_state:
+            found_ = paired(by_state[one], by_state[other], by)
+            made.append(found_.assign(what=f"{one} less {other}"))
+    for state in STATES:
+        rows = by_state.get(state, table[:0].drop(columns="state"))
+        bayesian = rows[rows.prior != ""]
+        bayesian = bayesian.assign(twin=bayesian.model.map(twin_of))
+        twins = rows[rows.prior == ""].drop(columns="prior").rename(columns={"model": "twin"})
+        if len(bayesian) and len(twins):
+            less = paired(bayesian, twins, [*by, "twin"]).drop(columns="twin")
+            made.append(less.assign(what=f"{state} less twin"))
+    columns = ["what", *by, "mean", "low", "high", "seeds"]
+    return pd.concat(made)[columns] if made else pd.DataFrame(columns=columns)
+
+
+def trained(records: Records) -> pd.DataFrame:
+    """A row a run: its parameters, its end, whether it has converged, seconds, commit."""
+    rows = []
+    for record in records:
+        parameters, last = record["parameters"], record["metrics"]
+        posterior = record["converged"] or {}
+        rows.append(
+            {"run": record["run"], "model": parameters["model"]}
+            | {"prior": f"{parameters['prior_stddev']:g}" if posterior else ""}
+            | {name: parameters[name] for name in ("seed", "epochs")}
+            | {"converged": posterior.get("converged"), "kl_change": posterior.get("change")}
+            | {name: last.get(name) for name in ("kl", "train_nll", "accuracy", "nll", "ece")}
+            | {"seconds": sum(filter(None, record["origin"]["seconds"].values()))}
+            | {"commit": record["origin"]["commit"]}
+        )
+    return pd.DataFrame(rows)
+
+
+# --- Pictures ------------------------------------------------------------------------------------
+
+
+def draw_path(table: pd.DataFrame) -> Figure:
+    """Scores against epochs, a row a score and a column a prior; the twin in each column.
+
+    Args:
+        table: of :func:`path`. Bands are 95 % intervals over seeds; dashed is the training of ten
+            epochs at the library's defaults.
+    """
+    set_style()
+    priors = [prior for prior in dict.fromkeys(table.prior) if prior]
+    models = in_order(table.model)
+    shown = {score: words for score, words in SCORES.items() if score in set(table.score)}
+    figure, axes = subplots(
+        len(shown),
+        max(1, len(priors)),
+        figsize=(max(6.0, 3.6 * len(priors)), 2.1 * len(shown) + 0.8),
+        squeeze=False,
+        sharex=True,
+        sharey="row",
+        layout="constrained",
+    )
+    for row, (score, words) in enumerate(shown.items()):
+        for column, prior in enumerate(priors or [""]):
+            axis = axes[row, column]
+            here = table[(table.score == score) & table.prior.isin([prior, ""])]
+            for (group, model), lines in here.groupby(["group", "model"], sort=False):
+                style = line(model, models) | {"markersize": 4}
+                if group == SHORT:
+                    style |= {"linestyle": (0, (2, 2)), "label": None, "marker": None}
+                axis.plot(lines.epoch, lines["mean"], **style)
+                band = {"color": style["color"], "alpha": 0.15, "linewidth": 0}
+                axis.fill_between(lines.epoch, lines.low, lines.high, **band)
+            plain_log(axis, "x")
+            if score in ("kl_per_image", "nll"):
+                plain_log(axis, "y")
+            if score == "temperature":
+                axis.axhline(1.0, color="0.4", linewidth=1)
+            if row == 0:
+                axis.set_title(f"prior N(0, {prior}²)" if prior else "twin", fontsize=12)
+            if row == len(shown) - 1:
+                axis.set_xlabel("epochs")
+            if column == 0:
+                axis.set_ylabel(words.replace(" (", "\n("), fontsize=11)
+    legend_above(figure, title="solid: the long training; dashed: ten epochs of the defaults")
+    return figure
+
+
+_MARKS = {TEN: ("o", "white"), STOPPED: ("s", "0.6"), CONVERGED: ("D", "black")}
+
+
+def draw_side_by_side(table: pd.DataFrame) -> Figure:
+    """The three states beside one another, a panel a score, a line a network and prior.
+
+    Args:
+        table: of :func:`side_by_side`. Bars are 95 % intervals over seeds.
+    """
+    set_style()
+    scores = [score for score in SCORES if score != "kl_per_image" and score in set(table.score)]
+    rows = list(dict.fromkeys(zip(table.model, table.prior, strict=True)))
+    figure, axes = subplots(
+        1,
+        len(scores),
+        figsize=(2.9 * len(scores) + 1.5, 0.55 * len(rows) + 1.6),
+        squeeze=False,
+        sharey=True,
+        layout="constrained",
+    )
+    for axis, score in zip(axes[0], scores, strict=True):
+        for state, (marker, fill) in _MARKS.items():
+            of_state = table[(table.score == score) & (table.state == state)]
+            values = of_state.set_index(["model", "prior"])
+            for place, row in enumerate(rows):
+                if row in values.index:
+                    one = values.loc[row]
+                    ends = np.nan_to_num([[one["mean"] - one.low], [one.high - one["mean"]]])
+                    axis.errorbar(
+                        one["mean"],
+                        place + 0.22 * (STATES.index(state) - 1),
+                        xerr=ends,
+                        marker=marker,
+                        color="black",
+                        markerfacecolor=fill,
+                        linestyle="none",
+                        markersize=6,
+                        linewidth=1.2,
+                        label=state,
+                    )
+        if score == "temperature":
+            axis.axvline(1.0, color="0.4", linewidth=1)
+        axis.set_xlabel(SCORES[score])
+        axis.grid(axis="y", visible=False)
+    labels = [f"{model}, prior {prior}" if prior else model for model, prior in rows]
+    axes[0, 0].set_yticks(range(len(rows)), labels)
+    axes[0, 0].invert_yaxis()
+    legend_above(figure)
+    return figure
+
+
+# --- Sentences -----------------------------------------------------------------------------------
+
+
+def seeds(records: Records) -> str:
+    """How many runs, seeds and images the answers rest on, and what of the study is missing."""
+    table = trained(records)
+    if table.empty:
+        return "No run has finished yet."
+    parts = []
+    for (model, prior), runs in table.groupby(["model", "prior"], sort=False):
+        of = runs.run.str.startswith(f"{LONG}/")
+        name = f"{model} under prior {prior}" if prior else model
+        parts.append(f"{name} {counted(of.sum(), 'seed')}")
+    hours = table.seconds.sum() / 3600
+    return f"Long trainings: {'; '.join(parts)}. All {len(table)} runs: {hours:.2f} core-hours."
+
+
+def told_trained(records: Records) -> str:
+    """How many posteriors have converged, by group."""
+    table = trained(records)
+    table = table[table.prior != ""]
+    parts = []
+    for group, words in ((LONG, "the long training"), (SHORT, "ten epochs of the defaults")):
+        runs = table[table.run.str.startswith(f"{group}/")]
+        if len(runs):
+            change = runs.kl_change.astype(float).abs()
+            parts.append(
+                f"after {words} {int(runs.converged.eq(True).sum())} of {len(runs)} posteriors "
+                f"stand still (over the last tenth KL changed by {percent(change.min(), 1)} to "
+                f"{percent(change.max(), 1)})"
+            )
+    return f"By the rule of 2 %: {'; '.join(parts)}." if parts else "No posterior has been trained."
+
+
+def told_calibrated(records: Records, state: str = CONVERGED) -> str:
+    """Debiased ECE and temperature in one state, and which networks are not calibrated there."""
+    table = side_by_side(looks(records))
+    here = table[(table.state == state) & (table.prior != "")]
+    wide = {score: rows.set_index(["model", "prior"]) for score, rows in here.groupby("score")}
+    if not {"temperature", "ece_debiased"} <= set(wide):
+        return f"Nothing is known of the state *{state}*."
+    kinds: dict[str, list[str]] = {"underconfident": [], "overconfident": [], "neither": []}
+    for key, row in wide["temperature"].iterrows():
+        ece = wide["ece_debiased"].loc[key]
+        where = side(row.low - 1, row.high - 1, 2)
+        kind = {-1: "underconfident", 1: "overconfident", 0: "neither"}[where]
+        kinds[kind].append(
+            f"{key[0]} under prior {key[1]} (T {between(row['mean'], row.low, row.high, 2)}, "
+            f"debiased ECE {between(ece['mean'], ece.low, ece.high)})"
+        )
+    parts = [kind + ": " + ", ".join(names) for kind, names in kinds.items() if names]
+    return f"*{state}* — " + "; ".join(parts) + "."
+
+
+def told_differences(records: Records, what: str, score: str) -> str:
+    """One comparison of one score, network by network, with how many comparisons there are."""
+    table = differences(looks(records))
+    rows = table[(table.what == what) & (table.score == score)]
+    if rows.empty:
+        return f"{what}: nothing to compare yet."
+    parts = []
+    for row in rows.itertuples():
+        shown = signed_between(row.mean, row.low, row.high)
+        verdict = {1: "higher", -1: "lower", 0: "no difference shown"}[side(row.low, row.high)]
+        parts.append(f"{row.model} under prior {row.prior} {shown} ({verdict}, {row.seeds} seeds)")
+    words = SCORES.get(score, score).partition(" (")[0]
+    return f"{words}, {what}: {'; '.join(parts)}."
+
+
+def told_comparisons(records: Records) -> str:
+    """How many comparisons were made, and how many would differ by chance."""
+    table = differences(looks(records)).dropna(subset="low")
+    apart = sum(side(row.low, row.high) != 0 for row in table.itertuples())
+    return (
+        f"These are {len(table)} comparisons, of which {apart} exclude 0; of as many true zeros "
+        f"{number(0.05 * len(table), 0)} would."
+    )

@@ -1,0 +1,53 @@
+"""What several questions share: means over seeds with their intervals, and pairs of seeds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from bnnlib import metrics
+from bnnlib.metrics import Interval
+
+
+def interval(values: Sequence[float] | np.ndarray) -> Interval:
+    """The mean over seeds and its 95 % interval (Student's t); of one seed it is unknown."""
+    known = np.asarray(values, np.float64)
+    mean = float(known.mean())
+    if len(known) < 2:
+        return Interval(mean, math.nan, math.nan)
+    return metrics.with_seeds(Interval(mean, mean, mean), [known])
+
+
+def over_seeds(table: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
+    """Mean, interval and number of seeds of each group.
+
+    Args:
+        table: columns `by`, ``seed`` and ``value``; a row a seed.
+        by: columns that tell the groups apart.
+
+    Returns:
+        Columns `by`, ``mean``, ``low``, ``high``, ``seeds``, in the groups' first order.
+    """
+    rows = [
+        dict(zip(by, key, strict=True))
+        | dict(zip(("mean", "low", "high"), interval(group.value), strict=True))
+        | {"seeds": group.seed.nunique()}
+        for key, group in table.groupby(list(by), sort=False)
+    ]
+    return pd.DataFrame(rows, columns=[*by, "mean", "low", "high", "seeds"])
+
+
+def paired(first: pd.DataFrame, second: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
+    """The differences first − second of the seeds that both have, as :func:`over_seeds`.
+
+    Args:
+        first: columns `by`, ``seed`` and ``value``; a row a seed.
+        second: likewise; it may lack columns of `by`, and then stands beside all their values.
+        by: columns that tell the groups apart.
+    """
+    shared = [name for name in by if name in second]
+    both = first.merge(second, on=[*shared, "seed"], suffixes=("", "_second"))
+    return over_seeds(both.assign(value=both.value - both.value_second), by)

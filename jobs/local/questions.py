@@ -1,0 +1,60 @@
+"""The questions of the study: of each its study files, looks on the way, and figures.
+
+A question is a name: its records are in ``runs/<name>``, its compact records, tables and pictures
+in ``figures/<name>``. `make reproduce QUESTION=<name>` makes the former, `make figures` the latter
+from the compact records alone. Another question is one more entry here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from bnnlib.analysis.questions import convergence
+from bnnlib.errors import ExperimentError
+from bnnlib.names import unknown_name
+
+Records = Sequence[Mapping[str, Any]]
+Draw = Callable[[pd.DataFrame], Figure] | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Question:
+    """One question.
+
+    Attributes:
+        title: as its notebook has it.
+        studies: names in ``jobs/studies`` without ``.yaml``, in the order in which they are run.
+        make: of the compact records the tables by name, each with what draws it; None: no picture.
+        epochs: of the looks at kept checkpoints (:mod:`jobs.local.looks`); none: no looks.
+    """
+
+    title: str
+    studies: tuple[str, ...]
+    make: Callable[[Records], dict[str, tuple[pd.DataFrame, Draw]]]
+    epochs: tuple[int, ...] = ()
+
+
+QUESTIONS: dict[str, Question] = {
+    "convergence": Question(
+        "When is a Bayesian network trained, and is it calibrated there?",
+        ("convergence", "convergence_conv"),
+        convergence.make,
+        epochs=(1, 2, 3, 5, 7, 10, 15, 20, 30, 40, 50, 70, 100),
+    ),
+}
+
+
+def question(name: str) -> Question:
+    """A question by its name.
+
+    Raises:
+        ExperimentError: there is none of that name; it offers the nearest.
+    """
+    if name not in QUESTIONS:
+        raise ExperimentError(unknown_name(name, list(QUESTIONS), "question"))
+    return QUESTIONS[name]
