@@ -66,6 +66,7 @@ is queued:
   python -m bnnlib sweep jobs/studies/sweep.yaml --dry-run    the runs, with nodes and node-hours
   python -m bnnlib sweep jobs/studies/sweep.yaml              submit them
   python -m bnnlib sweep jobs/studies/sweep.yaml --status     how all of them stand
+  python -m bnnlib sweep jobs/studies/sweep.yaml --gpus 4     one rank a GPU, four a node
 
 Nothing is submitted while the queue cannot be asked whether a job is still there."""
 
@@ -266,6 +267,12 @@ def _parser() -> Parser:
     command.add_argument(
         "--site", help="a folder of jobs/ (default: BNN_SITE, else what this machine is)"
     )
+    command.add_argument(
+        "--gpus",
+        metavar="N",
+        default="",
+        help="GPUs of a node, one a rank, as 4 or a100:4 (default: what jobs/SITE/site.sh says)",
+    )
     only = command.add_mutually_exclusive_group()
     only.add_argument("--dry-run", action="store_true", help="show what would be submitted")
     only.add_argument("--status", action="store_true", help="show how all runs stand")
@@ -380,7 +387,7 @@ def _sweep(arguments: Arguments) -> None:
     from bnnlib.launch import queue, sites
 
     site = arguments.site or sites.here()
-    jobs = queue.read(arguments.file, site, arguments.runs)
+    jobs = queue.read(arguments.file, site, arguments.runs, arguments.gpus)
     if arguments.dry_run or arguments.status:
         runs = queue.table(jobs, site)
         print(runs.to_string(index=False, float_format="{:.2f}".format))

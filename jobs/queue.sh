@@ -5,6 +5,8 @@
 #   RUN      the run's folder                PARAMS  a parameter file    MODEL  instead of the file's
 #   RUNS     the group that analysis.sh reads
 #   NODES, RANKS, PPN (ranks a node), THREADS (cores a rank), WALLTIME (HH:MM:SS)
+#   GPUS     GPUs of a node that its ranks are given, each one of its own; a rank that sees none does
+#            not train. 0: ranks on CPUs, also where the nodes have GPUs
 #   AFTER    ids of jobs to wait for, a:b    PROJECT, QUEUE  to charge, and to wait in; a job that is
 #            queued by another has that one's, unless these say otherwise
 #   BNN_PASS names of your own variables that such a job keeps, too: BNN_PASS="NCCL_DEBUG FOO"
@@ -12,6 +14,7 @@
 #   BNN_ENV  the Python environment (.venv, else the conda environment that is active)
 #   BNN_DATA the data sets
 #   BNN_STOP_MARGIN  seconds before the walltime at which a run begins to stop (60)
+#   BNN_FABRIC  0: what the site documents for its network (FI_*, NCCL_*) is left unset
 # shellcheck disable=SC2034  # what is set here, the scripts that source this file use
 set -euo pipefail
 
@@ -26,8 +29,8 @@ fi
 pass_on() {
   local name
   PASSED=()
-  for name in RUN PARAMS MODEL RUNS RANKS PPN THREADS RESUBMITS PROJECT QUEUE MODELS COUNTS \
-    BNN_ENV BNN_DATA BNN_STOP_MARGIN BNN_PASS ${BNN_PASS:-}; do
+  for name in RUN PARAMS MODEL RUNS RANKS PPN THREADS GPUS RESUBMITS PROJECT QUEUE MODELS COUNTS \
+    BNN_ENV BNN_DATA BNN_STOP_MARGIN BNN_FABRIC BNN_PASS ${BNN_PASS:-}; do
     [ -z "${!name:-}" ] || PASSED+=("$name")
   done
   export "${PASSED[@]}"
@@ -41,20 +44,40 @@ need_project() {
 }
 
 # Puts the environment's programs first, but for the launcher: that must be the site's own, and
-# the environment may hold an mpiexec, too. Last comes what a user needs beside, such as modules: a
-# file own.sh in the site's folder, which git ignores.
+# the environment may hold an mpiexec, too. Last comes the user's own.sh.
 use_environment() {
+  local launcher
   if [ ! -x "$BNN_ENV/bin/papermill" ]; then
     echo "BNN_ENV=$BNN_ENV: no papermill there; run make env, or name your environment, such as" \
       "BNN_ENV=\$CONDA_PREFIX" >&2
     exit 1
   fi
-  LAUNCH[0]=$(command -v "${LAUNCH[0]}")
+  if ! launcher=$(command -v "${LAUNCH[0]}"); then
+    echo "${LAUNCH[0]}: no such program here, and the ranks are started with it: run this in a job" >&2
+    exit 1
+  fi
+  LAUNCH[0]=$launcher
   export PATH=$BNN_ENV/bin:$PATH
-  local own
-  own=$(dirname "${BASH_SOURCE[1]}")/own.sh
+  use_own "$(dirname "${BASH_SOURCE[1]}")"
+}
+
+# What a user needs beside, such as modules: the file own.sh in the site's folder $1, which git ignores.
+use_own() {
+  [ -f "$1/own.sh" ] || return 0
+  set +u # modules read variables that are not set
   # shellcheck source=/dev/null
-  [ ! -f "$own" ] || source "$own"
+  source "$1/own.sh"
+  set -u
+}
+
+# use_fabric NAME=VALUE…: exports what a site documents for its network, but for what is set already.
+use_fabric() {
+  local setting name
+  [ "${BNN_FABRIC:-1}" != 0 ] || return 0
+  for setting; do
+    name=${setting%%=*}
+    [ -n "${!name:-}" ] || export "${setting?}"
+  done
 }
 
 # Cray's MPICH in place of the package index's, by its binary interface: the module, and its libraries

@@ -3,10 +3,10 @@
 Rooms: `objective` (the loss and its gradient), `state` (all that training changes, and a method's
 verbs), `methods` (those by name), `adam`, `ivon` and `swag` (a method each), `trainer` (the
 training page: a step and the loop), `laplace` (a posterior of a trained network's last layer),
-`distributed` (all of Horovod), `cores` (those that ranks may use), `step_clock` (stamps inside a
-step), `prediction` (draws), `evaluation` (all that a trained network is judged on), `tensorboard`
-(a run's curves there), `gradient_variance` (how noisy a step's gradient is), `restore` (the network
-of a run on the disk).
+`distributed` (all of Horovod), `joining` (its start), `cores` and `devices` (what a rank may use),
+`step_clock` (stamps inside a step), `prediction` (draws), `evaluation` (all that a trained network
+is judged on), `tensorboard` (a run's curves there), `gradient_variance` (how noisy a step's
+gradient is), `restore` (the network of a run on the disk).
 """
 
 from bnnlib.inference import distributed

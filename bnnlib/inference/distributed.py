@@ -22,7 +22,7 @@ import tensorflow as tf
 
 from bnnlib import launcher, process
 from bnnlib.errors import BnnlibError, DistributedError, message_of, rank_lost
-from bnnlib.inference import cores, joining
+from bnnlib.inference import cores, devices, joining
 from bnnlib.record.stopping import Stopped
 from bnnlib.session import Session
 
@@ -104,6 +104,7 @@ def init(
     Raises:
         DistributedError: the process cannot join its launcher's ranks, Horovod is missing where
             there are several, or TensorFlow already runs with another number of threads.
+        SiteError: the job script gives this rank a GPU, and TensorFlow sees none.
     """
     session.clock.reached("imports")
     joining.refuse_other_count()
@@ -114,7 +115,7 @@ def init(
     of_this_rank = cores.of_this_process()
     own_threads = threads or cores.threads_of(of_this_rank, cores.of_local_ranks())
     _set_threads(own_threads, inter_threads, keep_running=threads == 0 and launcher.size() == 1)
-    _use_own_gpu(hvd.local_rank() if hvd else 0)
+    agree(lambda: devices.use_own_gpu(hvd.local_rank() if hvd else 0))
     allowed: dict[str, set[int]] = {}
     for host, of_rank in gather((socket.gethostname(), of_this_rank)):
         allowed.setdefault(host, set()).update(of_rank)
@@ -405,18 +406,4 @@ def _set_threads(threads: int, inter_threads: int, keep_running: bool) -> None:
             raise DistributedError(
                 f"threads, inter_threads = {wanted}: TensorFlow already runs with {current} in "
                 "this process; restart the kernel"
-            ) from None
-
-
-def _use_own_gpu(local_rank: int) -> None:
-    gpus = tf.config.list_physical_devices("GPU")
-    if not gpus:
-        return
-    try:
-        tf.config.set_visible_devices(gpus[local_rank % len(gpus)], "GPU")
-    except RuntimeError:
-        if len(tf.config.get_visible_devices("GPU")) != 1:
-            raise DistributedError(
-                "TensorFlow was used before bnnlib.inference.distributed.init and holds every GPU; "
-                "restart the kernel and run the notebook from its top"
             ) from None

@@ -41,12 +41,12 @@ def start_horovod() -> tuple[Any, set[int]]:
     if launcher.size() != hvd.size():
         raise DistributedError(
             f"the launcher ({launcher.name()}) started {launcher.size()} ranks and Horovod sees "
-            f"{hvd.size()}: {_why_alone(launcher.name())}"
+            f"{hvd.size()}: {why_alone(launcher.name())}"
         )
     return hvd, _thread_ids() - before
 
 
-def _why_alone(name: launcher.Name) -> str:
+def why_alone(name: launcher.Name) -> str:
     """Why Horovod sees other ranks than the launcher has started, and what to do."""
     if name == "slurm" and "PMI_FD" not in os.environ:
         return (
@@ -73,7 +73,7 @@ def refuse_other_count() -> None:
     if asked and asked != str(launcher.size()):
         raise DistributedError(
             f"BNN_RANKS = {asked}, the ranks that the job script starts, and the launcher "
-            f"({launcher.name()}) says {launcher.size()}: {_why_alone(launcher.name())}"
+            f"({launcher.name()}) says {launcher.size()}: {why_alone(launcher.name())}"
         )
 
 

@@ -45,6 +45,11 @@ def _has_sites(folder: Path) -> bool:
     return (folder / "jobs" / LOCAL / "site.sh").is_file()
 
 
+def _root() -> Path:
+    """Where the job scripts are that hold here: the notebook's repository, else this package's."""
+    return repository() if _has_sites(repository()) else ROOT
+
+
 def site(name: str, ranks: int | None = None) -> Site:
     """The launch settings of a site for IPython engines.
 
@@ -57,7 +62,7 @@ def site(name: str, ranks: int | None = None) -> Site:
         DistributedError: the machine is none of its compute nodes.
     """
     # A notebook's engines are MPI's, whatever the jobs of this shell are started with.
-    root = repository() if _has_sites(repository()) else ROOT
+    root = _root()
     settings = sites.load(name, root, ranks or 0, LAUNCHER="mpiexec")
     if name != LOCAL and launcher.job_id() is None:
         raise DistributedError(
@@ -144,10 +149,14 @@ def engine_config(settings: Site) -> Config:
     config = Config()
     config.MPILauncher.mpi_cmd = [program, *settings.launch[1:]]
     config.EngineLauncher.engine_cmd = [sys.executable, "-m", "bnnlib.interactive.engine"]
+    # What batch jobs have, also where JupyterLab was not started by jupyter.sh.
+    own = {} if settings.name == LOCAL else sites.environment(settings.name, _root())
     # The engines import this library, from wherever the kernel has it.
-    places = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    path = own.get("PYTHONPATH", os.environ.get("PYTHONPATH"))
+    places = [str(ROOT), *filter(None, [path])]
     config.BaseLauncher.environment = {
         "PATH": _path(),
+        **own,
         "PYTHONPATH": os.pathsep.join(places),
     }
     return config

@@ -12,8 +12,10 @@ dependencies between jobs, so the analysis would have to be held back by a proce
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import yaml
@@ -35,6 +37,8 @@ class Job:
         ranks: ranks in all.
         nodes: nodes that they need at the site.
         ranks_per_node: ranks on each.
+        script: of the site, that does the run.
+        gpus: of a node, each for one rank; empty: what the site says.
         walltime: HH:MM:SS.
     """
 
@@ -43,6 +47,8 @@ class Job:
     ranks: int
     nodes: int
     ranks_per_node: int
+    script: str
+    gpus: str
     walltime: str
 
     @property
@@ -51,19 +57,30 @@ class Job:
         return self.nodes * study_file.hours(self.walltime)
 
 
-def read(path: str | Path, site: str, runs: str | Path = "runs") -> list[Job]:
+def read(path: str | Path, site: str, runs: str | Path = "runs", gpus: str = "") -> list[Job]:
     """The jobs of a study file at a site, in the file's order.
+
+    Args:
+        path: of the file.
+        site: its name.
+        runs: folder of the groups.
+        gpus: of a node, each for one rank, as ``4`` or ``a100:4``; empty: what the site says.
 
     Raises:
         ExperimentError: the file says what no run can do.
-        SiteError: no such site.
+        SiteError: no such site, or it has no GPUs to give.
     """
-    full = sites.load(site, NODES=1).ranks_per_node
+    if gpus and not re.fullmatch(r"(\w+:)?\d+", gpus):
+        raise ExperimentError(f"gpus = {gpus!r}: expected the GPUs of a node, as 4 or a100:4")
+    given: dict[str, Any] = {"GPUS": gpus} if gpus else {}
+    node = sites.load(site, NODES=1, **given)
+    if gpus.rpartition(":")[2] not in ("", "0") and node.gpus == 0:
+        raise SiteError(f"gpus = {gpus}: the ranks of {site} run on CPUs (jobs/{site}/site.sh)")
     jobs, places = [], {}
-    for run in study_file.read(path, runs, ranks_per_node=full):
+    for run in study_file.read(path, runs, ranks_per_node=node.ranks_per_node):
         if (run.ranks, run.nodes) not in places:
             at = {"NODES": run.nodes} if run.nodes else {"ranks": run.ranks}
-            places[run.ranks, run.nodes] = sites.load(site, **at)  # type: ignore[arg-type]
+            places[run.ranks, run.nodes] = sites.load(site, **at, **given)  # type: ignore[arg-type]
         place = places[run.ranks, run.nodes]
         if run.nodes and place.nodes != run.nodes:
             raise ExperimentError(f"{path}: nodes = {run.nodes}: {site} has only one; give ranks")
@@ -74,6 +91,8 @@ def read(path: str | Path, site: str, runs: str | Path = "runs") -> list[Job]:
                 ranks=run.ranks,
                 nodes=place.nodes,
                 ranks_per_node=place.ranks_per_node,
+                script=sites.train_script(place),
+                gpus=gpus,
                 walltime=run.walltime,
             )
         )
@@ -175,7 +194,7 @@ def _submit_run(job: Job, site: str) -> str:
     parameters = job.directory / "parameters.yaml"
     values = study_file.differences(job.experiment)
     parameters.write_text(yaml.safe_dump(values, sort_keys=False))
-    what = {
+    what: dict[str, object] = {
         "RUN": job.directory,
         "PARAMS": parameters,
         "RANKS": job.ranks,
@@ -183,7 +202,9 @@ def _submit_run(job: Job, site: str) -> str:
         "PPN": job.ranks_per_node,
         "WALLTIME": job.walltime,
     }
-    job_id = sites.submit(site, "train.sh", what)
+    if job.gpus:
+        what["GPUS"] = job.gpus
+    job_id = sites.submit(site, job.script, what)
     (job.directory / "job").write_text(f"{job_id}\n")
     return job_id
 
@@ -194,7 +215,9 @@ def _submit_analysis(group: Path, waits_for: Sequence[str], site: str) -> None:
     if before and sites.is_waiting(site, before) is not False:
         print(f"{group}: the analysis waits as {before}")
         return
-    what = {"RUNS": group, "NODES": 1, "PPN": 1, "RANKS": 1, "AFTER": ":".join(waits_for)}
+    what = {"RUNS": group, "NODES": 1, "PPN": 1, "RANKS": 1, "GPUS": 0} | {
+        "AFTER": ":".join(waits_for)
+    }
     job_id = sites.submit(site, "analysis.sh", what)
     (group / "job").write_text(f"{job_id}\n")
     print(f"{group}: the analysis follows as {job_id}")

@@ -22,6 +22,7 @@ from bnnlib.experiment import unknown_name
 
 # A site's login nodes carry its name.
 _BY_HOST = ("theta", "polaris", "crux", "aurora")
+_SHELLS = ("_", "SHLVL", "PWD", "OLDPWD")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +36,7 @@ class Site:
         nodes: number of nodes.
         ranks_per_node: ranks on each.
         threads: cores (on Theta hardware threads) a rank; 0: the node's, shared evenly.
+        gpus: of a node, each for one rank; 0: the ranks run on CPUs.
     """
 
     name: str
@@ -43,6 +45,7 @@ class Site:
     nodes: int
     ranks_per_node: int
     threads: int
+    gpus: int
 
 
 def names(root: str | Path = ".") -> list[str]:
@@ -77,12 +80,36 @@ def load(name: str, root: str | Path = ".", ranks: int = 0, **variables: object)
         full = int(_ask(name, root, 'echo "$PPN"', settings))
         settings.setdefault("NODES", str(-(-ranks // full)))
         settings |= {"RANKS": str(ranks), "PPN": str(-(-ranks // int(settings["NODES"])))}
-    command = 'printf "%s\\0" "$RANKS" "$NODES" "$PPN" "$THREADS" "${LAUNCH[@]}"'
+    shape = '"$RANKS" "$NODES" "$PPN" "$THREADS" "${GPUS##*:}"'  # a type may stand before it
+    command = f': "${{GPUS:=0}}"; printf "%s\\0" {shape} "${{LAUNCH[@]}}"'
     words = _ask(name, root, command, settings).split("\0")[:-1]
-    numbers, launch = [int(word) for word in words[:4]], words[4:]
+    numbers, launch = [int(word) for word in words[:5]], words[5:]
     if name != "local":
         launch[0] = _outside_environment(launch[0])
     return Site(name, tuple(launch), *numbers)
+
+
+def train_script(site: Site, root: str | Path = ".") -> str:
+    """The job script of one run: ``train_gpu.sh`` where ranks have GPUs and the site has one."""
+    on_gpus = Path(root) / "jobs" / site.name / "train_gpu.sh"
+    return on_gpus.name if site.gpus and on_gpus.exists() else "train.sh"
+
+
+def environment(name: str, root: str | Path = ".") -> dict[str, str]:
+    """The variables that a site's ``site_env`` changes: what its batch jobs have, for other ranks.
+
+    Raises:
+        SiteError: no such site, or its environment cannot be had here, such as outside of a job.
+    """
+    # The ranks run this Python.
+    told = _ask(name, root, "site_env >&2 && env -0", {"BNN_ENV": sys.prefix})
+    pairs = (line.partition("=") for line in told.split("\0"))
+    # The shell's own names and its functions are not the site's.
+    return {
+        key: value
+        for key, _, value in pairs
+        if key.isidentifier() and key not in _SHELLS and os.environ.get(key) != value
+    }
 
 
 def submit(name: str, script: str, variables: Mapping[str, object], root: str | Path = ".") -> str:
@@ -132,7 +159,8 @@ def _ask(name: str, root: str | Path, command: str, variables: Mapping[str, str]
     if name not in names(root):
         raise SiteError(unknown_name(name, names(root), "site"))
     done = subprocess.run(
-        ["bash", "-c", f"source jobs/{name}/site.sh && {command}"],
+        # Two lines: before && bash would pass over what fails in site.sh.
+        ["bash", "-c", f"source jobs/{name}/site.sh\n{command}"],
         cwd=root,
         env={**os.environ, **variables},
         stdout=subprocess.PIPE,

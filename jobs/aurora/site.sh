@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Aurora (ALCF): PBS; two 52-core Intel Xeon Max a node. Its six Intel GPUs are not used: no Horovod
-# and TensorFlow 2.18 for them.
+# Aurora (ALCF): PBS; two 52-core Intel Xeon Max and six Intel GPUs a node. Ranks run on the CPUs: the
+# locked TensorFlow 2.18 cannot use those GPUs. README.md beside this file tells the second way, by
+# the site's own TensorFlow 2.15.
 # This folder's scripts and bnnlib.launch.sites read it, from the repository's top folder.
 # shellcheck disable=SC2034  # what is set here, the scripts that source this file use
 set -euo pipefail
@@ -18,21 +19,40 @@ debug             1    2   1  alone
 debug-scaling     2  256   1  alone'
 source jobs/pbs.sh
 
-PPN=${PPN:-12}                    # ranks a node, six a socket
-THREADS=${THREADS:-$((96 / PPN))} # cores a rank
+# Cores 0 and 52 belong to the system, and 48 to 51 are left to what runs beside the ranks, such as
+# Copper, whose default they are (docs.alcf.anl.gov/aurora/data-management/copper). Each socket gives
+# as many: 1 to 47 of the first, 53 to 99 of the second.
+socket=47
+GPUS=0
+PPN=${PPN:-12}                               # ranks a node, half of them on each socket
+THREADS=${THREADS:-$((socket * 2 / (PPN + PPN % 2)))} # cores a rank
 RANKS=${RANKS:-$((NODES * PPN))}
 
-# The documentation's list for 12 ranks: cores 0 and 52 belong to the system, and no rank lies
-# across both sockets, as `--cpu-bind depth` would place one. Another PPN is bound by depth.
-bind=(--depth "$THREADS" --cpu-bind depth)
-[ "$PPN-$THREADS" != 12-8 ] ||
-  bind=(--cpu-bind list:1-8:9-16:17-24:25-32:33-40:41-48:53-60:61-68:69-76:77-84:85-92:93-100)
-LAUNCH=(mpiexec -n "$RANKS" --ppn "$PPN" "${bind[@]}" --env "OMP_NUM_THREADS=$THREADS"
+# bind_list: each rank's cores, on one socket; `--cpu-bind depth` would lay a rank across both.
+bind_list() {
+  local rank first half=$(((PPN + 1) / 2)) list=list
+  if [ $((half * THREADS)) -gt $socket ]; then
+    echo "THREADS=$THREADS: $half ranks a socket share its $socket cores" >&2
+    return 1
+  fi
+  for ((rank = 0; rank < PPN; rank++)); do
+    first=$((1 + (rank < half ? 0 : 52) + rank % half * THREADS))
+    list+=:$first
+    [ "$THREADS" -eq 1 ] || list+=-$((first + THREADS - 1))
+  done
+  echo "$list"
+}
+bind=$(bind_list)
+LAUNCH=(mpiexec -n "$RANKS" --ppn "$PPN" --cpu-bind "$bind" --env "OMP_NUM_THREADS=$THREADS"
   --env "BNN_RANKS=$RANKS")
 
 # Aurora's own MPICH is on the library path by default; its ranks here use no GPU.
 site_env() {
   use_proxy
   export MPIR_CVAR_ENABLE_GPU=0
+  # Beyond 16 nodes the network's queues overflow (docs.alcf.anl.gov/aurora/data-science/frameworks/
+  # tensorflow).
+  [ "$NODES" -le 16 ] ||
+    use_fabric FI_CXI_DEFAULT_CQ_SIZE=131072 FI_CXI_OFLOW_BUF_SIZE=8388608 FI_CXI_CQ_FILL_PERCENT=20
   use_environment
 }

@@ -12,6 +12,7 @@ preemptable     1  10  72  chain
 debug           1   8   2  alone'
 source jobs/pbs.sh
 
+GPUS=0 # it has none
 PPN=${PPN:-32}                      # ranks a node
 THREADS=${THREADS:-$((128 / PPN))} # cores a rank
 RANKS=${RANKS:-$((NODES * PPN))}

@@ -6,7 +6,9 @@ set -euo pipefail
 source jobs/queue.sh
 
 NODES=1
-RANKS=${RANKS:-2}
+GPUS=${GPUS:-0}
+RANKS=${RANKS:-$((GPUS > 0 ? GPUS : 2))} # one a GPU
+[ "$GPUS" -eq 0 ] || export BNN_GPUS=1
 PPN=$RANKS
 THREADS=0 # cores a rank: the notebook shares them among the ranks
 

@@ -17,6 +17,7 @@ debug           1   2   1  alone
 debug-scaling   1  10   1  alone'
 source jobs/pbs.sh
 
+GPUS=${GPUS:-4}                   # of a node; 0: ranks on its CPU
 PPN=${PPN:-4}                     # ranks a node: one a GPU
 THREADS=${THREADS:-$((32 / PPN))} # cores a rank
 RANKS=${RANKS:-$((NODES * PPN))}
@@ -24,12 +25,30 @@ RANKS=${RANKS:-$((NODES * PPN))}
 # --depth and --cpu-bind: each rank on its own THREADS neighbouring cores. pin_gpu.sh gives it the
 # GPU next to them.
 LAUNCH=(mpiexec -n "$RANKS" --ppn "$PPN" --depth "$THREADS" --cpu-bind depth
-  --env "OMP_NUM_THREADS=$THREADS" --env "BNN_RANKS=$RANKS" jobs/polaris/pin_gpu.sh)
+  --env "OMP_NUM_THREADS=$THREADS" --env "BNN_RANKS=$RANKS" --env "BNN_GPUS=$((GPUS > 0))")
+[ "$GPUS" -eq 0 ] || LAUNCH+=(jobs/polaris/pin_gpu.sh)
 
 site_env() {
   use_proxy
   use_cray_mpich load cray-mpich-abi
   # NCCL moves what lies on GPUs; with 1 and no GPU transport linked, MPI_Init aborts.
   export MPICH_GPU_SUPPORT_ENABLED=0
+  use_nccl
   use_environment
+}
+
+# NCCL over the site's network, by its plugin for libfabric (docs.alcf.anl.gov/polaris/
+# applications-and-libraries/libraries/nccl, August 2026). Where a run hangs with it, as the page says
+# of some programs, BNN_FABRIC=0 leaves NCCL its sockets.
+use_nccl() {
+  local plugin=${NCCL_PLUGIN:-/soft/libraries/aws-ofi-nccl/v1.9.1-aws/lib}
+  if [ "$GPUS" -eq 0 ] || [ "${BNN_FABRIC:-1}" = 0 ]; then return 0; fi
+  if [ ! -d "$plugin" ]; then
+    echo "$plugin: no such folder, and NCCL's plugin is expected there: NCCL_PLUGIN=FOLDER names" \
+      "another, BNN_FABRIC=0 does without" >&2
+    exit 1
+  fi
+  export LD_LIBRARY_PATH=/soft/libraries/hwloc/lib:$plugin:${LD_LIBRARY_PATH:-}
+  use_fabric "NCCL_NET=AWS Libfabric" NCCL_NET_GDR_LEVEL=PHB NCCL_CROSS_NIC=1 NCCL_COLLNET_ENABLE=1 \
+    FI_CXI_DISABLE_HOST_REGISTER=1 FI_MR_CACHE_MONITOR=userfaultfd FI_CXI_DEFAULT_CQ_SIZE=131072
 }

@@ -5,6 +5,10 @@
 set -euo pipefail
 source jobs/queue.sh
 
+# GPUs of a node, as 4 or with their type as a100:4: those that the job was asked for.
+GPUS=${GPUS:-${SLURM_GPUS_PER_NODE:-0}}
+gpus=${GPUS##*:}
+
 # What the user or the script's directives said of a job's shape; nothing else is passed to sbatch.
 asked=()
 [ -z "${SLURM_JOB_NUM_NODES:-${NODES:-}}" ] || asked+=(--nodes="${SLURM_JOB_NUM_NODES:-$NODES}")
@@ -12,16 +16,21 @@ asked=()
   asked+=(--ntasks-per-node="${PPN:-$SLURM_NTASKS_PER_NODE}")
 [ -z "${THREADS:-${SLURM_CPUS_PER_TASK:-}}" ] ||
   asked+=(--cpus-per-task="${THREADS:-$SLURM_CPUS_PER_TASK}")
+[ "$gpus" -eq 0 ] || asked+=(--gpus-per-node="$GPUS")
 
 NODES=${SLURM_JOB_NUM_NODES:-${NODES:-1}}
-PPN=${PPN:-${SLURM_NTASKS_PER_NODE:-2}}         # ranks a node
+# Ranks a node: one a GPU.
+PPN=${PPN:-${SLURM_NTASKS_PER_NODE:-$((gpus > 0 ? gpus : 2))}}
 THREADS=${THREADS:-${SLURM_CPUS_PER_TASK:-1}}   # cores a rank
 RANKS=${RANKS:-$((NODES * PPN))}
 
 # SRUN_MPI: how srun's ranks find each other, where the site's own default does not do for the MPI
 # of BNN_ENV; `srun --mpi=list` shows what there is. The package index's MPICH needs pmi2.
 LAUNCH=(srun -n "$RANKS" ${SRUN_MPI:+--mpi="$SRUN_MPI"} --ntasks-per-node="$PPN"
-  --cpus-per-task="$THREADS" --kill-on-bad-exit=1 --export="ALL,BNN_RANKS=$RANKS")
+  --cpus-per-task="$THREADS" --kill-on-bad-exit=1
+  --export="ALL,BNN_RANKS=$RANKS,BNN_GPUS=$((gpus > 0))")
+# A rank takes the GPU of its place on the node, so it must see all of them.
+[ "$gpus" -eq 0 ] || LAUNCH+=(--gpu-bind=none)
 
 # In a job: when it will be killed, and what a successor must have of it. `(null)` is Slurm's word
 # for what a job does not have.

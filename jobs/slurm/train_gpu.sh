@@ -8,13 +8,12 @@
 # One run of notebooks/01_train as a batch job, from the repository's top folder:
 #
 #   MODEL=BNN_conv_flip sbatch jobs/slurm/train_gpu.sh
+#   python -m bnnlib sweep FILE --gpus 4        every run of a study file by this script
 #
-# Its variables are explained in jobs/queue.sh. One rank a GPU: each takes the GPU of its place on
-# the node, so srun must show a rank all of them. BNN_ENV must have a Horovod built with NCCL. Not
-# run: there was no GPU.
+# Its variables are explained in jobs/queue.sh. One rank a GPU; a rank that sees none does not train.
+# environment_gpu.sh makes the environment. Not run: there was no GPU.
 set -euo pipefail
 source jobs/slurm/site.sh
 site_env
 
-LAUNCH+=(--gpu-bind=none) # none: no rank is shown one GPU alone
-train jobs/slurm/train_gpu.sh jobs/params/mnist.yaml
+train jobs/slurm/train_gpu.sh jobs/params/digits.yaml

@@ -2,7 +2,7 @@
 # The Python environment for Theta's compute nodes, with Horovod built against Cray MPICH; run once on
 # a login node, from the repository's top folder. PYTHON names a Python 3.11 or 3.12.
 #
-# Reference: Theta ended on 2023-12-31, this could not be run. For Crux and Polaris it is the same.
+# Reference: Theta ended on 2023-12-31, this could not be run. For Crux it is the same.
 set -euo pipefail
 
 venv=${BNN_ENV:-$PWD/.venv}
@@ -24,4 +24,4 @@ env CRAYPE_LINK_TYPE=dynamic CC=cc CXX=CC PATH="$venv/bin:$PATH" \
 
 # TensorFlow is built for the compute nodes' processors, so the check runs there.
 echo "now: qsub -n 1 -t 10 -q debug-cache-quad -A PROJECT -I"
-echo "     aprun -n 2 -N 2 -e BNN_RANKS=2 $venv/bin/python jobs/local/check_horovod.py 2"
+echo "     jobs/check.sh theta"

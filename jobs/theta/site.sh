@@ -10,6 +10,7 @@ PROJECT=${PROJECT:-${COBALT_PROJECT:-}}
 
 # ALCF documents COBALT_JOBSIZE; the original study's scripts read COBALT_PARTSIZE.
 NODES=${COBALT_JOBSIZE:-${COBALT_PARTSIZE:-${NODES:-1}}}
+GPUS=0 # it has none
 PPN=${PPN:-1}                      # ranks a node
 THREADS=${THREADS:-$((128 / PPN))} # hardware threads a rank, two of the four of each core
 RANKS=${RANKS:-$((NODES * PPN))}

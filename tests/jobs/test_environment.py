@@ -226,3 +226,76 @@ def test_a_horovod_that_cannot_be_imported_is_told(tmp_path):
     result = check_horovod(packages)
     assert result.returncode == 1
     assert "import horovod.tensorflow fails: ImportError: undefined symbol." in result.stdout
+
+
+# A Horovod that counts one rank and was built with what NAMES says.
+FAKE = """
+Sum = None
+init = lambda: None
+size = lambda: 1
+rank = local_rank = lambda: 0
+allreduce = lambda tensor, op: tensor
+mpi_built = lambda: "mpi" in {names}
+gloo_built = lambda: "gloo" in {names}
+nccl_built = lambda: "nccl" in {names}
+"""
+CASES = """
+import os, sys
+sys.path.insert(0, {folder!r})
+import check_horovod
+for variables, gloo in {cases}:
+    os.environ.update(dict(HOROVOD_RANK="", BNN_GPUS="0") | variables)
+    if not os.environ["HOROVOD_RANK"]:
+        del os.environ["HOROVOD_RANK"]
+    try:
+        check_horovod.check(1, gloo)
+        print("usable")
+    except check_horovod.Unusable as error:
+        print(error)
+"""
+
+
+def checked(tmp_path: Path, names: str, *cases: tuple[dict[str, str], bool]) -> list[str]:
+    """What the check says of a Horovod built with `names`, for each of (variables, with --gloo)."""
+    packages = fake_horovod(tmp_path, locked("3.11")["tensorflow-cpu"])
+    (packages / "horovod" / "tensorflow.py").write_text(FAKE.format(names=names.split()))
+    done = subprocess.run(
+        [sys.executable, "-c", CASES.format(folder=str(CHECK.parent), cases=cases)],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(packages), str(ROOT)])},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+def test_gloo_is_asked_for_only_where_horovodrun_is_used(tmp_path):
+    """The sites build without it, and start ranks by their own launchers."""
+    under_horovodrun = {"HOROVOD_RANK": "0"}
+    without = checked(tmp_path, "mpi", ({}, False), (under_horovodrun, False), ({}, True))
+    assert without == ["usable", *["Horovod was built without Gloo."] * 2]
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    assert checked(alone, "gloo", (under_horovodrun, False), ({}, False)) == [
+        "usable",
+        "Horovod was built without MPI.",
+    ]
+
+
+def test_where_gpus_are_promised_they_and_nccl_are_asked_for(tmp_path):
+    promised = {"BNN_GPUS": "1"}
+    assert checked(tmp_path, "mpi", (promised, False)) == ["Horovod was built without NCCL."]
+    built = tmp_path / "built"
+    built.mkdir()
+    (told,) = checked(built, "mpi nccl", (promised, False))
+    assert "TensorFlow sees none: this TensorFlow is built without CUDA" in told
+
+
+def test_a_missing_cuda_compiler_is_told_with_its_remedy(tmp_path):
+    result = set_up(tmp_path, PYTHON=sys.executable, CUDA="1")
+    assert result.returncode == 1
+    assert "no nvcc of CUDA 12" in result.stderr
+    assert "load the site's CUDA 12 module, or set CUDA_HOME" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    assert not (tmp_path / "venv").exists()

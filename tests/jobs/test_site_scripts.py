@@ -18,6 +18,8 @@ from pathlib import Path
 import pytest
 
 from bnnlib import __main__ as program
+from bnnlib.interactive import preparation
+from bnnlib.launch import sites
 from bnnlib.record.schema import read_record
 from tests.conftest import Launched
 
@@ -48,6 +50,7 @@ class Machine:
             "PROJECT": "Catalyst",
             # What the site's module sets; the stand-in for it is a program of its own.
             "CRAY_LD_LIBRARY_PATH": "/opt/cray/lib",
+            "NCCL_PLUGIN": str(STAND_INS),  # a folder that is there
         }
 
     def jobs(self) -> list[dict]:
@@ -141,20 +144,41 @@ def check_run(directory: Path, launcher: str) -> dict:
     return record
 
 
+BOUND = {"aurora": "--cpu-bind list:1:53"}  # elsewhere by depth
+
+
 @pytest.mark.ranks
 @all_sites("crux", "polaris", "aurora")
 def test_a_run_under_pbs(machine):
-    machine.submit("train.sh", RUN="runs/pbs/one", **TRAIN)
+    """On Polaris as on its CPU: there is no GPU here."""
+    machine.submit("train.sh", RUN="runs/pbs/one", GPUS="0", **TRAIN)
     job = machine.run_next()
     assert job["code"] == 0, job["stderr"]
     record = check_run(machine.root / "runs" / "pbs" / "one", "pals")
     assert record["job_id"] == job["id"]
     (line,) = machine.launched()
+    bound = BOUND.get(machine.site, "--depth 1 --cpu-bind depth")
     assert line.startswith(
-        "mpiexec -n 2 --ppn 2 --depth 1 --cpu-bind depth --env OMP_NUM_THREADS=1 --env BNN_RANKS=2"
+        f"mpiexec -n 2 --ppn 2 {bound} --env OMP_NUM_THREADS=1 --env BNN_RANKS=2"
     )
-    assert ("jobs/polaris/pin_gpu.sh papermill" in line) == (machine.site == "polaris")
+    assert "pin_gpu.sh" not in line
     assert record["environment"]["OMP_NUM_THREADS"] == "1"
+
+
+@pytest.mark.ranks
+@all_sites("polaris")
+def test_ranks_that_are_promised_gpus_refuse_to_train_without(machine):
+    """Here, where TensorFlow is the index's without CUDA and there is no driver."""
+    machine.submit("train.sh", RUN="runs/pbs/one", **TRAIN)
+    job = machine.run_next()
+    assert job["code"] not in (0, 75)
+    (line,) = machine.launched()
+    assert "--env BNN_GPUS=1 jobs/polaris/pin_gpu.sh papermill" in line
+    (told,) = [line for line in job["stderr"].splitlines() if "BNN_GPUS = 1" in line]
+    assert "TensorFlow sees none: this TensorFlow is built without CUDA" in told
+    assert "jobs/polaris/environment.sh" in told
+    assert not (machine.root / "runs" / "pbs" / "one" / "run.json").exists()
+    assert len(machine.jobs()) == 1  # and none follows
 
 
 @pytest.mark.ranks
@@ -425,13 +449,109 @@ SHOW = 'site_env; echo "$LD_LIBRARY_PATH|${http_proxy:-}|${LAUNCH[0]}|${MINE:-}"
 @all_sites("crux", "polaris")
 def test_crays_libraries_come_first_and_a_users_own_file_last(machine):
     (machine.root / "jobs" / machine.site / "own.sh").write_text("export MINE=loaded\n")
-    done = in_job(machine, SHOW, LD_LIBRARY_PATH="/usr/local/lib")
+    done = in_job(machine, SHOW, LD_LIBRARY_PATH="/usr/local/lib", GPUS="0")
     assert done.returncode == 0, done.stderr
     libraries, proxy, launcher, mine = done.stdout.strip().split("|")
     assert libraries == "/opt/cray/lib:/usr/local/lib"
     assert proxy == "http://proxy.alcf.anl.gov:3128"
     assert Path(launcher) == STAND_INS / "pbs" / "mpiexec"  # the site's, not the environment's
     assert mine == "loaded"
+
+
+FABRIC = 'site_env; env -0 | grep -z "^FI_\\|^NCCL_\\|^LD_LIB\\|^MPI" | sort -z | tr "\\0" "\\n"'
+
+
+def settings(text: str) -> dict[str, str]:
+    return dict(line.split("=", 1) for line in text.splitlines())
+
+
+@all_sites("polaris")
+def test_nccl_goes_over_the_sites_network_unless_told_otherwise(machine):
+    """As docs.alcf.anl.gov/polaris/applications-and-libraries/libraries/nccl says."""
+    done = in_job(machine, FABRIC, LD_LIBRARY_PATH="/mine", FI_CXI_DEFAULT_CQ_SIZE="7")
+    assert done.returncode == 0, done.stderr
+    told = settings(done.stdout)
+    plugin = told.pop("NCCL_PLUGIN")
+    assert told == {
+        "NCCL_NET": "AWS Libfabric",
+        "NCCL_NET_GDR_LEVEL": "PHB",
+        "NCCL_CROSS_NIC": "1",
+        "NCCL_COLLNET_ENABLE": "1",
+        "FI_CXI_DISABLE_HOST_REGISTER": "1",
+        "FI_MR_CACHE_MONITOR": "userfaultfd",
+        "FI_CXI_DEFAULT_CQ_SIZE": "7",  # the user's own
+        "MPICH_GPU_SUPPORT_ENABLED": "0",
+        "LD_LIBRARY_PATH": f"/soft/libraries/hwloc/lib:{plugin}:/opt/cray/lib:/mine",
+    }
+    for switch in ({"BNN_FABRIC": "0"}, {"GPUS": "0"}):
+        told = settings(in_job(machine, FABRIC, LD_LIBRARY_PATH="/mine", **switch).stdout)
+        del told["NCCL_PLUGIN"]
+        assert told == {"MPICH_GPU_SUPPORT_ENABLED": "0", "LD_LIBRARY_PATH": "/opt/cray/lib:/mine"}
+
+
+@all_sites("polaris")
+def test_a_plugin_that_has_moved_is_named_with_the_ways_out(machine):
+    done = in_job(machine, FABRIC, NCCL_PLUGIN="/soft/gone")
+    assert done.returncode == 1
+    assert "/soft/gone: no such folder" in done.stderr
+    assert "NCCL_PLUGIN=FOLDER" in done.stderr
+    assert "BNN_FABRIC=0" in done.stderr
+
+
+@all_sites("aurora")
+def test_auroras_network_is_set_beyond_sixteen_nodes(machine):
+    nodes = machine.queue / "many"
+    for count, expected in ((16, set()), (17, {"131072", "8388608", "20"})):
+        nodes.write_text("".join(f"x{i}\n" for i in range(count)))
+        told = settings(in_job(machine, FABRIC, PBS_NODEFILE=str(nodes)).stdout)
+        assert told["MPIR_CVAR_ENABLE_GPU"] == "0"
+        assert {value for name, value in told.items() if name.startswith("FI_CXI")} == expected
+
+
+@all_sites("crux")
+def test_engines_of_a_notebook_have_the_environment_of_a_batch_job(machine, monkeypatch):
+    """Also where JupyterLab was not started by jupyter.sh, which has it already."""
+    (machine.root / "jobs" / "crux" / "own.sh").write_text("export MINE='a b'\n")
+    for name, value in machine.environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("LD_LIBRARY_PATH", "/usr/local/lib")
+    monkeypatch.chdir(machine.root)
+    settings = sites.load("crux", machine.root)
+    told = preparation.engine_config(settings).BaseLauncher.environment
+    assert told["LD_LIBRARY_PATH"] == "/opt/cray/lib:/usr/local/lib"
+    assert told["https_proxy"] == "http://proxy.alcf.anl.gov:3128"
+    assert told["MINE"] == "a b"
+    assert told["PATH"].startswith(f"{sys.prefix}/bin:")
+    assert not {"SHLVL", "PWD", "_"} & set(told)
+
+
+@all_sites("crux")
+def test_a_site_outside_of_a_job_is_told(machine):
+    """Its launcher is on compute nodes alone."""
+    done = in_job(machine, "LAUNCH[0]=no_mpiexec; site_env")
+    assert done.returncode == 1
+    assert "no_mpiexec: no such program here" in done.stderr
+    assert "run this in a job" in done.stderr
+
+
+@pytest.mark.ranks
+@all_sites("crux")
+def test_horovod_is_checked_by_the_ranks_and_the_environment_of_a_run(machine):
+    nodes = machine.queue / "nodes"
+    nodes.write_text("x3001\n")
+    in_job(machine, "true")  # the queue knows the job
+    done = machine.launch(
+        "bash",
+        "jobs/check.sh",
+        "crux",
+        cwd=machine.root,
+        environment=machine.environment
+        | {"PBS_JOBID": "099", "PBS_NODEFILE": str(nodes), "PPN": "2", "THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout == "crux: 2 rank(s) add up\n"
+    (line,) = machine.launched()
+    assert line.endswith("python jobs/local/check_horovod.py 2")
 
 
 @all_sites("crux")
@@ -472,6 +592,7 @@ def test_a_failed_run_is_not_resubmitted(machine):
         ("pbs", "mpiexec -n 2 --ppn 2 --map-by node true", "lists no such option"),
         ("pbs", "mpiexec -n 3 --ppn 2 true", "do not fill"),
         ("pbs", "mpiexec -n 2 --ppn 2 --cpu-bind depth true", "needs --depth"),
+        ("pbs", "mpiexec -n 2 --ppn 2 --cpu-bind list:1-4:4-8 true", "ranks share a core"),
         ("cobalt", "qsub -A p --walltime=10 jobs/theta/train.sh", "lists no such option"),
         ("cobalt", "qsub -n 16 -t 01:00:00 -A p -q default jobs/theta/train.sh", "takes 128"),
         ("cobalt", "aprun -n 2 -N 2 -d 128 -j 2 -cc depth true", "more than a node's"),

@@ -52,6 +52,34 @@ def test_the_repositorys_sweeps_can_be_read(read):
         assert queue.read(ROOT / f"jobs/studies/{name}.yaml", "crux"), name
 
 
+def test_a_sweep_on_gpus_takes_the_script_for_them(read, tmp_path, monkeypatch):
+    read(SMALL | {"ranks": 8, "grid": {"model": "CNN_FC"}}, "slurm")
+    (tmp_path / "bin").mkdir()
+    sbatch = tmp_path / "bin" / "sbatch"
+    sbatch.write_text("#!/bin/sh\necho 8\necho $* GPUS=$GPUS >>submitted\n")
+    sbatch.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=":")
+    monkeypatch.delenv("GPUS", raising=False)
+    (job,) = jobs = queue.read("study.yaml", "slurm", gpus="a100:4")
+    assert (job.nodes, job.ranks_per_node) == (2, 4)
+    queue.submit(jobs, "slurm")
+    run, analysis = Path("submitted").read_text().splitlines()
+    assert "--nodes=2 --ntasks-per-node=4 --gpus-per-node=a100:4 " in run
+    assert run.endswith("jobs/slurm/train_gpu.sh GPUS=a100:4")
+    assert "gpus" not in analysis  # it trains nothing
+    assert analysis.endswith("jobs/slurm/analysis.sh GPUS=0")
+    (by_default,) = queue.read("study.yaml", "slurm")
+    assert by_default.script == "train.sh"
+
+
+def test_gpus_that_a_site_has_not_are_refused(read):
+    read(SMALL)
+    with pytest.raises(SiteError, match="gpus = 4: the ranks of crux run on CPUs"):
+        queue.read("study.yaml", "crux", gpus="4")
+    with pytest.raises(ExperimentError, match="gpus = 'all': expected the GPUs of a node"):
+        queue.read("study.yaml", "slurm", gpus="all")
+
+
 @pytest.mark.parametrize(
     ("told", "why"),
     [

@@ -351,6 +351,11 @@ def mpiexec(words: list[str]) -> None:
             refuse("--cpu-bind depth needs --depth")
     elif not re.fullmatch(r"list(:[\d,-]+)+", bind) or bind.count(":") != per_node:
         refuse(f"--cpu-bind {bind}: expected depth, or a list with an entry a rank of a node")
+    else:
+        spans = [span.split("-") for span in re.split("[:,]", bind)[1:]]
+        used = [core for span in spans for core in range(int(span[0]), int(span[-1]) + 1)]
+        if len(set(used)) < len(used):
+            refuse(f"--cpu-bind {bind}: ranks share a core")
     local = (
         "export PALS_RANKID=$PMI_RANK PALS_LOCAL_RANKID=$MPI_LOCALRANKID "
         f"PALS_LOCAL_SIZE={per_node} PMI_LOCAL_RANK=$MPI_LOCALRANKID PMI_LOCAL_SIZE={per_node}"
