@@ -44,7 +44,7 @@ QUESTIONS: dict[str, Question] = {
         "When is a Bayesian network trained, and is it calibrated there?",
         ("convergence", "convergence_conv"),
         convergence.make,
-        epochs=(1, 2, 3, 5, 7, 10, 15, 20, 30, 40, 50, 70, 100),
+        epochs=(1, 2, 3, 5, 7, 10, 15, 20, 30, 50, 70, 100, 200),
     ),
 }
 
