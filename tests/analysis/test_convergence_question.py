@@ -111,8 +111,25 @@ def test_sentences_say_what_the_tables_say(records):
     )
     assert "BNN_FC_flip under prior 1 2 seeds; CNN_FC 2 seeds" in convergence.seeds(records)
     said = convergence.told_differences(records, "converged less stopped", "nll")
-    assert "+0.1100 [−0.0171, +0.2371] (no difference shown, 2 seeds)" in said
+    assert "(2 seeds): " in said
+    assert "no difference shown for BNN_FC_flip under prior 1 +0.1100 [−0.0171, +0.2371]" in said
+    assert "higher for CNN_FC +0.4000" in said
     assert "comparisons, of which" in convergence.told_comparisons(records)
+
+
+def test_one_seed_claims_nothing_and_a_longer_run_is_no_seed_of_the_long_one(records):
+    said = convergence.told_calibrated(records[:1])
+    assert said.startswith("*converged* — of one seed, so that nothing is claimed: BNN_FC_flip")
+    assert "is not shown" in convergence.told_longer(records)
+    way = [(100, 0.1, 0.1, 1.0), (200, 0.1, 0.1, 1.0)]
+    longer = record("longer", "BNN_FC_flip", 0, way)
+    longer["steps"]["loss"] = [0.5, 0.45]
+    both = [*records, longer]
+    assert "lower the loss by 10.0 % to 10.0 % (1 pair of" in convergence.told_longer(both)
+    for make in (convergence.side_by_side, convergence.differences):
+        before, after = make(convergence.looks(records)), make(convergence.looks(both))
+        after = after[after.state != "longer"] if "state" in after else after
+        assert before.equals(after.reset_index(drop=True))
 
 
 def test_pictures_are_drawn_of_one_seed_too(records):

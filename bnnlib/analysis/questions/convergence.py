@@ -2,7 +2,8 @@
 
 Of each run there are three states, side by side: *ten epochs* of the library's defaults; *stopped*,
 the look of the long training whose NLL on the images held out is least; and *converged*, that
-training's end. A run whose KL still moves there is counted by :func:`trained`, and not left out.
+training's end. A run whose KL still moves there is counted by :func:`told_trained`, and not left
+out; *longer*, twice as many epochs, says whether the ELBO still falls there.
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ from bnnlib.analysis.words import between, counted, number, percent, side, signe
 from bnnlib.names import in_order, twin_of
 
 Records = Sequence[Mapping[str, Any]]
-LONG, SHORT = "converged", "ten_epochs"  # the study's groups
-TEN, STOPPED, CONVERGED = "ten epochs", "stopped", "converged"
+LONG, SHORT = "converged", "ten_epochs"  # the study's groups, beside `longer`
+TEN, STOPPED, CONVERGED, LONGER = "ten epochs", "stopped", "converged", "longer"
+AT_THE_END = {SHORT: TEN, LONG: CONVERGED, "longer": LONGER}
 STATES = (TEN, STOPPED, CONVERGED)
 # What is shown of a look, with its words on an axis.
 SCORES = {
@@ -83,9 +85,11 @@ def _scores(look: Mapping[str, Any], steps: Mapping[str, Any]) -> Iterator[tuple
     for group in ("near", "far"):
         values = [row["auroc_entropy"] for row in rows.values() if row.get("ood_group") == group]
         yield f"auroc_{group}", float(np.mean(values)) if values else None
-    if look["epoch"] in steps["epoch"] and any(steps["kl"]):
+    if look["epoch"] in steps["epoch"]:
         place = steps["epoch"].index(look["epoch"])
-        yield "kl_per_image", steps["loss"][place] - steps["nll"][place]
+        yield "loss", steps["loss"][place]  # of the training batches of one epoch
+        if any(steps["kl"]):
+            yield "kl_per_image", steps["loss"][place] - steps["nll"][place]
 
 
 def _ordered(table: pd.DataFrame) -> pd.DataFrame:
@@ -115,7 +119,7 @@ def states(found: pd.DataFrame) -> pd.DataFrame:
     parts = []
     for (group, *_), run in wide.groupby(own, sort=False):
         last = run.loc[run.epoch.idxmax()]
-        chosen = {TEN: last} if group == SHORT else {CONVERGED: last}
+        chosen = {AT_THE_END[group]: last} if group in AT_THE_END else {}
         if group == LONG and run.get("holdout_nll", pd.Series([np.nan])).notna().any():
             chosen[STOPPED] = run.loc[run.holdout_nll.idxmin()]
         parts += [row.to_dict() | {"state": state} for state, row in chosen.items()]
@@ -155,7 +159,7 @@ def differences(found: pd.DataFrame) -> pd.DataFrame:
             less = paired(bayesian, twins, [*by, "twin"]).drop(columns="twin")
             made.append(less.assign(what=f"{state} less twin"))
     columns = ["what", *by, "mean", "low", "high", "seeds"]
-    return pd.concat(made)[columns] if made else pd.DataFrame(columns=columns)
+    return pd.concat(made, ignore_index=True)[columns] if made else pd.DataFrame(columns=columns)
 
 
 def trained(records: Records) -> pd.DataFrame:
@@ -205,6 +209,8 @@ def draw_path(table: pd.DataFrame) -> Figure:
             here = table[(table.score == score) & table.prior.isin([prior, ""])]
             for (group, model), lines in here.groupby(["group", "model"], sort=False):
                 style = line(model, models) | {"markersize": 4}
+                if group not in (LONG, SHORT):
+                    continue
                 if group == SHORT:
                     style |= {"linestyle": (0, (2, 2)), "label": None, "marker": None}
                 axis.plot(lines.epoch, lines["mean"], **style)
@@ -284,11 +290,11 @@ def seeds(records: Records) -> str:
     table = trained(records)
     if table.empty:
         return "No run has finished yet."
-    parts = []
-    for (model, prior), runs in table.groupby(["model", "prior"], sort=False):
-        of = runs.run.str.startswith(f"{LONG}/")
-        name = f"{model} under prior {prior}" if prior else model
-        parts.append(f"{name} {counted(of.sum(), 'seed')}")
+    of = table[table.run.str.startswith(f"{LONG}/")]
+    parts = [
+        f"{_name(*key)} {counted(runs.seed.nunique(), 'seed')}"
+        for key, runs in of.groupby(["model", "prior"], sort=False)
+    ]
     hours = table.seconds.sum() / 3600
     return f"Long trainings: {'; '.join(parts)}. All {len(table)} runs: {hours:.2f} core-hours."
 
@@ -301,7 +307,9 @@ def told_trained(records: Records) -> str:
     for group, words in ((LONG, "the long training"), (SHORT, "ten epochs of the defaults")):
         runs = table[table.run.str.startswith(f"{group}/")]
         if len(runs):
-            change = runs.kl_change.astype(float).abs()
+            change = runs.kl_change.dropna().astype(float).abs()
+            if change.empty:
+                continue
             parts.append(
                 f"after {words} {int(runs.converged.eq(True).sum())} of {len(runs)} posteriors "
                 f"stand still (over the last tenth KL changed by {percent(change.min(), 1)} to "
@@ -317,17 +325,38 @@ def told_calibrated(records: Records, state: str = CONVERGED) -> str:
     wide = {score: rows.set_index(["model", "prior"]) for score, rows in here.groupby("score")}
     if not {"temperature", "ece_debiased"} <= set(wide):
         return f"Nothing is known of the state *{state}*."
-    kinds: dict[str, list[str]] = {"underconfident": [], "overconfident": [], "neither": []}
+    kinds: dict[str, list[str]] = {}
     for key, row in wide["temperature"].iterrows():
         ece = wide["ece_debiased"].loc[key]
         where = side(row.low - 1, row.high - 1, 2)
-        kind = {-1: "underconfident", 1: "overconfident", 0: "neither"}[where]
-        kinds[kind].append(
-            f"{key[0]} under prior {key[1]} (T {between(row['mean'], row.low, row.high, 2)}, "
+        kind = {-1: "underconfident", 1: "overconfident", 0: "not told from calibrated by T"}[where]
+        if row.seeds < 2:
+            kind = "of one seed, so that nothing is claimed"
+        kinds.setdefault(kind, []).append(
+            f"{_name(*key)} (T {between(row['mean'], row.low, row.high, 2)}, "
             f"debiased ECE {between(ece['mean'], ece.low, ece.high)})"
         )
-    parts = [kind + ": " + ", ".join(names) for kind, names in kinds.items() if names]
-    return f"*{state}* — " + "; ".join(parts) + "."
+    return f"*{state}* — " + "; ".join(f"{kind}: {', '.join(n)}" for kind, n in kinds.items()) + "."
+
+
+def _name(model: str, prior: str) -> str:
+    return f"{model} under prior {prior}" if prior else model
+
+
+def told_longer(records: Records) -> str:
+    """Whether twice the epochs lower the loss any more: the largest fall, in parts of the loss."""
+    table = states(looks(records))
+    table = table[(table.score == "loss") & (table.prior != "")]
+    wide = table.pivot_table(index=["model", "prior", "seed"], columns="state", values="value")
+    if not {LONGER, CONVERGED} <= set(wide):
+        return (
+            "No run of twice the epochs has finished: whether the ELBO stands still is not shown."
+        )
+    fall = (1 - wide[LONGER] / wide[CONVERGED]).dropna()
+    return (
+        f"Twice the epochs lower the loss by {percent(fall.min(), 1)} to {percent(fall.max(), 1)} "
+        f"({counted(len(fall), 'pair')} of equal seed)."
+    )
 
 
 def told_differences(records: Records, what: str, score: str) -> str:
@@ -336,13 +365,16 @@ def told_differences(records: Records, what: str, score: str) -> str:
     rows = table[(table.what == what) & (table.score == score)]
     if rows.empty:
         return f"{what}: nothing to compare yet."
-    parts = []
+    kinds: dict[str, list[str]] = {"higher": [], "lower": [], "no difference shown": []}
     for row in rows.itertuples():
+        kind = {1: "higher", -1: "lower", 0: "no difference shown"}[side(row.low, row.high)]
         shown = signed_between(row.mean, row.low, row.high)
-        verdict = {1: "higher", -1: "lower", 0: "no difference shown"}[side(row.low, row.high)]
-        parts.append(f"{row.model} under prior {row.prior} {shown} ({verdict}, {row.seeds} seeds)")
+        kinds[kind].append(f"{_name(row.model, row.prior)} {shown}")
+    parts = [f"{kind} for {', '.join(names)}" for kind, names in kinds.items() if names]
+    least, most = int(rows.seeds.min()), int(rows.seeds.max())
+    count = counted(most, "seed") if least == most else f"{least} to {most} seeds"
     words = SCORES.get(score, score).partition(" (")[0]
-    return f"{words}, {what}: {'; '.join(parts)}."
+    return f"{words}, {what} ({count}): {'; '.join(parts)}."
 
 
 def told_comparisons(records: Records) -> str:
