@@ -34,11 +34,12 @@ from bnnlib.experiment import Experiment
 from bnnlib.inference import distributed, gradient_variance
 from bnnlib.record import checkpoint
 from bnnlib.record.schema import read_record
+from jobs.bench import common
 
 PARTS = {"flipout": "flip", "reparameterization": "nonflip", "local": "local"}
-# Images a step, and batches and draws of a case by its virtual ranks: a rank draws all weights, so
-# that the variance of many ranks is measured by fewer draws.
-MANY, SOME, FEW = (32, 8), (24, 6), (16, 4)
+# Batches and draws of a case by its ranks. The more draws of the weights a step averages, the less
+# its noise varies, and the longer it takes: few tell as much.
+MANY, SOME, FEW = (32, 8), (16, 6), (8, 3)
 POWERS = [2**power for power in range(10)]
 
 
@@ -120,8 +121,7 @@ def cases() -> Iterator[Case]:
     for place in dense:
         if place.state in ("initial", "end"):
             for ranks in (2, 4, 16, 32, 64, 128, 256, 512):  # 64 images each
-                size = SOME if ranks <= 16 else FEW if ranks == 32 else (12, 5)
-                size = {128: (6, 8), 256: (8, 4), 512: (8, 4)}.get(ranks, size)
+                size = SOME if ranks <= 32 else (12, 4) if ranks == 64 else FEW
                 for estimator in ("flipout", "reparameterization"):
                     yield Case(place, estimator, "own", 64 * ranks, ranks, *size)
 
@@ -221,6 +221,7 @@ def main() -> None:
     arguments.figures.mkdir(parents=True, exist_ok=True)
     path = arguments.figures / "variances.csv"
     done = {tuple(row[key] for key in KEYS) for row in _read(path)}
+    common.write_origin(path.with_suffix(".json"), runs=str(arguments.runs))
     for case in cases():
         if time.process_time() > arguments.seconds:
             break

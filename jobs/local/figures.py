@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 import matplotlib as mpl
+import pandas as pd
 from matplotlib.figure import Figure
 
 from bnnlib.analysis import compact, gallery
@@ -40,7 +41,11 @@ def draw(name: str, source: Path, target: Path) -> list[Path]:
     records = compact.read(source / compact.FILE)
     origin = compact.origin(f"figures/{name}/{compact.FILE}", records)
     made = []
-    for title, (table, drawing) in questions.question(name).make(records).items():
+    question = questions.question(name)
+    further = [pd.read_csv(source.parent / path) for path in question.tables]
+    if question.tables:
+        origin["tables"] = [f"figures/{path}" for path in question.tables]
+    for title, (table, drawing) in question.make(records, *further).items():
         path = target / f"{title}.csv"
         write_text(path, table.to_csv(index=False, float_format="%.6g"))
         gallery.save_origin(origin, path.with_suffix(".json"))

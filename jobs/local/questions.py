@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from bnnlib.analysis.questions import convergence
+from bnnlib.analysis.questions import convergence, gradient_variance
 from bnnlib.errors import ExperimentError
 from bnnlib.names import unknown_name
 
@@ -29,13 +29,19 @@ class Question:
     Attributes:
         title: as its notebook has it.
         studies: names in ``jobs/studies`` without ``.yaml``, in the order in which they are run.
-        make: of the compact records the tables by name, each with what draws it; None: no picture.
+        make: of the compact records, and of `tables`, the tables by name, each with what draws it;
+            None: no picture.
+        tables: csv files below ``figures`` that `make` takes after the records.
+        measured_by: a module that measures the runs' networks, once they are trained: it is given
+            their folder and that of the figures.
         epochs: of the looks at kept checkpoints (:mod:`jobs.local.looks`); none: no looks.
     """
 
     title: str
     studies: tuple[str, ...]
-    make: Callable[[Records], dict[str, tuple[pd.DataFrame, Draw]]]
+    make: Callable[..., dict[str, tuple[pd.DataFrame, Draw]]]
+    tables: tuple[str, ...] = ()
+    measured_by: str = ""
     epochs: tuple[int, ...] = ()
 
 
@@ -45,6 +51,13 @@ QUESTIONS: dict[str, Question] = {
         ("convergence", "convergence_conv"),
         convergence.make,
         epochs=(1, 2, 3, 5, 7, 10, 15, 20, 30, 50, 70, 100, 200),
+    ),
+    "gradient_variance": Question(
+        "How many ranks make Flipout needless?",
+        ("gradient_variance", "gradient_variance_time"),
+        gradient_variance.make,
+        tables=("gradient_variance/variances.csv", "bench/bench.csv"),
+        measured_by="jobs.bench.gradient_variance",
     ),
 }
 

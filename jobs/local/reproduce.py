@@ -41,6 +41,8 @@ def commands(name: str, only: Sequence[str] = ()) -> list[list[str]]:
         if question.epochs:
             epochs = map(str, question.epochs)
             made.append([sys.executable, "-m", "jobs.local.looks", runs, "--epochs", *epochs])
+    if question.measured_by:
+        made.append([sys.executable, "-m", question.measured_by, runs, f"figures/{name}"])
     return made
 
 

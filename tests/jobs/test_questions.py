@@ -187,6 +187,10 @@ def test_a_question_is_made_by_plan_and_then_looked_at():
         *("--runs", "runs/convergence"),
     ]
     assert looks[1:4] == ["-m", "jobs.local.looks", "runs/convergence"]
+    assert reproduce.commands("gradient_variance")[-1][1:] == [
+        *("-m", "jobs.bench.gradient_variance"),
+        *("runs/gradient_variance", "figures/gradient_variance"),
+    ]
     with pytest.raises(ExperimentError, match="convergense: no such question; did you mean conv"):
         reproduce.commands("convergense")
 
