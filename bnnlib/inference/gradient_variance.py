@@ -44,6 +44,8 @@ class Variance(NamedTuple):
         images: the variance over batches of the mean over weight draws; unbiased, so that it may
             come out below 0 where it is small.
         images_error: its standard error, by the jackknife over the batches.
+        of_batches: the noise of each batch, so that two measurements on the same images can be
+            compared batch by batch.
     """
 
     entries: int
@@ -51,6 +53,7 @@ class Variance(NamedTuple):
     noise_error: float
     images: float
     images_error: float
+    of_batches: tuple[float, ...]
 
 
 def measure(
@@ -154,6 +157,7 @@ def of_batches(
             float(noise.mean()),
             float(noise.std(ddof=1)) / math.sqrt(len(noise)),
             *_between(of_means[:, mask], share),
+            tuple(noise.tolist()),
         )
         for (part, mask), noise, share in zip(parts.items(), of_noise.T, shares.T, strict=True)
     }

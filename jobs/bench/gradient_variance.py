@@ -8,7 +8,8 @@ trains the networks, then measures their gradients (:mod:`bnnlib.inference.gradi
 their initial weights, half-way and at the end, most valuable rows first. Each case appends its rows
 when it is done, one a part of the gradient; what is there already is passed over, so a measurement
 that was stopped goes on. `noise` and `image` are variances summed over the entries, each with its
-standard error. `cpu_seconds` is what the case took, tracing included: about 20 minutes in all.
+standard error; `noise_of_batches` is the noise of each batch of images, the same batches in all
+cases of one global batch. `cpu_seconds` is what a case took, tracing included: 7 minutes in all.
 
 notebooks/06_gradient_variance.ipynb says what comes of it.
 """
@@ -21,7 +22,7 @@ import dataclasses
 import functools
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -39,7 +40,7 @@ from jobs.bench import common
 PARTS = {"flipout": "flip", "reparameterization": "nonflip", "local": "local"}
 # Batches and draws of a case by its ranks. The more draws of the weights a step averages, the less
 # its noise varies, and the longer it takes: few tell as much.
-MANY, SOME, FEW = (32, 8), (16, 6), (8, 3)
+SIZES = {4: (32, 32), 8: (32, 8), 32: (16, 8), 64: (12, 4), 512: (8, 3)}
 POWERS = [2**power for power in range(10)]
 
 
@@ -95,60 +96,50 @@ KEYS = (
 )
 COLUMNS = (
     *KEYS, "step", "batches", "draws", "part", "entries", "noise", "noise_error", "image",
-    "image_error", "cpu_seconds",
+    "image_error", "cpu_seconds", "noise_of_batches",
 )  # fmt: skip
 
 
 def cases() -> Iterator[Case]:
-    """All of them, most valuable first."""
+    """All of them, most valuable first: own streams, then one for all, then a batch a rank."""
     dense = [place for place in PLACES if place[:2] == ("BNN_FC", "first")]
     others = [place for place in PLACES if place not in dense]
     for place in dense:
-        yield from _at(place, 64, POWERS[:7], (1, 8, 64), (8, 64))
-    for place in others:
-        if place.network == "BNN_FC":
-            yield from _at(place, 64, (1, 2, 4, 8, 16, 64), (1, 8), ())
-        else:
-            yield from _at(place, 64, (1, 2, 4, 8, 16, 64), (1, 8), (), (16, 6))
+        yield from _at(place, 64, (1, 2, 4, 8, 16, 64))
     for place in dense:
-        every = POWERS if place.state in ("initial", "end") else (1, 4, 8, 16, 64, 128)
-        yield from _at(place, 512, every, (1, 8, 64), (8, 64))
+        yield from _at(place, 512, POWERS if place.state in ("initial", "end") else (1, 8, 64))
     for place in others:
-        if place.network == "BNN_FC":
-            yield from _at(place, 512, (1, 8, 64), (1, 8), ())
-        elif place.state != "half-way":
-            yield from _at(place, 512, (1, 8, 64), (1, 8), (), (12, 4))
+        yield from _at(place, 64, (1, 4, 8, 64))
+    for place in others:
+        if place.state != "half-way":
+            yield from _at(place, 512, (1, 8, 64))
     for place in dense:
         if place.state in ("initial", "end"):
-            for ranks in (2, 4, 16, 32, 64, 128, 256, 512):  # 64 images each
-                size = SOME if ranks <= 32 else (12, 4) if ranks == 64 else FEW
+            for ranks in (2, 4, 16, 64):  # 64 images each
                 for estimator in ("flipout", "reparameterization"):
-                    yield Case(place, estimator, "own", 64 * ranks, ranks, *size)
+                    yield Case(place, estimator, "own", 64 * ranks, ranks, *_size(ranks))
 
 
-def _at(
-    place: Place,
-    global_batch: int,
-    plain: Any,
-    flipout: Any,
-    one: Any,
-    size: tuple[int, int] | None = None,
-) -> Iterator[Case]:
-    """The cases of one place and global batch: of each estimator, at these numbers of ranks."""
-
-    def case(estimator: str, noise: str, ranks: int) -> Case:
-        chosen = size or (MANY if ranks <= 16 else SOME if ranks <= 64 else FEW)
-        return Case(place, estimator, noise, global_batch, ranks, *chosen)
-
+def _at(place: Place, global_batch: int, plain: Iterable[int]) -> Iterator[Case]:
+    """The cases of one place and global batch: reparameterization at these numbers of ranks."""
     for ranks in plain:
-        yield case("reparameterization", "own", ranks)
-        if ranks in flipout:
-            yield case("flipout", "own", ranks)
-            if not (place.network == "BNN_conv" and ranks > 1):
-                yield case("local", "own", ranks)  # a convolution's takes four times Flipout's
-        if ranks in one:
-            yield case("reparameterization", "one", ranks)
-            yield case("flipout", "one", ranks)
+        size = _size(ranks)
+        if place.network == "BNN_conv":
+            size = (16, 8) if global_batch == 64 else (10, 4)
+        elif global_batch > 64:
+            size = min(size, (16, 8))
+        yield Case(place, "reparameterization", "own", global_batch, ranks, *size)
+        if ranks in (1, 8, 64) and not (place.network == "BNN_conv" and ranks == 64):
+            yield Case(place, "flipout", "own", global_batch, ranks, *size)
+        if ranks == 1 and (place.network == "BNN_FC" or global_batch == 64):
+            yield Case(place, "local", "own", global_batch, ranks, *size)
+        if ranks == 8 and place[:2] == ("BNN_FC", "first"):
+            yield Case(place, "flipout", "one", global_batch, ranks, *size)
+            yield Case(place, "reparameterization", "one", global_batch, ranks, *size)
+
+
+def _size(ranks: int) -> tuple[int, int]:
+    return next(size for most, size in SIZES.items() if ranks <= most)
 
 
 @functools.cache
@@ -205,6 +196,9 @@ def rows_of(case: Case, runs: Path) -> list[dict[str, Any]]:
         | {
             "image": f"{one.images:.6g}" if apart else "",
             "image_error": f"{one.images_error:.3g}" if apart else "",
+            "noise_of_batches": " ".join(f"{noise:.4g}" for noise in one.of_batches)
+            if part == gradient_variance.ALL
+            else "",
         }
         for part, one in found.items()
     ]
@@ -215,7 +209,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("runs", type=Path, help="of jobs/studies/gradient_variance.yaml")
     parser.add_argument("figures", type=Path, help="folder of variances.csv")
-    parser.add_argument("--seconds", type=float, default=float("inf"), help="CPU time to stop at")
+    parser.add_argument("--of", default="", help="such as BNN_FC/first: its cases alone")
     arguments = parser.parse_args()
     distributed.set_threads()
     arguments.figures.mkdir(parents=True, exist_ok=True)
@@ -223,11 +217,9 @@ def main() -> None:
     done = {tuple(row[key] for key in KEYS) for row in _read(path)}
     common.write_origin(path.with_suffix(".json"), runs=str(arguments.runs))
     for case in cases():
-        if time.process_time() > arguments.seconds:
-            break
-        if case.key in done:
+        of = "/".join(case.place[:2])
+        if case.key in done or arguments.of not in ("", of):
             continue
-        done.add(case.key)
         rows = rows_of(case, arguments.runs)
         _append(path, rows)
         print(*case.key, rows[-1]["noise"], rows[-1]["image"], rows[-1]["cpu_seconds"], flush=True)
