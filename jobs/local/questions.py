@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from bnnlib.analysis.questions import convergence, gradient_variance
+from bnnlib.analysis.questions import convergence, gradient_variance, ranks
 from bnnlib.errors import ExperimentError
 from bnnlib.names import unknown_name
 
@@ -51,6 +51,11 @@ QUESTIONS: dict[str, Question] = {
         ("convergence", "convergence_conv"),
         convergence.make,
         epochs=(1, 2, 3, 5, 7, 10, 15, 20, 30, 50, 70, 100, 200),
+    ),
+    "ranks": Question(
+        "Does the number of ranks change the uncertainty?",
+        ("ranks_dense", "ranks_digits", "ranks_conv"),
+        ranks.make,
     ),
     "gradient_variance": Question(
         "How many ranks make Flipout needless?",

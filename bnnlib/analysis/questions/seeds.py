@@ -12,13 +12,13 @@ from bnnlib import metrics
 from bnnlib.metrics import Interval
 
 
-def interval(values: Sequence[float] | np.ndarray) -> Interval:
-    """The mean over seeds and its 95 % interval (Student's t); of one seed it is unknown."""
+def interval(values: Sequence[float] | np.ndarray, level: float = 0.95) -> Interval:
+    """The mean over seeds and its interval (Student's t); of one seed the interval is unknown."""
     known = np.asarray(values, np.float64)
     mean = float(known.mean())
     if len(known) < 2:
         return Interval(mean, math.nan, math.nan)
-    return metrics.with_seeds(Interval(mean, mean, mean), [known])
+    return metrics.with_seeds(Interval(mean, mean, mean), [known], level)
 
 
 def over_seeds(table: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
