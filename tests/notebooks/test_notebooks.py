@@ -69,6 +69,20 @@ def inside(launch, study, folder: Path) -> Path:
     return executed
 
 
+def of_records(question: str) -> Callable[..., Path]:
+    """A question's notebook, on the compact records that git keeps."""
+
+    def run(launch, study, folder: Path) -> Path:
+        executed = folder / "question.ipynb"
+        records = ROOT / "figures" / question / "records.jsonl.gz"
+        source = next((ROOT / "notebooks").glob(f"*_{question}.ipynb"))
+        done = launch("papermill", source, executed, "-p", "records", records)
+        assert done.returncode == 0, done.stderr
+        return executed
+
+    return run
+
+
 # How each notebook is executed; a notebook that is missing here fails a test.
 HOW: dict[str, Callable[..., Path]] = {
     "01_train.ipynb": alone,
@@ -78,6 +92,7 @@ HOW: dict[str, Callable[..., Path]] = {
     ),
     "04_interactive.ipynb": watched,
     "05_draws.ipynb": inside,
+    "10_convergence.ipynb": of_records("convergence"),
 }
 
 

@@ -86,10 +86,11 @@ def differences(found: pd.DataFrame) -> pd.DataFrame:
         values = (pairs.value - pairs.value_one).to_numpy()
         mean, low, high = interval(values)
         margin = MARGINS.get(str(row["score"]))
-        known = margin is not None and len(values) > 1
         inner = interval(values, 0.9)
         row |= {"mean": mean, "low": low, "high": high, "seeds": len(values), "margin": margin}
-        row["equivalent"] = bool(-margin < inner.low and inner.high < margin) if known else None
+        row["equivalent"] = None
+        if margin is not None and len(values) > 1:
+            row["equivalent"] = bool(-margin < inner.low and inner.high < margin)
         rows.append(row | {"different": bool(low > 0 or high < 0)})
     columns = [*_COLUMNS, "mean", "low", "high", "seeds", "margin", "equivalent", "different"]
     return pd.DataFrame(rows, columns=columns)
