@@ -43,6 +43,38 @@ need_project() {
   return 1
 }
 
+# queue_for NODES WALLTIME [QUEUE]: prints the queue that takes so many nodes for so long (HH:MM:SS)
+# and lets a job queue its successor: QUEUE, where one is named, else the first of the table QUEUES,
+# whose lines are: name, nodes at least, nodes at most, hours at most, chain or alone. Where none
+# takes them, it names the nearest and fails: some sites give such a job an id and lose it. A queue
+# that the table does not know, such as a reservation's, is left to the site to judge.
+queue_for() {
+  awk -v nodes="$1" -v walltime="$2" -v wanted="${3:-}" -v site="$SYSTEM" '
+    function off(value, least, most) { # 1 where it fits, else how many times too small or large
+      return value < least ? least / value : value > most ? value / most : 1
+    }
+    BEGIN { split(walltime, part, ":"); hours = part[1] + part[2] / 60 + part[3] / 3600 }
+    NF == 0 { next }
+    $1 == wanted { known = 1; kind = $5 }
+    $5 == "chain" {
+      far = off(nodes, $2, $3) * off(hours, 0, $4)
+      if (far == 1 && !queue && (wanted == "" || $1 == wanted)) queue = $1
+      if (!nearest || far < least) {
+        least = far
+        nearest = $1 " takes " $2 " to " $3 " nodes for up to " $4 " hours"
+      }
+    }
+    END {
+      if (wanted != "" && !known) queue = wanted
+      if (queue) { print queue; exit }
+      job = nodes " nodes for " walltime
+      if (kind == "alone") why = wanted " takes one job a user, or allows no chain: none there can queue another"
+      else why = wanted == "" ? "no queue takes " job : wanted " does not take " job
+      print site ": " why "; nearest: " nearest > "/dev/stderr"
+      exit 1
+    }' <<<"$QUEUES"
+}
+
 # Puts the environment's programs first, but for the launcher: that must be the site's own, and
 # the environment may hold an mpiexec, too. Last comes the user's own.sh.
 use_environment() {

@@ -20,8 +20,8 @@ from pathlib import Path
 from bnnlib.errors import SiteError
 from bnnlib.experiment import unknown_name
 
-# A site's login nodes carry its name.
-_BY_HOST = ("theta", "polaris", "crux", "aurora")
+# A site's login nodes carry its name; NERSC's say it in NERSC_HOST, too.
+_BY_HOST = ("theta", "polaris", "crux", "aurora", "perlmutter")
 _SHELLS = ("_", "SHLVL", "PWD", "OLDPWD")
 
 
@@ -57,7 +57,7 @@ def here() -> str:
     """The site of this machine: ``BNN_SITE``, else by its host's name, its queue, or ``local``."""
     if os.environ.get("BNN_SITE"):
         return os.environ["BNN_SITE"]
-    host = socket.getfqdn()
+    host = f"{socket.getfqdn()} {os.environ.get('NERSC_HOST', '')}"
     by_host = (name for name in _BY_HOST if name in host)
     return next(by_host, "slurm" if _slurm_answers() else "local")
 

@@ -20,8 +20,9 @@ asked=()
 
 NODES=${SLURM_JOB_NUM_NODES:-${NODES:-1}}
 # Ranks a node: one a GPU.
-PPN=${PPN:-${SLURM_NTASKS_PER_NODE:-$((gpus > 0 ? gpus : 2))}}
-THREADS=${THREADS:-${SLURM_CPUS_PER_TASK:-1}}   # cores a rank
+PPN=${PPN:-${SLURM_NTASKS_PER_NODE:-$((gpus > 0 ? gpus : ${NODE_PPN:-2}))}}
+# CPUs a rank, as Slurm counts them: on some sites each core is two.
+THREADS=${THREADS:-${SLURM_CPUS_PER_TASK:-$((${NODE_THREADS:-PPN} / PPN))}}
 RANKS=${RANKS:-$((NODES * PPN))}
 
 # SRUN_MPI: how srun's ranks find each other, where the site's own default does not do for the MPI
@@ -49,7 +50,15 @@ fi
 # submit SCRIPT: queues it and prints the job's id. Directives in the script hold where no variable
 # says otherwise.
 submit() {
+  if declare -F choose_queue >/dev/null; then
+    choose_queue "$1" || return 1
+  fi
   local options=(--parsable --export=ALL "${asked[@]}")
+  # The successor of an array's job is an array of one: the same repeat of the same run.
+  if [ -n "${SLURM_ARRAY_TASK_ID:-}" ]; then
+    options+=(--array="$SLURM_ARRAY_TASK_ID")
+    RUN=${RUN%"-s$SLURM_ARRAY_TASK_ID"}
+  fi
   pass_on
   [ -z "${WALLTIME:-}" ] || options+=(--time="$WALLTIME")
   [ -z "${AFTER:-}" ] || options+=(--dependency="afterok:$AFTER" --kill-on-invalid-dep=yes)

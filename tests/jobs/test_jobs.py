@@ -24,7 +24,7 @@ EIGHT = [
 def test_there_are_scripts():
     assert Path("jobs/local/study.sh") in SCRIPTS
     assert Path("jobs/local/environment.sh") in SCRIPTS
-    for site in ("theta", "polaris", "crux", "aurora", "slurm", "local"):
+    for site in ("theta", "polaris", "crux", "aurora", "perlmutter", "slurm", "local"):
         for name in ("site.sh", "train.sh", "analysis.sh"):
             assert Path("jobs") / site / name in SCRIPTS
 

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from jupyter_client.manager import start_new_kernel
 
 from bnnlib import __main__ as program
 from bnnlib.interactive import preparation
@@ -26,7 +27,10 @@ from tests.conftest import Launched
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 STAND_INS = ROOT / "tests" / "stand_ins"
-QUEUES = {"theta": "cobalt", "crux": "pbs", "polaris": "pbs", "aurora": "pbs"}
+QUEUES = {
+    **{"theta": "cobalt", "perlmutter": "nersc"},
+    **dict.fromkeys(("crux", "polaris", "aurora"), "pbs"),
+}
 TRAIN = {"PARAMS": "jobs/params/tiny.yaml", "MODEL": "CNN_FC", "PPN": "2", "THREADS": "1"}
 
 
@@ -99,6 +103,17 @@ class Machine:
                 "PBS_O_QUEUE": job["queue"],
             }
             start_in = self.queue  # PBS starts in the home folder
+        elif QUEUES[self.site] == "nersc":
+            environment |= {
+                "SLURM_JOB_ID": job["id"],
+                "SLURM_JOB_NUM_NODES": str(job["nodes"]),
+                "SLURM_NTASKS_PER_NODE": str(job["ranks"]),
+                "SLURM_CPUS_PER_TASK": str(job["cpus"]),
+                "SLURM_JOB_END_TIME": str(now + hours * 3600 + minutes * 60 + seconds),
+            }
+            if job["gpus"]:
+                environment["SLURM_GPUS_PER_NODE"] = job["gpus"]
+            start_in = Path(job["directory"])
         else:
             environment |= {
                 "COBALT_JOBID": job["id"],
@@ -648,7 +663,7 @@ def test_a_full_nodes_launch_line_is_taken(tmp_path, site):
         timeout=60,
     )
     assert done.stderr == ""
-    assert re.match(r"(aprun|mpiexec) -n \d+ ", (tmp_path / "launched").read_text())
+    assert re.match(r"(aprun|mpiexec|srun) -n \d+ ", (tmp_path / "launched").read_text())
 
 
 def test_polaris_gpus_are_counted_backwards():
@@ -710,3 +725,194 @@ def test_cobalt_refuses_a_value_with_its_separator_before_the_first_job(machine)
         "RUN=runs/12:30: Cobalt cannot pass on a colon; choose a name without one\n"
     )
     assert len(machine.jobs()) == 1
+
+
+@pytest.mark.ranks
+@all_sites("perlmutter")
+def test_a_run_at_nersc_and_its_shape(machine):
+    machine.submit("train.sh", RUN="runs/nersc/one", **TRAIN)
+    job = machine.run_next()
+    assert job["code"] == 0, job["stderr"]
+    assert (job["queue"], job["constraint"], job["project"]) == ("regular", "cpu", "Catalyst")
+    assert check_run(machine.root / "runs" / "nersc" / "one", "slurm")["job_id"] == job["id"]
+    (line,) = machine.launched()
+    assert line.startswith("srun -n 2 --ntasks-per-node=2 --cpus-per-task=1 --kill-on-bad-exit=1")
+
+
+def in_slurm(machine, command: str, submit: str, **variables: str) -> subprocess.CompletedProcess:
+    """A command of the site's scripts in a job that `submit`, words after sbatch, has queued."""
+    environment = os.environ | machine.environment
+    done = subprocess.run(
+        f"sbatch --parsable {submit}",
+        shell=True,
+        cwd=machine.root,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    (job,) = machine.jobs()
+    machine.change(job, state="running")
+    del environment["PROJECT"]
+    of_the_job = {
+        "SLURM_JOB_ID": job["id"],
+        "SLURM_JOB_NUM_NODES": str(job["nodes"]),
+        "SLURM_NTASKS_PER_NODE": str(job["ranks"]),
+        "SLURM_CPUS_PER_TASK": str(job["cpus"]),
+        "SLURM_JOB_END_TIME": str(int(time.time()) + 600),
+    }
+    if job["gpus"]:
+        of_the_job["SLURM_GPUS_PER_NODE"] = job["gpus"]
+    return subprocess.run(
+        ["bash", "-c", f"source jobs/{machine.site}/site.sh; {command}"],
+        cwd=machine.root,
+        env=environment | of_the_job | variables,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+@all_sites("perlmutter")
+def test_a_successor_at_nersc_asks_for_the_public_names_of_what_its_job_has(machine):
+    """squeue says gpu_regular and gpu_ss11, which no job may ask for, and 30:00 for 30 minutes."""
+    given = "-A Catalyst --no-requeue -C 'gpu&hbm80g' -N 2 -t 00:30:00"
+    script = "jobs/perlmutter/train_gpu.sh"
+    done = in_slurm(machine, f"resubmit {script}", f"{given} {script}", RUN="runs/a")
+    assert done.returncode == 0, done.stderr
+    job = machine.jobs()[-1]
+    assert (job["queue"], job["constraint"], job["project"]) == (
+        "regular",
+        "gpu&hbm80g",
+        "Catalyst",
+    )
+    assert (job["nodes"], job["ranks"], job["cpus"], job["gpus"]) == (2, 4, 32, "4")
+    assert (job["walltime"], job["variables"]["RESUBMITS"]) == ("30:00", "19")
+
+
+@all_sites("perlmutter")
+def test_a_job_of_nerscs_debug_neither_queues_another_nor_goes_back(machine):
+    script = "jobs/perlmutter/train.sh"
+    done = in_slurm(
+        machine, f"resubmit {script}", f"-A Catalyst -q debug -t 00:30:00 {script}", RUN="runs/a"
+    )
+    assert done.returncode == 75
+    assert "perlmutter: debug takes one job a user, or allows no chain" in done.stderr
+    assert len(machine.jobs()) == 1
+
+
+@all_sites("perlmutter")
+def test_the_successor_of_an_arrays_job_is_the_same_repeat(machine):
+    """`train` has put the number behind the run's name, and does so again."""
+    script = "jobs/perlmutter/train.sh"
+    given = f"-A Catalyst --no-requeue --array=0-9 {script}"
+    done = in_slurm(machine, f"resubmit {script}", given, RUN="runs/a-s3", SLURM_ARRAY_TASK_ID="3")
+    assert done.returncode == 0, done.stderr
+    job = machine.jobs()[-1]
+    assert (job["array"], job["variables"]["RUN"]) == ("3", "runs/a")
+    assert (machine.root / "runs" / "a-s3" / "job").read_text().strip() == job["id"]
+
+
+@pytest.mark.parametrize(
+    ("machine", "gpus", "launch"),
+    [
+        ("perlmutter", "0", "srun -n 64 --ntasks-per-node=32 --cpus-per-task=8 "),
+        ("perlmutter", "4", "srun -n 8 --ntasks-per-node=4 --cpus-per-task=32 "),
+    ],
+    indirect=["machine"],
+)
+def test_ranks_fill_nerscs_nodes_with_their_hardware_threads(machine, gpus, launch):
+    done = subprocess.run(
+        ["bash", "-c", 'source jobs/perlmutter/site.sh; echo "${LAUNCH[*]}"'],
+        cwd=machine.root,
+        env=os.environ | machine.environment | {"GPUS": gpus, "NODES": "2"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.stdout.startswith(launch)
+    assert done.stdout.count("--cpu-bind=cores") == 1
+    assert done.stdout.count("--gpu-bind=none") == (gpus == "4")
+
+
+@all_sites("perlmutter")
+def test_nerscs_gpus_are_shown_in_the_order_of_the_cores(machine):
+    """And Cray's MPICH, whose GPU transport is not linked, is told to leave GPUs alone."""
+    show = 'site_env; echo "$LD_LIBRARY_PATH|$MPICH_GPU_SUPPORT_ENABLED|${CUDA_VISIBLE_DEVICES:-}"'
+    done = subprocess.run(
+        ["bash", "-c", f"source jobs/perlmutter/site.sh; {show}"],
+        cwd=machine.root,
+        env=os.environ | machine.environment | {"GPUS": "4", "LD_LIBRARY_PATH": ""},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.stdout.strip() == "/opt/cray/lib:|0|3,2,1,0", done.stderr
+
+
+def environment_of_kernel(name: str, code: str) -> str:
+    """What a kernel prints that Jupyter starts by its name, as a hub does."""
+    manager, client = start_new_kernel(kernel_name=name, startup_timeout=60)
+    said = []
+    try:
+        reply = client.execute_interactive(
+            code,
+            timeout=60,
+            output_hook=lambda message: said.append(message["content"].get("text", "")),
+        )
+        assert reply["content"]["status"] == "ok", reply
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)
+    return "".join(said)
+
+
+@all_sites("polaris")
+def test_a_hubs_kernel_has_the_environment_of_the_sites_job_scripts(machine, monkeypatch, tmp_path):
+    monkeypatch.setenv("JUPYTER_DATA_DIR", str(tmp_path / "jupyter"))
+    own = "export OWN='a b=$HOME' PE_LINK=-L/opt/cray/lib\n"
+    (machine.root / "jobs" / "polaris" / "own.sh").write_text(own)
+    # What this shell has already, the hub need not have.
+    already = {"MPICH_GPU_SUPPORT_ENABLED": "0", "BNN_PASS": "MINE", "MINE": "1", "OTHER": "1"}
+    done = subprocess.run(
+        ["jobs/kernel.sh", "polaris"],
+        cwd=machine.root,
+        env=os.environ | machine.environment | already,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    spec = json.loads((tmp_path / "jupyter/kernels/bnnlib-polaris/kernel.json").read_text())
+    assert spec["display_name"] == "bnnlib (polaris)"
+    assert "OTHER" not in spec["env"]
+
+    monkeypatch.setenv("PBS_JOBID", "1.test")  # the hub's job
+    monkeypatch.chdir(machine.root / "notebooks")
+    names = ("PROJECT", "BNN_SITE", "BNN_ENV", "http_proxy", "MPICH_GPU_SUPPORT_ENABLED", "OWN")
+    names += ("PE_LINK", "MINE", "LD_LIBRARY_PATH", "PATH")
+    found = json.loads(
+        environment_of_kernel(
+            "bnnlib-polaris",
+            "import json, os\n"
+            "from bnnlib.interactive import preparation\n"
+            f"told = {{name: os.environ[name] for name in {names}}}\n"
+            "told['launch'] = preparation.site(preparation.own_site(), 8).launch\n"
+            "print(json.dumps(told))",
+        )
+    )
+    assert found["launch"][:5] == [str(STAND_INS / "pbs" / "mpiexec"), "-n", "8", "--ppn", "4"]
+    assert found["launch"][-1] == str(machine.root / "jobs" / "polaris" / "pin_gpu.sh")
+    assert found["LD_LIBRARY_PATH"].startswith("/opt/cray/lib:")
+    assert found["PATH"].startswith(f"{machine.root}/.venv/bin:")
+    assert {name: found[name] for name in names[:-2]} == {
+        "PROJECT": "Catalyst",
+        "BNN_SITE": "polaris",
+        "BNN_ENV": f"{machine.root}/.venv",
+        "http_proxy": "http://proxy.alcf.anl.gov:3128",
+        "MPICH_GPU_SUPPORT_ENABLED": "0",
+        "OWN": "a b=$HOME",
+        "PE_LINK": "-L/opt/cray/lib",
+        "MINE": "1",
+    }

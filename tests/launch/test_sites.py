@@ -10,7 +10,7 @@ from bnnlib.errors import SiteError
 from bnnlib.launch import sites
 
 ROOT = Path(__file__).parents[2]
-SIX = ["aurora", "crux", "local", "polaris", "slurm", "theta"]
+SEVEN = ["aurora", "crux", "local", "perlmutter", "polaris", "slurm", "theta"]
 
 
 @pytest.fixture(autouse=True)
@@ -20,8 +20,8 @@ def outside_a_job(monkeypatch):
         monkeypatch.delenv(name, raising=False)
 
 
-def test_all_six_sites_are_found():
-    assert sites.names(ROOT) == SIX
+def test_all_seven_sites_are_found():
+    assert sites.names(ROOT) == SEVEN
 
 
 def test_thetas_line_is_the_original_studys():
@@ -108,7 +108,7 @@ def test_the_launcher_is_the_sites_own_and_not_the_environments(monkeypatch, tmp
     assert sites.load("local", ROOT).launch[0] == "mpiexec"
 
 
-@pytest.mark.parametrize("name", SIX)
+@pytest.mark.parametrize("name", SEVEN)
 @pytest.mark.parametrize("ranks", [1, 5])
 def test_a_launch_line_begins_with_launcher_and_ranks(name, ranks):
     site = sites.load(name, ROOT, ranks=ranks)
@@ -142,3 +142,8 @@ def test_a_queue_that_refuses_is_told_with_its_reason(monkeypatch, tmp_path):
 def test_this_machine_is_named_by_a_variable_first(monkeypatch):
     monkeypatch.setenv("BNN_SITE", "crux")
     assert sites.here() == "crux"
+
+
+def test_nerscs_machine_is_known_by_its_variable(monkeypatch):
+    monkeypatch.setenv("NERSC_HOST", "perlmutter")
+    assert sites.here() == "perlmutter"

@@ -2,13 +2,15 @@
 """Stand-ins for the commands of machines out of reach: what their documentation does not list ends.
 
 Symbolic links to this file are `cobalt/qsub`, `cobalt/qstat`, `cobalt/aprun`, `pbs/qsub`,
-`pbs/qstat`, `pbs/mpiexec` (HPE PALS) and `module`. A queue is a folder, `STAND_IN`, with a file a
-job; who runs the jobs is the test. The launchers check their words and then start real ranks with
-the MPICH of `STAND_IN_MPIEXEC`.
+`pbs/qstat`, `pbs/mpiexec` (HPE PALS), `nersc/sbatch`, `nersc/squeue`, `nersc/scontrol`,
+`nersc/srun` and `module`. A queue is a folder, `STAND_IN`, with a file a job; who runs the jobs is
+the test. The launchers check their words and then start real ranks with the MPICH of
+`STAND_IN_MPIEXEC`.
 
 Options, required ones and limits are those of docs.alcf.anl.gov: "Running jobs using PBS", the
 pages "Running jobs" of Crux, Polaris and Aurora, and of Theta (until 2023) "Running jobs and
 submission scripts", "Affinity on Theta" and "Job and queue scheduling".
+NERSC's are those of docs.nersc.gov: "Queues and Charges" and "Running Jobs on Perlmutter".
 """
 
 from __future__ import annotations
@@ -37,6 +39,7 @@ COBALT_QSUB: Options = {
 }
 PALS: Options = {
     "-n": ("n", True),
+    "-np": ("n", True),
     "--np": ("n", True),
     "-ppn": ("ppn", True),
     "--ppn": ("ppn", True),
@@ -46,6 +49,7 @@ PALS: Options = {
     "-env": ("env", True),
     "--env": ("env", True),
     "--hostfile": ("hostfile", True),
+    "--hosts": ("hosts", True),
 }
 APRUN: Options = {
     **{f"-{c}": (c, True) for c in "nNdj"},
@@ -54,6 +58,7 @@ APRUN: Options = {
     "-e": ("env", True),
     "--env": ("env", True),
     "-b": ("b", False),
+    "-L": ("L", True),
 }
 # system: filesystems; and by queue nodes at least and at most and hours at most, and how many jobs
 # a user may have there, queued and running. ROUTES take any job, and lose it where none of the
@@ -94,7 +99,28 @@ COBALT_QUEUES: dict[str, Rows] = {
     "debug-flat-quad": [(1, 8, 1)],
     "default": [(128, 4100, 24)],
 }
+# NERSC's QOS: nodes at least and at most, hours at most, and how many jobs a user may have. Of each
+# kind of node: CPUs as Slurm counts them, and what squeue calls the partition.
+NERSC_QOS: dict[str, tuple[float, int, float, int]] = {
+    "regular": (1, 3072, 48, 5000),
+    "preempt": (1, 128, 48, 5000),
+    "shared": (0.5, 1, 48, 5000),
+    "debug": (1, 8, 0.5, 5),
+}
+NERSC_NODES = {"cpu": (256, "regular_milan_ss11"), "gpu": (128, "gpu_ss11")}
 MODULES = {"cray-mpich", "cray-mpich-abi", "PrgEnv-gnu", "PrgEnv-intel"}
+
+
+WITH_WORD = "account array constraint cpus-per-task dependency export gpus-per-node job-name"
+WITH_WORD += " kill-on-invalid-dep nodes ntasks-per-node partition qos time"
+SBATCH: Options = {
+    **{f"--{name}": (name, True) for name in WITH_WORD.split()},
+    **{f"--{name}": (name, False) for name in ("parsable", "requeue", "no-requeue")},
+    **{"-A": ("account", True), "-C": ("constraint", True), "-N": ("nodes", True)},
+    **{"-q": ("qos", True), "-t": ("time", True)},
+}
+WITH_WORD = "cpu-bind cpus-per-task export gpu-bind kill-on-bad-exit ntasks-per-node"
+SRUN: Options = {"-n": ("n", True)} | {f"--{name}": (name, True) for name in WITH_WORD.split()}
 
 
 def refuse(why: str) -> NoReturn:
@@ -379,6 +405,102 @@ def aprun(words: list[str]) -> None:
     start(ranks, [value for name, value in given if name == "env"], local, program)
 
 
+def sbatch(words: list[str]) -> None:
+    """As NERSC's: a constraint is mandatory, a partition or an internal QOS is refused."""
+    given, rest = take(words, SBATCH)
+    if len(rest) != 1 or not Path(rest[0]).is_file():
+        refuse(f"expected one script, got {rest}")
+    settings = dict(directives(Path(rest[0]), "#SBATCH", SBATCH) + given)  # the latter count
+    kind = settings.get("constraint", "").partition("&")[0]
+    if kind not in NERSC_NODES:
+        refuse("No architecture specified, cannot estimate job costs.")
+    if "partition" in settings:
+        refuse(
+            f"partition {settings['partition']}: Job request does not match any supported policy."
+        )
+    if "account" not in settings:
+        refuse("Invalid account or account/partition combination specified")
+    qos = settings.get("qos", "debug")
+    if qos not in NERSC_QOS:
+        refuse(f"Invalid qos specification {qos!r}, there are {', '.join(NERSC_QOS)}")
+    least, most, hours, jobs_a_user = NERSC_QOS[qos]
+    nodes, cpus = int(settings.get("nodes", 1)), NERSC_NODES[kind][0]
+    ranks = int(settings.get("ntasks-per-node", 1))
+    if ranks * int(settings.get("cpus-per-task", 1)) > cpus * min(1, least * most):
+        refuse(f"{ranks} ranks of {settings['cpus-per-task']} CPUs: more than a node's {cpus}")
+    if (kind == "gpu") != (int(settings.get("gpus-per-node", "0").rpartition(":")[2]) > 0):
+        refuse(f"--constraint={kind} with --gpus-per-node={settings.get('gpus-per-node')}")
+    days, _, clock = settings["time"].rpartition("-")
+    parts = [int(days or 0), *map(int, ["0", "0", *clock.split(":")][-3:])]
+    minutes = ((parts[0] * 24 + parts[1]) * 60) + parts[2] + parts[3] / 60
+    if nodes > most or minutes > hours * 60:
+        refuse(f"{qos} takes up to {most} nodes and {hours} h; got {nodes}, {settings['time']}")
+    check_share(qos, jobs_a_user)
+    if "requeue" in settings and "no-requeue" in settings:
+        del settings["requeue"]
+    after = settings.get("dependency", "")
+    if after and not after.startswith("afterok:"):
+        refuse(f"--dependency={after}")
+    what = {"script": rest[0], "nodes": nodes, "walltime": settings["time"], "queue": qos}
+    what |= {"project": settings["account"], "constraint": settings["constraint"]}
+    what |= {"ranks": ranks, "cpus": int(settings.get("cpus-per-task", 1))}
+    what |= {"gpus": settings.get("gpus-per-node"), "array": settings.get("array")}
+    what |= {"requeue": int("requeue" in settings), "after": known(after.split(":")[1:])}
+    print(put(what | {"variables": dict(os.environ)}))
+
+
+def slurm_job(job_id: str) -> dict[str, Any]:
+    """What the queue knows of a job."""
+    file = Path(os.environ["STAND_IN"]) / f"{job_id}.json"
+    if not file.exists():
+        print("slurm_load_jobs error: Invalid job id specified", file=sys.stderr)
+        sys.exit(1)
+    return dict(json.loads(file.read_text()))
+
+
+def squeue(words: list[str]) -> None:
+    """Of one job: QOS and partition by NERSC's internal names, the walltime in its short form."""
+    given, _ = take(words, {"-h": ("h", False), "-j": ("j", True), "-o": ("o", True)})
+    job = slurm_job(dict(given)["j"])
+    if job["state"] == "done":
+        return
+    kind = job["constraint"].partition("&")[0]
+    internal = {("cpu", "regular"): "regular_1"}.get((kind, job["queue"]), job["queue"])
+    qos = f"gpu_{job['queue']}" if kind == "gpu" else internal
+    told = {"%e": "N/A", "%l": re.sub("^0?0:|^0", "", job["walltime"]), "%a": job["project"]}
+    told |= {"%q": qos, "%P": NERSC_NODES[kind][1], "%f": job["constraint"]}
+    print(re.sub("%.", lambda found: told[found[0]], dict(given).get("o", "%a")))
+
+
+def scontrol(words: list[str]) -> None:
+    """Shows a job, or puts it back into the queue."""
+    job = slurm_job(words[-1])
+    if words[:2] == ["show", "job"]:
+        print(f"JobId={job['id']} Requeue={job['requeue']} Restarts=0")
+    elif words[0] != "requeue" or not job["requeue"]:
+        refuse(f"{words}: Requested operation is presently disabled")
+
+
+def srun(words: list[str]) -> None:
+    """On nodes whose CPUs are hardware threads."""
+    given, program = take(words, SRUN)
+    one = dict(given)
+    ranks, per_node = int(one["n"]), int(one["ntasks-per-node"])
+    nodes = int(os.environ.get("SLURM_JOB_NUM_NODES", 1))
+    if not (nodes - 1) * per_node < ranks <= nodes * per_node:
+        refuse(f"{ranks} ranks, {per_node} a node, do not fill {nodes} nodes")
+    if per_node * int(one["cpus-per-task"]) > 256:
+        refuse(f"{per_node} ranks of {one['cpus-per-task']} CPUs: more than a node's 256")
+    if one.get("cpu-bind") != "cores" or one.get("gpu-bind", "none") != "none":
+        refuse(f"--cpu-bind={one.get('cpu-bind')} --gpu-bind={one.get('gpu-bind')}")
+    local = (
+        "unset HYDI_CONTROL_FD; export SLURM_PROCID=$PMI_RANK SLURM_LOCALID=$MPI_LOCALRANKID "
+        f"SLURM_STEP_ID=0 SLURM_STEP_NUM_TASKS={ranks} SLURM_NODEID=0 "
+        f"SLURM_STEP_TASKS_PER_NODE='{per_node}(x{nodes})'"
+    )
+    start(ranks, [one["export"].removeprefix("ALL,").replace(",", "\n")], local, program)
+
+
 def module(words: list[str]) -> None:
     """Loads, of modules that exist."""
     verb, *names = words
@@ -395,6 +517,11 @@ COMMANDS = {
     ("cobalt", "qstat"): qstat,
     ("cobalt", "aprun"): aprun,
     ("cobalt", "module"): module,
+    ("nersc", "sbatch"): sbatch,
+    ("nersc", "squeue"): squeue,
+    ("nersc", "scontrol"): scontrol,
+    ("nersc", "srun"): srun,
+    ("nersc", "module"): module,
 }
 
 if __name__ == "__main__":
