@@ -10,7 +10,7 @@ notebooks_in_git() {
   git config filter.notebook.clean jobs/local/strip.sh 2>/dev/null || true
 }
 
-# lab LOGIN: runs JupyterLab until the job ends; LOGIN is the host that you reach by ssh, or nothing.
+# lab SITE [LOGIN]: runs JupyterLab until the job ends; LOGIN is the host that you reach by ssh.
 lab() {
   local port token file child code=0 options=(--ServerApp.port_retries=0 --notebook-dir .)
   # Else ipykernel warns of each kernel that others of this machine could listen.
@@ -22,17 +22,18 @@ lab() {
   notebooks_in_git
   file=$(mktemp "runs/jupyter-XXXXXX") # mode 600
   {
-    if [ -n "$1" ]; then
+    if [ -n "${2:-}" ]; then
       echo "On your own machine, and leave it running:"
-      echo "  ssh -N -L $port:127.0.0.1:$port -J $USER@$1 $USER@$(hostname)"
+      echo "  ssh -N -L $port:127.0.0.1:$port -J $USER@$2 $USER@$(hostname)"
       echo "then open there:"
     fi
     echo "  http://127.0.0.1:$port/lab/tree/notebooks/04_interactive.ipynb?token=$token"
   } >"$file"
   echo "JupyterLab starts. How to open it: cat $file"
   [ "$(id -u)" -ne 0 ] || options+=(--allow-root) # as in a container
-  # By the environment: anybody on this machine can read a command line.
-  JUPYTER_TOKEN=$token jupyter lab --no-browser --ip=127.0.0.1 --port="$port" \
+  # BNN_SITE: where its notebooks start their ranks. The token by the environment, since anybody on this
+  # machine can read a command line.
+  BNN_SITE=$1 JUPYTER_TOKEN=$token jupyter lab --no-browser --ip=127.0.0.1 --port="$port" \
     "${options[@]}" &
   child=$!
   trap 'kill "$child"' INT TERM # the kernels end with it, and with them their ranks

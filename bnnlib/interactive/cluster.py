@@ -34,8 +34,9 @@ from bnnlib.interactive.cells import OnError, RanksMagic, Work, shell
 from bnnlib.interactive.reaper import Guard, end
 from bnnlib.launch.sites import Site
 
-# Seconds to start in; a first import from a cluster's file system takes its time.
+# Seconds to start in: on this machine, and in a job, where all ranks import from one file system.
 START_TIMEOUT = 55.0
+START_TIMEOUT_IN_JOB = 600.0
 # Seconds that interrupted engines have to end their cell, and to write their records.
 WAIT_FOR_CELL = 8.0
 # Seconds between looks at the engines while a cell runs on them.
@@ -317,17 +318,19 @@ class Cluster:
 
 
 def start(
-    site_name: str = preparation.LOCAL,
+    site_name: str = "",
     engines: int | None = 2,
-    timeout: float = START_TIMEOUT,
+    timeout: float = 0,
     on_error: OnError = "close",
 ) -> Cluster:
     """Starts a cluster of ranks; the cluster is a context manager, too.
 
     Args:
-        site_name: one of :func:`bnnlib.launch.sites.names`; any but ``local`` inside a job.
+        site_name: one of :func:`bnnlib.launch.sites.names`; any but ``local`` inside a job. None
+            given: ``BNN_SITE``, which a site's JupyterLab and its kernel have, else ``local``.
         engines: how many ranks; None for all that the job's nodes hold.
-        timeout: seconds until a start that does not come about is given up.
+        timeout: seconds until a start that does not come about is given up; 0: ``START_TIMEOUT``
+            on this machine, ``START_TIMEOUT_IN_JOB`` at another site.
         on_error: ``close`` ends the ranks when a cell of the notebook fails or is interrupted;
             ``keep`` leaves them, also where other ranks may wait for the one that failed.
 
@@ -338,8 +341,11 @@ def start(
     """
     if engines is not None and (isinstance(engines, bool) or engines < 1):
         raise DistributedError(f"engines = {engines}: expected 1 or more, one is one MPI rank")
-    settings = preparation.site(site_name, engines)
+    settings = preparation.site(site_name or preparation.own_site(), engines)
     preparation.check(settings)
+    if timeout <= 0:
+        local = settings.name == preparation.LOCAL
+        timeout = START_TIMEOUT if local else START_TIMEOUT_IN_JOB
     return Cluster(settings, timeout, on_error)
 
 

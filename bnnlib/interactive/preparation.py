@@ -50,6 +50,11 @@ def _root() -> Path:
     return repository() if _has_sites(repository()) else ROOT
 
 
+def own_site() -> str:
+    """The site that started this kernel (``BNN_SITE``), ``local`` where none did."""
+    return os.environ.get("BNN_SITE") or LOCAL
+
+
 def site(name: str, ranks: int | None = None) -> Site:
     """The launch settings of a site for IPython engines.
 
@@ -67,7 +72,8 @@ def site(name: str, ranks: int | None = None) -> Site:
     if name != LOCAL and launcher.job_id() is None:
         raise DistributedError(
             f"site {name!r}: this process runs in no job, and its engines start inside one: submit "
-            f"jobs/{name}/jupyter.sh and open the JupyterLab that it starts, or use site 'local'"
+            f"jobs/{name}/jupyter.sh and open its JupyterLab, open the site's JupyterHub "
+            "on compute nodes, or use site 'local'"
         )
     # The scripts run from the repository; the engines, where the notebook's kernel does.
     inside = [str(root / word) if (root / word).is_file() else word for word in settings.launch]

@@ -7,7 +7,7 @@
 #PBS -q debug
 #PBS -j oe
 #PBS -k doe
-# JupyterLab on a job's first node; notebooks/04_interactive, with site = "crux", starts its ranks on
+# JupyterLab on a job's first node; notebooks/04_interactive starts its ranks on
 # all of them. From the repository's top folder:
 #
 #   qsub -A PROJECT jobs/crux/jupyter.sh
@@ -19,4 +19,4 @@ source jobs/crux/site.sh
 source jobs/lab.sh
 site_env
 
-lab crux.alcf.anl.gov
+lab crux crux.alcf.anl.gov

@@ -8,4 +8,4 @@ source jobs/local/site.sh
 source jobs/lab.sh
 site_env
 
-lab "${LOGIN:-}"
+lab local "${LOGIN:-}"

@@ -7,7 +7,7 @@
 #PBS -q debug
 #PBS -j oe
 #PBS -k doe
-# JupyterLab on a job's first node; notebooks/04_interactive, with site = "polaris", starts its ranks on
+# JupyterLab on a job's first node; notebooks/04_interactive starts its ranks on
 # all of them. From the repository's top folder:
 #
 #   qsub -A PROJECT jobs/polaris/jupyter.sh
@@ -19,4 +19,4 @@ source jobs/polaris/site.sh
 source jobs/lab.sh
 site_env
 
-lab polaris.alcf.anl.gov
+lab polaris polaris.alcf.anl.gov

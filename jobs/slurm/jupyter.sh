@@ -4,7 +4,7 @@
 #SBATCH --ntasks-per-node=2
 #SBATCH --cpus-per-task=1
 #SBATCH --time=01:00:00
-# JupyterLab on a job's first node; notebooks/04_interactive, with site = "slurm", starts its ranks on
+# JupyterLab on a job's first node; notebooks/04_interactive starts its ranks on
 # all of them. From the repository's top folder, LOGIN being the host that you reach by ssh:
 #
 #   LOGIN=login.example.org sbatch jobs/slurm/jupyter.sh
@@ -15,4 +15,4 @@ source jobs/slurm/site.sh
 source jobs/lab.sh
 site_env
 
-lab "${LOGIN:-$SLURM_SUBMIT_HOST}"
+lab slurm "${LOGIN:-$SLURM_SUBMIT_HOST}"

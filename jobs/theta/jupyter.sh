@@ -3,7 +3,7 @@
 #COBALT -t 01:00:00
 #COBALT -q debug-cache-quad
 #COBALT --attrs mcdram=cache:numa=quad:filesystems=home,eagle
-# JupyterLab for a job's nodes; notebooks/04_interactive, with site = "theta", starts its ranks with
+# JupyterLab for a job's nodes; notebooks/04_interactive starts its ranks with
 # aprun. From the repository's top folder:
 #
 #   qsub -A PROJECT jobs/theta/jupyter.sh
@@ -16,4 +16,4 @@ source jobs/theta/site.sh
 source jobs/lab.sh
 site_env
 
-lab theta.alcf.anl.gov
+lab theta theta.alcf.anl.gov

@@ -75,6 +75,28 @@ def test_each_site_has_launch_words_that_a_job_can_use(name, monkeypatch):
     assert settings.launch[1:3] == ("-n", "4")
 
 
+@pytest.mark.parametrize(
+    ("own", "given", "site", "seconds"),
+    [
+        ("", ("", 0), "local", cluster.START_TIMEOUT),
+        ("slurm", ("", 0), "slurm", cluster.START_TIMEOUT_IN_JOB),
+        ("slurm", ("local", 0), "local", cluster.START_TIMEOUT),
+        ("slurm", ("", 1800), "slurm", 1800),
+    ],
+)
+def test_the_site_is_the_jupyterlabs_own_and_a_job_has_time_to_start(
+    own, given, site, seconds, monkeypatch
+):
+    """Of many ranks that import from one file system; a hub's kernel has BNN_SITE."""
+    monkeypatch.setenv("BNN_SITE", own)
+    monkeypatch.setenv("SLURM_JOB_ID", "1")
+    monkeypatch.setenv("SLURM_JOB_END_TIME", "0")
+    monkeypatch.setattr(preparation, "check", lambda settings: None)
+    monkeypatch.setattr(cluster, "Cluster", lambda settings, timeout, _: (settings.name, timeout))
+    name, timeout = given
+    assert cluster.start(name, 1, timeout) == (site, seconds)
+
+
 def test_ranks_are_mpi_ranks_and_results_are_in_their_order(shared):
     assert len(shared) == len(shared.pids) == 2
     assert len(set(shared.pids)) == 2
