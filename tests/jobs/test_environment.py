@@ -58,7 +58,9 @@ def conda() -> dict[str, str]:
     versions: dict[str, str] = {}
     for line in yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]:
         for requirement in line["pip"] if isinstance(line, dict) else [line]:
-            name, version = (*re.split("=+", requirement), "")[:2]
+            found = re.match(r"([\w.-]+)(?:\[version=\"=*|=+)?([\w.]*)", requirement)
+            assert found, requirement
+            name, version = found.groups()
             versions[canonicalize_name(CONDA_NAMES.get(name, name))] = version
     return versions
 
@@ -136,6 +138,84 @@ def test_no_package_index_is_written_down():
     for name in ("requirements.lock", "pyproject.toml", "environment.yml", "Makefile"):
         text = (ROOT / name).read_text()
         assert not re.search(r"(index-url|find-links|trusted-host|https?://)", text), name
+
+
+@pytest.fixture
+def rattler():
+    """conda's rules, as its successor in Rust has them."""
+    return pytest.importorskip("rattler", reason="no py-rattler here: make env")
+
+
+def pin(name: str) -> str:
+    lines = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+    (line,) = [one for one in lines if isinstance(one, str) and re.match(rf"{name}\b(?!-)", one)]
+    return line
+
+
+def takes(rattler, line: str, version: str, build: str = "py311h0123456_0") -> bool:
+    """Whether conda would take this build for a line of environment.yml."""
+    name, number = re.split(r"[=\[]", line)[0], int(build.rpartition("_")[2])
+    build = rattler.BuildString(build)
+    record = rattler.PackageRecord(name, version, build, number, "linux-64")
+    return rattler.MatchSpec(line).matches(record)
+
+
+# Conda's names, as the file has them, of what is in the lock.
+LOCKED_PINS = [
+    line
+    for line in yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+    if isinstance(line, str) and not re.match(r"(python|pip|horovod|tensorflow)\b(?!-)", line)
+]
+
+
+@pytest.mark.parametrize("line", LOCKED_PINS)
+def test_conda_takes_the_locked_version_and_not_the_next_minor_one(rattler, line):
+    name = line.partition("=")[0]
+    version = locked("3.11")[canonicalize_name(CONDA_NAMES.get(name, name))]
+    assert takes(rattler, line, version)
+    major, below = version.split(".")[:2]
+    assert not takes(rattler, line, f"{major}.{int(below) + 1}.0")
+
+
+@pytest.mark.parametrize(
+    ("name", "version", "build", "taken"),
+    [
+        # What conda 25.5 installed together (a public log of DeePMD-kit's installer, June 2025).
+        ("horovod", "0.28.1", "cpu_mpi_mpich_h0a7ad20_10", True),
+        ("tensorflow", "2.18.0", "cpu_py312h69ecde4_0", True),
+        ("mpich", "4.3.0", "h1a8bee6_100", True),
+        # For other versions of TensorFlow, another MPI, and GPUs.
+        ("horovod", "0.28.1", "cpu_mpi_mpich_h0a7ad20_8", False),
+        ("horovod", "0.28.1", "cpu_mpi_mpich_h0a7ad20_12", False),
+        ("horovod", "0.28.1", "cpu_mpi_openmpi_h0a7ad20_10", False),
+        ("horovod", "0.28.1", "cuda_mpi_mpich_h0a7ad20_10", False),
+        ("tensorflow", "2.18.1", "cpu_py311h0123456_0", True),
+        ("tensorflow", "2.18.0", "cuda120py311h0123456_0", False),
+        ("tensorflow", "2.19.0", "cpu_py311h0123456_0", False),
+        ("python", "3.11.14", "h0123456_0", True),
+    ],
+)
+def test_conda_takes_these_builds_and_not_those(rattler, name, version, build, taken):
+    assert takes(rattler, pin(name), version, build) == taken
+
+
+@pytest.mark.parametrize(
+    ("name", "version", "build"),
+    [
+        ("horovod", "0.28.1", "cuda_mpi_mpich_h0a7ad20_10"),
+        ("tensorflow", "2.18.0", "cuda120py311h0123456_0"),
+    ],
+)
+def test_a_gpu_sites_lines_are_made_as_the_file_says(rattler, name, version, build):
+    assert takes(rattler, pin(name).replace("cpu", "cuda"), version, build)
+
+
+def test_a_sites_own_mpich_is_of_the_channel_that_has_it(rattler):
+    """conda-forge moved the builds external_* there in January 2026."""
+    (line,) = re.findall(r"(\S+) for mpich=4.3", (ROOT / "environment.yml").read_text())
+    spec = rattler.MatchSpec(line)
+    assert spec.channel.name == "conda-forge/label/mpi-external"
+    assert takes(rattler, line.rpartition("::")[2], "4.3.2", "h0123456_0")
 
 
 def executable(path: Path, text: str) -> Path:
