@@ -74,7 +74,8 @@ class Train(ApplicationDefinition):
     runs = f"{ROOT}/runs/{machine}_balsam"
     command_template = (
         f"env BNN_RANKS={{{{ ranks }}}} BNN_RANKS_PER_NODE={MACHINE.ranks_per_node} "
-        f"{MACHINE.wrapper}papermill {ROOT}/notebooks/01_train.ipynb "
+        f"BNN_GPUS={MACHINE.gpus_per_rank} {MACHINE.wrapper}"
+        f"papermill {ROOT}/notebooks/01_train.ipynb "
         f"rank0:{runs}/{{{{ name }}}}/train.ipynb --engine spmd "
         f"-f {ROOT / PARAMS} -p model {{{{ model }}}}"
     )

@@ -89,8 +89,11 @@ use_environment() {
     exit 1
   fi
   LAUNCH[0]=$launcher
-  export PATH=$BNN_ENV/bin:$PATH
-  use_own "$(dirname "${BASH_SOURCE[1]}")"
+  local folder
+  folder=$(dirname "${BASH_SOURCE[1]}")
+  # BNN_SITE_ENV: whoever is started from here has this site's environment already.
+  export PATH=$BNN_ENV/bin:$PATH BNN_SITE_ENV=${folder##*/}
+  use_own "$folder"
 }
 
 # What a user needs beside, such as modules: the file own.sh in the site's folder $1, which git ignores.

@@ -98,9 +98,14 @@ def train_script(site: Site, root: str | Path = ".") -> str:
 def environment(name: str, root: str | Path = ".") -> dict[str, str]:
     """The variables that a site's ``site_env`` changes: what its batch jobs have, for other ranks.
 
+    None where this process has them: its job script, or ``jobs/kernel.sh``, has set them. A hub's
+    kernel could not set them again, since it knows no ``module``.
+
     Raises:
         SiteError: no such site, or its environment cannot be had here, such as outside of a job.
     """
+    if os.environ.get("BNN_SITE_ENV") == name:
+        return {}
     # The ranks run this Python.
     told = _ask(name, root, "site_env >&2 && env -0", {"BNN_ENV": sys.prefix})
     pairs = (line.partition("=") for line in told.split("\0"))

@@ -12,8 +12,9 @@
 #
 #   MODEL=BNN_conv_flip sbatch --account=PROJECT jobs/perlmutter/train_gpu.sh
 #
-# Its variables are explained in jobs/queue.sh. One rank a GPU; BNN_ENV must have a Horovod built with
-# NCCL. Not run on Perlmutter: tested with stand-ins that know the documented options.
+# Its variables are explained in jobs/queue.sh. One rank a GPU; a rank that sees none does not train.
+# environment_gpu.sh makes the environment. Not run on Perlmutter: tested with stand-ins that know the
+# documented options.
 set -euo pipefail
 source jobs/perlmutter/site.sh
 site_env

@@ -21,7 +21,7 @@ def repository(tmp_path):
     # In place of papermill: says what a run would see.
     program = root / ".venv" / "bin" / "papermill"
     program.parent.mkdir(parents=True)
-    names = "BNN_RANKS BNN_DEADLINE CUDA_VISIBLE_DEVICES LD_LIBRARY_PATH"
+    names = "BNN_RANKS BNN_DEADLINE CUDA_VISIBLE_DEVICES LD_LIBRARY_PATH BNN_GPUS"
     program.write_text(f'#!/bin/bash\nprintenv {names} | paste -sd " "\necho "$@"\n')
     program.chmod(0o755)
     (program.parent / "mpiexec").write_text("#!/bin/bash\necho the wrong one >&2; exit 1\n")
@@ -55,6 +55,7 @@ def run(repository: Path, line: str, tmp_path: Path, **variables: str) -> str:
         env=os.environ
         | {"STAND_IN": str(tmp_path), "STAND_IN_MPIEXEC": str(MPIEXEC)}
         | {"CRAY_LD_LIBRARY_PATH": "/opt/cray/lib", "LD_LIBRARY_PATH": ""}
+        | {"NCCL_PLUGIN": str(tmp_path)}
         | variables,
         capture_output=True,
         text=True,
@@ -75,9 +76,9 @@ def test_polaris_launcher_gets_words_that_it_takes_and_each_rank_its_gpu(reposit
     told = run(repository, job["command_line"], tmp_path, **in_pbs).splitlines()
     seen = sorted(line.split() for line in told if line[0].isdigit())
     assert [words[2] for words in seen] == ["0", "1", "2", "3"]
-    for ranks, deadline, _, libraries in seen:
-        assert (ranks, libraries) == ("4", "/opt/cray/lib:")
-        assert deadline.isdigit()
+    for ranks, deadline, _, libraries, gpus in seen:
+        assert (ranks, gpus, deadline.isdigit()) == ("4", "1", True)
+        assert "/opt/cray/lib" in libraries.split(":")
     (launched,) = (tmp_path / "launched").read_text().splitlines()
     assert launched.startswith("mpiexec -np 4 -ppn 4 --hosts x3000 --cpu-bind depth -d 8 env ")
     words = "notebooks/01_train.ipynb rank0:{0}/runs/polaris_balsam/CNN_FC-n1/train.ipynb "
