@@ -50,6 +50,7 @@ class ApplicationDefinition:
 
     site: str
     command_template: str
+    names: set[str]
 
     def __init__(self, job: Job | None = None) -> None:
         self.job = job
@@ -58,6 +59,10 @@ class ApplicationDefinition:
         cls.names = set(re.findall("{{ *(.*?) *}}", cls.command_template))
         assert cls.site
         assert all(name.isidentifier() for name in cls.names), cls.names
+
+    def shell_preamble(self) -> list[str]:
+        """What bash does before the launcher."""
+        return []
 
     @classmethod
     def sync(cls) -> None:
