@@ -37,9 +37,10 @@ def record(group, model, seed, looks, prior=1.0):
             "nll": [0.25] * len(epochs),
             "kl": kl,
         },
-        "metrics": {"kl": kl[-1]},
+        "metrics": {"kl": kl[-1], "temperature": rows[-1]["temperature"]},
+        "evaluation": rows[-1]["rows"],
         "origin": {"seconds": {"train": 1.0, "evaluation": None}, "commit": "c"},
-        "looks": rows,
+        "looks": rows[:-1],
     }
 
 
@@ -88,6 +89,12 @@ def test_differences_are_paired_by_seed(records):
     alone = value(table, what="converged less ten epochs", model="BNN_FC_flip", score="nll")
     assert (alone["mean"], alone.seeds) == (pytest.approx(0.15), 1)
     assert alone.low != alone.low
+
+
+def test_a_run_without_looks_has_its_end_and_was_not_stopped(records):
+    table = convergence.side_by_side(convergence.looks([one | {"looks": []} for one in records]))
+    assert set(table.state) == {"ten epochs", "converged"}
+    assert value(table, model="CNN_FC", state="converged", score="nll")["mean"] == 0.9
 
 
 def test_an_interval_over_seeds_is_students():

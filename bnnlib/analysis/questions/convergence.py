@@ -68,12 +68,23 @@ def looks(records: Records) -> pd.DataFrame:
             "prior": f"{parameters['prior_stddev']:g}" if record["converged"] else "",
             "seed": parameters["seed"],
         }
-        for look in record["looks"]:
+        for look in _looks(record):
             for score, value in _scores(look, record["steps"]):
                 if value is not None:
                     rows.append(whose | {"epoch": look["epoch"], "score": score, "value": value})
     columns = ["group", "model", "prior", "seed", "epoch", "score", "value"]
     return _ordered(pd.DataFrame(rows, columns=columns))
+
+
+def _looks(record: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The looks at a run; its own evaluation is the last, whether or not it was looked at."""
+    end = record["parameters"]["epochs"]
+    last = {
+        "epoch": end,
+        "temperature": record["metrics"].get("temperature"),
+        "rows": record["evaluation"],
+    }
+    return [*(look for look in record["looks"] if look["epoch"] < end), last]
 
 
 def _scores(look: Mapping[str, Any], steps: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -120,7 +131,8 @@ def states(found: pd.DataFrame) -> pd.DataFrame:
     for (group, *_), run in wide.groupby(own, sort=False):
         last = run.loc[run.epoch.idxmax()]
         chosen = {AT_THE_END[group]: last} if group in AT_THE_END else {}
-        if group == LONG and run.get("holdout_nll", pd.Series([np.nan])).notna().any():
+        looked_at = len(run) > 1 and run.get("holdout_nll", pd.Series([np.nan])).notna().any()
+        if group == LONG and looked_at:
             chosen[STOPPED] = run.loc[run.holdout_nll.idxmin()]
         parts += [row.to_dict() | {"state": state} for state, row in chosen.items()]
     table = pd.DataFrame(parts)
