@@ -80,9 +80,12 @@ def test_differences_are_paired_by_seed(records):
     end = value(table, what="converged less stopped", model="BNN_FC_flip", score="nll")
     assert end["mean"] == pytest.approx(0.11)  # 0.10 and 0.12
     assert (end.low, end.high) == pytest.approx(interval([0.10, 0.12])[1:])
-    twin = value(table, what="stopped less twin", model="BNN_FC_flip", score="nll")
+    twin = value(table, what="stopped less stopped twin", model="BNN_FC_flip", score="nll")
     assert twin["mean"] == pytest.approx(0.21 - 0.5)
-    assert not len(table[table.what == "ten epochs less twin"])  # the twin has no such run
+    end = value(table, what="converged less stopped twin", model="BNN_FC_flip", score="nll")
+    assert end["mean"] == pytest.approx(0.32 - 0.5)
+    # The twin has no run of ten epochs.
+    assert not len(table[table.what == "ten epochs less ten epochs twin"])
     # A seed that one of the two lacks is left out.
     fewer = [one for one in records if one["run"] != "ten_epochs/BNN_FC_flip-prior=1.0-seed=1"]
     table = convergence.differences(convergence.looks(fewer))
@@ -116,6 +119,8 @@ def test_sentences_say_what_the_tables_say(records):
     assert "after the long training 2 of 2 posteriors stand still" in convergence.told_trained(
         records
     )
+    said = convergence.told_stopped(records)
+    assert said.endswith("BNN_FC_flip under prior 1 10 (2 seeds); CNN_FC 1 (2 seeds).")
     assert "BNN_FC_flip under prior 1 2 seeds; CNN_FC 2 seeds" in convergence.seeds(records)
     said = convergence.told_differences(records, "converged less stopped", "nll")
     assert "(2 seeds): " in said
@@ -140,6 +145,7 @@ def test_one_seed_claims_nothing_and_a_longer_run_is_no_seed_of_the_long_one(rec
 
 
 def test_pictures_are_drawn_of_one_seed_too(records):
+    records[0]["evaluation"][0]["nll"] = float("inf")  # as of a twin that is sure and wrong
     for some in (records, records[:3], records[:1]):
         found = convergence.looks(some)
         assert convergence.draw_path(convergence.path(found)).axes

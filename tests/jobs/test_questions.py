@@ -198,4 +198,6 @@ def test_a_question_is_made_by_plan_and_then_looked_at():
 def test_without_records_the_sentences_say_so():
     assert convergence.seeds([]) == "No run has finished yet."
     assert "Nothing is known" in convergence.told_calibrated([])
-    assert "nothing to compare yet" in convergence.told_differences([], "stopped less twin", "nll")
+    assert "nothing to compare yet" in convergence.told_differences(
+        [], "stopped less stopped twin", "nll"
+    )

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 
 from bnnlib.analysis.questions.seeds import over_seeds, paired
 from bnnlib.analysis.style import legend_above, line, plain_log, set_style, subplots
-from bnnlib.analysis.words import between, counted, number, percent, side, signed_between
+from bnnlib.analysis.words import between, counted, number, percent, side, signed_between, span
 from bnnlib.names import in_order, twin_of
 
 Records = Sequence[Mapping[str, Any]]
@@ -35,6 +35,8 @@ SCORES = {
 }
 # What is compared, said before anything was run.
 COMPARED = ("accuracy", "nll", "ece_debiased", "auroc_near")
+# Each state beside the twin's own, and the end beside the twin as early stopping keeps it.
+TWINS = ((TEN, TEN), (STOPPED, STOPPED), (CONVERGED, CONVERGED), (CONVERGED, STOPPED))
 _BY = ["model", "prior", "state", "score"]
 
 
@@ -151,7 +153,7 @@ def differences(found: pd.DataFrame) -> pd.DataFrame:
     """What is compared, paired by seed: states of one network, and networks with their twin.
 
     Returns:
-        Columns ``what`` (``converged less stopped``, ``stopped less twin``, …), ``model``,
+        Columns ``what`` (``converged less stopped``, ``converged less stopped twin``), ``model``,
         ``prior``, ``score``, ``mean``, ``low``, ``high``, ``seeds``.
     """
     table = states(found)
@@ -162,14 +164,15 @@ def differences(found: pd.DataFrame) -> pd.DataFrame:
         if one in by_state and other in by_state:
             found_ = paired(by_state[one], by_state[other], by)
             made.append(found_.assign(what=f"{one} less {other}"))
-    for state in STATES:
-        rows = by_state.get(state, table[:0].drop(columns="state"))
+    none = table[:0].drop(columns="state")
+    for state, other in TWINS:
+        rows, others = by_state.get(state, none), by_state.get(other, none)
         bayesian = rows[rows.prior != ""]
         bayesian = bayesian.assign(twin=bayesian.model.map(twin_of))
-        twins = rows[rows.prior == ""].drop(columns="prior").rename(columns={"model": "twin"})
+        twins = others[others.prior == ""].drop(columns="prior").rename(columns={"model": "twin"})
         if len(bayesian) and len(twins):
             less = paired(bayesian, twins, [*by, "twin"]).drop(columns="twin")
-            made.append(less.assign(what=f"{state} less twin"))
+            made.append(less.assign(what=f"{state} less {other} twin"))
     columns = ["what", *by, "mean", "low", "high", "seeds"]
     return pd.concat(made, ignore_index=True)[columns] if made else pd.DataFrame(columns=columns)
 
@@ -229,7 +232,7 @@ def draw_path(table: pd.DataFrame) -> Figure:
                 band = {"color": style["color"], "alpha": 0.15, "linewidth": 0}
                 axis.fill_between(lines.epoch, lines.low, lines.high, **band)
             plain_log(axis, "x")
-            if score in ("kl_per_image", "nll"):
+            if score in ("kl_per_image", "nll", "temperature"):
                 plain_log(axis, "y")
             if score == "temperature":
                 axis.axhline(1.0, color="0.4", linewidth=1)
@@ -268,7 +271,8 @@ def draw_side_by_side(table: pd.DataFrame) -> Figure:
             of_state = table[(table.score == score) & (table.state == state)]
             values = of_state.set_index(["model", "prior"])
             for place, row in enumerate(rows):
-                if row in values.index:
+                # An infinite NLL, of a label that a twin gives no probability, has no place.
+                if row in values.index and np.isfinite(values.loc[row, "mean"]):
                     one = values.loc[row]
                     ends = np.nan_to_num([[one["mean"] - one.low], [one.high - one["mean"]]])
                     axis.errorbar(
@@ -283,6 +287,8 @@ def draw_side_by_side(table: pd.DataFrame) -> Figure:
                         linewidth=1.2,
                         label=state,
                     )
+        if score in ("nll", "temperature"):
+            plain_log(axis, "x")
         if score == "temperature":
             axis.axvline(1.0, color="0.4", linewidth=1)
         axis.set_xlabel(SCORES[score])
@@ -328,6 +334,17 @@ def told_trained(records: Records) -> str:
                 f"{percent(change.max(), 1)})"
             )
     return f"By the rule of 2 %: {'; '.join(parts)}." if parts else "No posterior has been trained."
+
+
+def told_stopped(records: Records) -> str:
+    """At which epoch the least NLL on the images held out stops each network."""
+    table = states(looks(records))
+    table = table[(table.state == STOPPED) & (table.score == "epoch")]
+    parts = []
+    for key, rows in table.groupby(["model", "prior"], sort=False):
+        least, most = f"{rows.value.min():.0f}", f"{rows.value.max():.0f}"
+        parts.append(f"{_name(*key)} {span(least, most)} ({counted(len(rows), 'seed')})")
+    return f"Stopped after epochs: {'; '.join(parts)}." if parts else "No run was looked at yet."
 
 
 def told_calibrated(records: Records, state: str = CONVERGED) -> str:
@@ -392,6 +409,7 @@ def told_differences(records: Records, what: str, score: str) -> str:
 def told_comparisons(records: Records) -> str:
     """How many comparisons were made, and how many would differ by chance."""
     table = differences(looks(records)).dropna(subset="low")
+    table = table[np.isfinite(table["mean"])]  # what is infinite has no interval
     apart = sum(side(row.low, row.high) != 0 for row in table.itertuples())
     return (
         f"These are {len(table)} comparisons, of which {apart} exclude 0; of as many true zeros "
