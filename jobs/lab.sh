@@ -12,7 +12,7 @@ notebooks_in_git() {
 
 # lab SITE [LOGIN]: runs JupyterLab until the job ends; LOGIN is the host that you reach by ssh.
 lab() {
-  local port token file child code=0 options=(--ServerApp.port_retries=0 --notebook-dir .)
+  local port token file child me code=0 options=(--ServerApp.port_retries=0 --notebook-dir .)
   # Else ipykernel warns of each kernel that others of this machine could listen.
   options+=(--MappingKernelManager.transport_encryption=auto)
   options+=(--FileContentsManager.post_save_hook=bnnlib.interactive.saving.after_save)
@@ -24,7 +24,8 @@ lab() {
   {
     if [ -n "${2:-}" ]; then
       echo "On your own machine, and leave it running:"
-      echo "  ssh -N -L $port:127.0.0.1:$port -J $USER@$2 $USER@$(hostname)"
+      me=$(id -un)
+      echo "  ssh -N -L $port:127.0.0.1:$port -J $me@$2 $me@$(hostname)"
       echo "then open there:"
     fi
     echo "  http://127.0.0.1:$port/lab/tree/notebooks/04_interactive.ipynb?token=$token"
