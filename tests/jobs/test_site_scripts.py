@@ -613,6 +613,13 @@ def test_a_failed_run_is_not_resubmitted(machine):
         ("cobalt", "aprun -n 2 -N 2 -d 128 -j 2 -cc depth true", "more than a node's"),
         ("cobalt", "aprun -n 2 -N 2 -d 2 true", "always use -cc depth"),
         ("cobalt", "aprun -n 2 --ppn 2 true", "lists no such option"),
+        ("nersc", "sbatch -A p -t 01:00:00 jobs/slurm/train.sh", "No architecture specified"),
+        ("nersc", "sbatch -A p --partition=gpu_ss11 jobs/perlmutter/train.sh", "supported policy"),
+        ("nersc", "sbatch -A p -q gpu_regular jobs/perlmutter/train_gpu.sh", "Invalid qos"),
+        ("nersc", "sbatch -A p -q debug jobs/perlmutter/train.sh", "up to 8 nodes and 0.5 h"),
+        ("nersc", "sbatch -A p -q shared jobs/perlmutter/train.sh", "more than a node's"),
+        ("nersc", "sbatch -A p -C gpu jobs/perlmutter/train.sh", "--gpus-per-node=None"),
+        ("nersc", "sbatch jobs/perlmutter/train.sh", "Invalid account"),
     ],
 )
 def test_a_stand_in_refuses(tmp_path, site, command, why):
