@@ -618,7 +618,8 @@ def test_a_failed_run_is_not_resubmitted(machine):
         ("nersc", "sbatch -A p -q gpu_regular jobs/perlmutter/train_gpu.sh", "Invalid qos"),
         ("nersc", "sbatch -A p -q debug jobs/perlmutter/train.sh", "up to 8 nodes and 0.5 h"),
         ("nersc", "sbatch -A p -q shared jobs/perlmutter/train.sh", "more than a node's"),
-        ("nersc", "sbatch -A p -C gpu jobs/perlmutter/train.sh", "--gpus-per-node=None"),
+        ("nersc", "sbatch -A p -C gpu -N 1 jobs/perlmutter/train.sh", "more than a node's 128"),
+        ("nersc", "sbatch -A p -C cpu jobs/perlmutter/train_gpu.sh", "--gpus-per-node=4"),
         ("nersc", "sbatch jobs/perlmutter/train.sh", "Invalid account"),
     ],
 )
