@@ -79,9 +79,9 @@ def test_each_site_has_launch_words_that_a_job_can_use(name, monkeypatch):
     ("own", "given", "site", "seconds"),
     [
         ("", ("", 0), "local", cluster.START_TIMEOUT),
-        ("slurm", ("", 0), "slurm", cluster.START_TIMEOUT_IN_JOB),
-        ("slurm", ("local", 0), "local", cluster.START_TIMEOUT),
-        ("slurm", ("", 1800), "slurm", 1800),
+        ("polaris", ("", 0), "polaris", cluster.START_TIMEOUT_IN_JOB),
+        ("polaris", ("local", 0), "local", cluster.START_TIMEOUT),
+        ("polaris", ("", 1800), "polaris", 1800),
     ],
 )
 def test_the_site_is_the_jupyterlabs_own_and_a_job_has_time_to_start(
@@ -89,8 +89,7 @@ def test_the_site_is_the_jupyterlabs_own_and_a_job_has_time_to_start(
 ):
     """Of many ranks that import from one file system; a hub's kernel has BNN_SITE."""
     monkeypatch.setenv("BNN_SITE", own)
-    monkeypatch.setenv("SLURM_JOB_ID", "1")
-    monkeypatch.setenv("SLURM_JOB_END_TIME", "0")
+    monkeypatch.setenv("PBS_JOBID", "1.test")
     monkeypatch.setattr(preparation, "check", lambda settings: None)
     monkeypatch.setattr(cluster, "Cluster", lambda settings, timeout, _: (settings.name, timeout))
     name, timeout = given
