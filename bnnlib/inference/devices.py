@@ -55,8 +55,8 @@ def _missing() -> str:
     """Which of the things that a GPU needs is not there, and what to do; the first that is seen."""
     if not tf.test.is_built_with_gpu_support():
         return (
-            "this TensorFlow is built without CUDA; BNN_ENV must name an environment made by "
-            "jobs/polaris/environment.sh or jobs/slurm/environment_gpu.sh"
+            "this TensorFlow is built without CUDA; BNN_ENV must name an environment for GPUs, as "
+            "jobs/polaris/environment.sh and jobs/slurm/environment_gpu.sh make it (jobs/README.md)"
         )
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES", "0")
     if hidden.split(",")[0] in ("", "-1", "NoDevFiles"):  # the last is Slurm's word

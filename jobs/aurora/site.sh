@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Aurora (ALCF): PBS; two 52-core Intel Xeon Max and six Intel GPUs a node. Ranks run on the CPUs: the
-# locked TensorFlow 2.18 cannot use those GPUs. README.md beside this file tells the second way, by
-# the site's own TensorFlow 2.15.
+# Aurora (ALCF): PBS; two 52-core Intel Xeon Max and six Intel GPUs a node. Ranks run on the CPUs, since
+# the locked TensorFlow 2.18 cannot use these GPUs. jobs/README.md tells the second way, by the site's
+# own TensorFlow 2.15 and GPUS=12.
 # This folder's scripts and bnnlib.launch.sites read it, from the repository's top folder.
 # shellcheck disable=SC2034  # what is set here, the scripts that source this file use
 set -euo pipefail
@@ -23,8 +23,8 @@ source jobs/pbs.sh
 # Copper, whose default they are (docs.alcf.anl.gov/aurora/data-management/copper). Each socket gives
 # as many: 1 to 47 of the first, 53 to 99 of the second.
 socket=47
-GPUS=0
-PPN=${PPN:-12}                               # ranks a node, half of them on each socket
+GPUS=${GPUS:-0}   # of a node: 12 are the halves of its six, each a device
+PPN=${PPN:-12}    # ranks a node, half of them on each socket
 THREADS=${THREADS:-$((socket * 2 / (PPN + PPN % 2)))} # cores a rank
 RANKS=${RANKS:-$((NODES * PPN))}
 
@@ -44,9 +44,9 @@ bind_list() {
 }
 bind=$(bind_list)
 LAUNCH=(mpiexec -n "$RANKS" --ppn "$PPN" --cpu-bind "$bind" --env "OMP_NUM_THREADS=$THREADS"
-  --env "BNN_RANKS=$RANKS")
+  --env "BNN_RANKS=$RANKS" --env "BNN_GPUS=$((GPUS > 0))")
 
-# Aurora's own MPICH is on the library path by default; its ranks here use no GPU.
+# Aurora's own MPICH is on the library path by default. It moves nothing that lies on a GPU.
 site_env() {
   use_proxy
   export MPIR_CVAR_ENABLE_GPU=0

@@ -379,3 +379,20 @@ def test_a_missing_cuda_compiler_is_told_with_its_remedy(tmp_path):
     assert "load the site's CUDA 12 module, or set CUDA_HOME" in result.stderr
     assert len(result.stderr.splitlines()) == 1
     assert not (tmp_path / "venv").exists()
+
+
+def test_the_locked_three_and_those_of_aurora_are_within_pyprojects_ranges():
+    """TensorFlow, tf-keras and TFP belong together, and pip does not know it."""
+    ranges = {
+        Requirement(line).name: Requirement(line).specifier for line in PROJECT["dependencies"]
+    }
+    auroras = {"tensorflow": "2.15.1", "tf-keras": "2.15.1", "tensorflow-probability": "0.23.0"}
+    extra = {Requirement(line).name: Requirement(line).specifier for line in EXTRAS["tf215"]}
+    assert set(extra) == set(auroras)
+    lock = locked("3.11")
+    lock["tensorflow"] = lock["tensorflow-cpu"]
+    for name, version in auroras.items():
+        assert ranges[name].contains(version)
+        assert ranges[name].contains(lock[name])
+        assert extra[name].contains(version)
+        assert not extra[name].contains(lock[name])

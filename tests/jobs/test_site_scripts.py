@@ -189,10 +189,11 @@ def test_ranks_that_are_promised_gpus_refuse_to_train_without(machine):
     assert job["code"] not in (0, 75)
     (line,) = machine.launched()
     assert "--env BNN_GPUS=1 jobs/polaris/pin_gpu.sh papermill" in line
-    (told,) = [line for line in job["stderr"].splitlines() if "BNN_GPUS = 1" in line]
+    lines = job["stderr"].splitlines()
+    (told,) = [line for line in lines if line.startswith("SiteError: BNN_GPUS = 1")]
     assert "TensorFlow sees none: this TensorFlow is built without CUDA" in told
     assert "jobs/polaris/environment.sh" in told
-    assert not (machine.root / "runs" / "pbs" / "one" / "run.json").exists()
+    assert read_record(machine.root / "runs" / "pbs" / "one")["status"] == "failed"
     assert len(machine.jobs()) == 1  # and none follows
 
 
