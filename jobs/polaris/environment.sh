@@ -16,8 +16,8 @@
 # PYTHON=/path/to/python3.12 names another Python, VENV=folder another folder (BNN_ENV=folder in the
 # jobs), CUDA_MODULE another CUDA 12. Run again, it does only what has changed.
 #
-# Not run on Polaris. Its steps were run on a machine without a GPU, with a CUDA compiler of the
-# index: jobs/README.md says how far. The modules are those of the site's documentation.
+# Not run on Polaris, nor with CUDA 12 or a GPU; jobs/README.md tells what was tried of the build.
+# cudatoolkit-standalone and cray-python were read in others' scripts for Polaris, of 2025.
 set -euo pipefail
 cd "$PBS_O_WORKDIR"
 source jobs/polaris/site.sh

@@ -12,7 +12,8 @@
 #   sbatch jobs/slurm/environment_gpu.sh
 #
 # It needs g++, a Python 3.11 or 3.12 and nvcc of CUDA 12: put the modules that bring them (such as
-# `module load cuda/12 python/3.11`) and the site's proxy into jobs/slurm/own.sh, and SRUN_MPI=pmi2.
+# `module load cuda/12 python/3.11`) and the site's proxy into jobs/slurm/own.sh. SRUN_MPI as in
+# site.sh, for the check and for every job.
 # PYTHON=/path/to/python3.12 names another Python, VENV=folder another folder (BNN_ENV=folder in the
 # jobs). Run again, it does only what has changed. Not run: there was no GPU.
 set -euo pipefail
