@@ -17,10 +17,11 @@ from matplotlib.figure import Figure
 
 from bnnlib.analysis import figures, gallery
 from bnnlib.analysis.scaling import figures as scaling
+from bnnlib.analysis.scaling import simulated
 from bnnlib.errors import RecordError
 from bnnlib.record import provenance
 
-# The figures of 02_calibration and of 03_scaling by the name that they are kept under.
+# The figures of 02_calibration, 03_scaling and 11_simulation by the name that they are kept under.
 DRAWN: dict[str, Callable[[pd.DataFrame], Figure]] = {
     "accuracy_against_nll": figures.accuracy_against_nll,
     "reliability": figures.reliability_diagrams,
@@ -39,6 +40,8 @@ DRAWN: dict[str, Callable[[pd.DataFrame], Figure]] = {
     "theta": scaling.theta,
     "predictions": scaling.predictions,
     "calibration_against_ranks": scaling.calibration,
+    "spread": simulated.spread,
+    "simulated": simulated.step_times,
 }
 
 

@@ -83,6 +83,16 @@ def of_records(question: str) -> Callable[..., Path]:
     return run
 
 
+def from_tables(launch, study, folder: Path) -> Path:
+    """11_simulation on the committed tables, its figures elsewhere."""
+    executed = folder / "simulation.ipynb"
+    notebook = ROOT / "notebooks" / "11_simulation.ipynb"
+    words = ["-p", "simulation", ROOT / "figures" / "simulation", "-p", "figures", folder]
+    done = launch("papermill", notebook, executed, *words)
+    assert done.returncode == 0, done.stderr
+    return executed
+
+
 # How each notebook is executed; a notebook that is missing here fails a test.
 HOW: dict[str, Callable[..., Path]] = {
     "01_train.ipynb": alone,
@@ -93,6 +103,7 @@ HOW: dict[str, Callable[..., Path]] = {
     "04_interactive.ipynb": watched,
     "05_draws.ipynb": inside,
     "10_convergence.ipynb": of_records("convergence"),
+    "11_simulation.ipynb": from_tables,
 }
 
 
@@ -291,6 +302,16 @@ def test_the_scaling_study_shows_predictions_apart_from_measurements(study, exec
     said = "\n".join(of_type(nb, "text/markdown"))
     assert "no measurement: " in said  # the profiled runs, at least
     assert "predicted at 4,096 nodes" in said
+
+
+@pytest.mark.ranks
+def test_the_simulation_is_held_against_what_was_measured(executed):
+    nb = read(executed["11_simulation.ipynb"])
+    assert len(of_type(nb, "image/png")) == 2
+    said = "\n".join(of_type(nb, "text/markdown"))
+    assert re.search(
+        r"\*\*Two nodes\.\*\* .* ms a step .*\*\*At [0-9,]+ nodes\*\*", said, re.DOTALL
+    )
 
 
 # ------------------------------------------------------------------------------------------- live
