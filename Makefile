@@ -26,6 +26,7 @@ test-all: test ## test, then the long ones: the study, kills, a browser, Slurm, 
 # From the compact records in figures/<question>, which git keeps; nothing is trained.
 figures: env ## draw the figures of the study's questions anew from their compact records (a minute)
 	@$(BIN)/python -m jobs.local.figures
+	@$(BIN)/python -m jobs.simulation.run --draw
 
 reproduce: env ## make the runs of a question and its figures, QUESTION=convergence; says its cost first
 	@$(BIN)/python -m jobs.local.reproduce $(QUESTION) $(if $(DRY_RUN),--dry-run)

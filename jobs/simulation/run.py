@@ -221,6 +221,9 @@ def draw(folder: Path) -> None:
         ("spread", simulation.exceedance(step_times, fitted), simulated.spread),
         ("simulated", simulation.step_table(simulations, step_times), simulated.step_times),
     ):
+        # To six digits, so that another machine's last digits change no file.
+        text = table.to_csv(index=False, float_format="%.6g")
+        table = pd.read_csv(io.StringIO(text))
         drawn = figure(table)
         gallery.save(drawn, table, folder, name, origin)
         # Without the date and with fixed ids, so that the same table gives the same file.
