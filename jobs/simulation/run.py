@@ -118,7 +118,7 @@ def simulate(
         idle = int(min(times, default=0) / cycle) - 1 if cycle and ranks > MEASURED_RANKS else 0
         words += [str(drawn), str(steps), str(num_bytes), str(cycle), str(max(idle, 0))]
         done = subprocess.run(words, capture_output=True, text=True)
-    if done.returncode:
+    if done.returncode or not done.stdout:  # SMPI's MPI_Abort ends with 0
         raise SimulationError(f"{' '.join(words)} failed: {done.stderr.strip()[-500:]}")
     return parse(done.stdout)
 

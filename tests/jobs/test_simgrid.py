@@ -50,7 +50,7 @@ def test_an_average_in_a_chassis_takes_what_the_formula_says(program):
     average = numbers["average_seconds"] / numbers["steps"]
     # SimGrid takes a twentieth of the way back for the acknowledgements.
     assert average == pytest.approx(recursive_doubling(BYTES, 4, ARIES), rel=0.05)
-    assert numbers["seconds"] == pytest.approx(50 * (0.01 + average), rel=1e-6)
+    assert numbers["seconds"] == pytest.approx(50 * (0.01 + average), rel=1e-5)
 
 
 def mixed(number: int) -> int:
@@ -81,7 +81,8 @@ def test_with_a_cycle_a_step_ends_with_the_next_agreement(program):
     assert numbers["agreements"] == 1 + 10 * 3
     assert numbers["seconds"] == pytest.approx(10 * 0.015, rel=0.01)
     each = numbers["agreement_seconds"] / numbers["agreements"]
-    assert each == pytest.approx(recursive_doubling(8, 4, ARIES), rel=0.2)
+    # The ranks come to it some microseconds apart.
+    assert recursive_doubling(8, 4, ARIES) < each < 1.5 * recursive_doubling(8, 4, ARIES)
 
 
 @needs_simgrid
