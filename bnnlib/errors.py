@@ -70,5 +70,13 @@ class DistributedError(BnnlibError, RuntimeError):
     """Ranks cannot start, or no longer agree."""
 
 
+class JoiningError(DistributedError):
+    """This rank cannot join the others; nothing has been started."""
+
+
+class OtherRankError(DistributedError):
+    """Another rank has raised one of these errors, and has said so to this one."""
+
+
 class SiteError(BnnlibError, RuntimeError):
     """A machine's launch settings or its queue cannot be used."""

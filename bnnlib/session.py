@@ -11,21 +11,37 @@ from __future__ import annotations
 import contextlib
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from bnnlib import process
-from bnnlib.errors import DistributedError, ExperimentError, RecordError
+from bnnlib.errors import (
+    DataError,
+    DistributedError,
+    ExperimentError,
+    JoiningError,
+    MetricsError,
+    MissingDataError,
+    OtherRankError,
+    RecordError,
+    SiteError,
+)
 from bnnlib.record import startup, stopping
 from bnnlib.record.failure import error_of, record_failure
-from bnnlib.record.files import remove_made
 from bnnlib.record.lock import LockedError
 from bnnlib.record.run import Run
 from bnnlib.record.watchdog import Watch
 
-# Errors that refuse a start as long as no run is open.
-REFUSALS = (ExperimentError.__name__, RecordError.__name__, LockedError.__name__)
+# Errors that refuse a start as long as no open run has come to its first step. Another one, such as
+# a rank that was lost, is a failure, which is recorded.
+REFUSALS = tuple(
+    error.__name__
+    for error in (
+        *(ExperimentError, DataError, MissingDataError, MetricsError, RecordError, LockedError),
+        *(SiteError, JoiningError, OtherRankError),
+    )
+)
 
 
 class Session:
@@ -109,13 +125,18 @@ class Session:
         for run in list(self.runs):
             run.stop(reason)
 
-    def fail_runs(self, error: Mapping[str, Any]) -> None:
-        """Records that the open runs failed.
+    def fail_runs(self, error: Mapping[str, Any], runs: Sequence[Run] | None = None) -> None:
+        """Records that open runs failed; an error that refuses their start undoes it instead.
 
         Args:
             error: of :func:`bnnlib.record.failure.error_of`.
+            runs: which of them; all if not given.
         """
-        for run in list(self.runs):
+        runs = list(self.runs) if runs is None else runs
+        if error["type"] in REFUSALS and not any(run.has_begun for run in runs):
+            self.refuse_runs(runs)
+            return
+        for run in runs:
             run.fail(error)
 
     @property
@@ -123,28 +144,30 @@ class Session:
         """Whether no open run has come to its first step."""
         return not any(run.has_begun for run in self.runs)
 
-    def refuse_runs(self, error: Mapping[str, Any]) -> None:
-        """Closes the open runs, whose start was refused; all ranks call it.
+    def refuse_runs(self, runs: Sequence[Run] | None = None) -> None:
+        """Closes open runs whose start was refused, and leaves all as the start found it.
 
-        A run that had no record before leaves none, nor the folders that were made for it. The
-        record of any other says that it failed.
+        A run that had no record leaves none, nor the folders that were made for it; a record that
+        was there is as it was.
 
         Args:
-            error: of :func:`bnnlib.record.failure.error_of`, the same on all ranks.
+            runs: which of them; all if not given.
         """
-        for run in list(self.runs):
-            if run.ranks.rank == 0 and not run.made:
-                run.fail(error)
-            else:
+        for run in list(self.runs) if runs is None else runs:
+            try:
+                if run.found is not None:
+                    run.found.put_back()  # while the lock is held
+            finally:
                 run.abandon()
-                remove_made(run.made)
+                if run.found is not None:
+                    run.found.remove_folders()
 
     def fail(
         self, directory: str | Path, parameters: Mapping[str, Any], error: Mapping[str, Any]
     ) -> None:
         """Records that a run failed, whether or not it had come as far as its record.
 
-        A start that was refused, for its parameters or its directory, leaves no record.
+        A start that was refused, before its first step, leaves no record.
 
         Args:
             directory: where the record goes if no run is open.
@@ -170,4 +193,11 @@ class Session:
         if isinstance(error, stopping.Stopped):
             self.stop_runs(str(error))
         elif error is not None:
+            open_before = list(self.runs)
             self.fail_runs(error_of(error))
+            for run in open_before:
+                if run.found is not None and not run.directory.joinpath("run.json").exists():
+                    print(
+                        f"{run.directory}: the start was refused and leaves no record; once the "
+                        "reason is gone, go on at the cell that opens the run"
+                    )

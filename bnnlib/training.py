@@ -129,8 +129,7 @@ def _ending_with(session: Session) -> Iterator[None]:
             raise SystemExit(stopping.EXIT_CODE) from None
         raise
     except Exception as error:
-        for run in [run for run in session.runs if run not in before]:
-            run.fail(error_of(error))
+        session.fail_runs(error_of(error), [run for run in session.runs if run not in before])
         raise
 
 

@@ -11,7 +11,13 @@ from pathlib import Path
 import horovod.tensorflow as hvd
 
 from bnnlib import data, networks
-from bnnlib.errors import ExperimentError, RecordError
+from bnnlib.errors import (
+    DataError,
+    ExperimentError,
+    JoiningError,
+    OtherRankError,
+    RecordError,
+)
 from bnnlib.experiment import Experiment
 from bnnlib.inference import evaluation
 from bnnlib.inference.distributed import Ranks
@@ -123,7 +129,8 @@ def test_a_session_of_many_runs_holds_none_that_has_ended(tmp_path):
 
 def test_a_start_that_was_refused_leaves_no_record(tmp_path):
     session = Session()
-    for refused in (ExperimentError("x"), RecordError("x"), LockedError("x")):
+    first = (ExperimentError("x"), RecordError("x"), LockedError("x"))
+    for refused in (*first, DataError("x"), JoiningError("x"), OtherRankError("x")):
         session.fail(tmp_path / "new", {}, error_of(refused))
     assert not (tmp_path / "new").exists()
     session.fail(tmp_path / "new", {}, error_of(OSError("no memory")))

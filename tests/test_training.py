@@ -133,12 +133,14 @@ def test_what_cannot_be_is_refused_before_anything_is_written(tmp_path, monkeypa
     assert not list(tmp_path.iterdir())
 
 
-def test_a_run_that_fails_is_recorded_and_the_process_lives_on(tmp_path):
+def test_a_refused_start_leaves_nothing_and_the_process_lives_on(tmp_path):
     run_dir = str(tmp_path / "run")
     with pytest.raises(Exception, match="no such file"):
         bnnlib.train(dataset=str(tmp_path / "none.npz"), run_dir=run_dir)
-    record = read_record(run_dir)
-    assert (record["status"], record["error"]["type"]) == ("failed", "DataError")
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(Exception, match="learning_rate"):  # it diverges, and so has begun
+        bnnlib.train(**SMALL | {"learning_rate": 1e30}, run_dir=str(tmp_path / "bad"))
+    assert read_record(tmp_path / "bad")["status"] == "failed"
     run = bnnlib.train(Experiment(**SMALL, run_dir=run_dir), progress=False)
     assert run.record["status"] == "finished"
     with pytest.raises(RecordError, match="holds a run with other parameters: seed"):

@@ -21,7 +21,7 @@ import numpy as np
 import tensorflow as tf
 
 from bnnlib import launcher, process
-from bnnlib.errors import BnnlibError, DistributedError, message_of, rank_lost
+from bnnlib.errors import BnnlibError, DistributedError, OtherRankError, message_of, rank_lost
 from bnnlib.inference import cores, devices, joining
 from bnnlib.record.stopping import Stopped
 from bnnlib.session import Session
@@ -295,7 +295,7 @@ def agree(action: Callable[[], Value]) -> Value:
         What `action` returned on this rank.
 
     Raises:
-        BnnlibError: this rank's own error, or a DistributedError that names the first rank that
+        BnnlibError: this rank's own error, or an OtherRankError that names the first rank that
             failed and its error.
     """
     value: Any = None
@@ -309,7 +309,7 @@ def agree(action: Callable[[], Value]) -> Value:
         raise error
     for rank, text in enumerate(errors):
         if text is not None:
-            raise DistributedError(f"rank {rank} failed: {text}")
+            raise OtherRankError(f"rank {rank} failed: {text}")
     return value
 
 

@@ -7,7 +7,7 @@ import os
 from typing import Any
 
 from bnnlib import launcher, process
-from bnnlib.errors import DistributedError
+from bnnlib.errors import JoiningError
 
 # Milliseconds between Horovod's looks for something to average, where its own default of 1 is
 # longer than a dense network's step (`make bench` compares them: figures/bench/horovod.csv).
@@ -19,14 +19,14 @@ def start_horovod() -> tuple[Any, set[int]]:
     """Horovod, with this process among its launcher's ranks, and the threads that it has started.
 
     Raises:
-        DistributedError: Horovod is missing, or sees other ranks than the launcher has started.
+        JoiningError: Horovod is missing, or sees other ranks than the launcher has started.
     """
     _refuse_lost_launcher()
     try:
         hvd = importlib.import_module("horovod.tensorflow")
     except ImportError as error:
         size = launcher.size()
-        raise DistributedError(
+        raise JoiningError(
             f"the launcher ({launcher.name()}) started {size} rank(s), which train together by "
             f"Horovod, and Horovod cannot be imported ({error}): build it into this Python with "
             "jobs/local/environment.sh (make env), or start one process without a launcher; with "
@@ -39,7 +39,7 @@ def start_horovod() -> tuple[Any, set[int]]:
         os.environ.setdefault("HOROVOD_CYCLE_TIME", CYCLE_MS)
     hvd.init()
     if launcher.size() != hvd.size():
-        raise DistributedError(
+        raise JoiningError(
             f"the launcher ({launcher.name()}) started {launcher.size()} ranks and Horovod sees "
             f"{hvd.size()}: {why_alone(launcher.name())}"
         )
@@ -71,7 +71,7 @@ def refuse_other_count() -> None:
     """
     asked = os.environ.get("BNN_RANKS")
     if asked and asked != str(launcher.size()):
-        raise DistributedError(
+        raise JoiningError(
             f"BNN_RANKS = {asked}, the ranks that the job script starts, and the launcher "
             f"({launcher.name()}) says {launcher.size()}: {why_alone(launcher.name())}"
         )
@@ -85,7 +85,7 @@ def _refuse_lost_launcher() -> None:
     try:
         os.fstat(int(descriptor))
     except OSError:
-        raise DistributedError(
+        raise JoiningError(
             "this process was started by a rank of mpiexec and cannot join MPI itself (papermill's "
             "own engine starts a kernel a rank); run papermill with --engine spmd"
         ) from None

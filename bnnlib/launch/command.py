@@ -9,7 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from bnnlib import launcher, parameters, process
-from bnnlib.errors import BnnlibError, DistributedError, ExperimentError, message_of
+from bnnlib.errors import (
+    BnnlibError,
+    DistributedError,
+    ExperimentError,
+    JoiningError,
+    OtherRankError,
+    message_of,
+)
 from bnnlib.experiment import Experiment
 from bnnlib.record import branch, provenance, stopping
 from bnnlib.record.failure import error_of
@@ -82,7 +89,7 @@ def all_end_with(experiment: Experiment, session: Session) -> Iterator[None]:
     """Ends the processes of all ranks when the run inside is stopped or fails, its record first.
 
     The library's own error before the first step refuses the start (:meth:`Session.refuse_runs`):
-    rank 0 says it in a line. Any other is a failure, with its traceback.
+    rank 0 says it in a line, and all is left as it was. Any other is a failure, with its traceback.
     """
     from bnnlib.inference import distributed  # TensorFlow reads the environment when imported
 
@@ -100,30 +107,43 @@ def all_end_with(experiment: Experiment, session: Session) -> Iterator[None]:
 
 
 def _refuse(experiment: Experiment, session: Session, error: BnnlibError) -> None:
-    """Ends all ranks where the start is refused: rank 0 says why in a line, a new record goes.
+    """Ends all ranks where the start is refused: rank 0 says why in a line, the record is undone.
 
     Returns:
         Nothing, where ranks were lost or cannot talk: then the error is no refusal.
     """
     from bnnlib.inference import distributed
 
+    if isinstance(error, JoiningError):  # this rank can ask no other, and holds no run yet
+        rank = f"[rank {launcher.rank()}] " if launcher.size() > 1 else ""
+        print(f"{rank}refused: {message_of(error)}", file=sys.stderr, flush=True)
+        process.leave(process.ERROR_STATUS)
     try:
         # Ranks that have not failed never come here.
         with Watch(REFUSE_SECONDS, lambda late: fail(experiment, session, error)):
             errors = distributed.gather(error_of(error))
     except Exception:
         return
-    # What a rank says of another rank's error is a consequence.
-    causes = [one for one in errors if one["type"] != DistributedError.__name__]
+    causes = causes_of(errors)
     if not causes:
         return
     try:
-        session.refuse_runs(causes[0])
+        session.refuse_runs()
     except Exception as problem:
         print(f"the run's record could not be closed: {message_of(problem)}", file=sys.stderr)
     if launcher.rank() == 0:
         print(f"refused: {causes[0]['message']}", file=sys.stderr, flush=True)
     distributed.leave_together(process.ERROR_STATUS)
+
+
+def causes_of(errors: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Of the ranks' errors those that are no consequence of another rank's.
+
+    Args:
+        errors: of :func:`bnnlib.record.failure.error_of`, on each rank.
+    """
+    consequences = (DistributedError.__name__, OtherRankError.__name__)
+    return [one for one in errors if one["type"] not in consequences]
 
 
 def fail(experiment: Experiment, session: Session, error: BaseException) -> NoReturn:

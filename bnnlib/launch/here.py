@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bnnlib import launcher
-from bnnlib.errors import DistributedError, ExperimentError, RecordError
+from bnnlib.errors import ExperimentError, RecordError
 from bnnlib.experiment import Experiment
 from bnnlib.launch import command, study_file
 from bnnlib.record import provenance
@@ -68,8 +68,8 @@ def train_all(experiments: Sequence[Experiment]) -> int:
     """Trains, evaluates and records each run that is not finished; all ranks call it.
 
     Rank 0 says which run comes, about how long is left, and at its end what came of it, in a line.
-    A run that fails alike on all ranks is recorded, and the next one follows. An error that leaves
-    the ranks unequal, such as a lost rank, ends all of them.
+    A run that fails alike on all ranks is recorded, and the next one follows; of one whose start is
+    refused nothing is left. An error that leaves the ranks unequal, such as a lost rank, ends all.
 
     Returns:
         0; where runs have failed, it ends this process with 1 once all ranks have come here.
@@ -148,6 +148,8 @@ def _is_left(experiment: Experiment) -> bool:
 def _failed_alike(session: Session, experiment: Experiment, error: Exception) -> str:
     """Records a run that failed on all ranks, and says why; ends them where it failed on some.
 
+    A start that was refused leaves no record (:meth:`Session.fail_runs`).
+
     Raises:
         Exception: `error` itself, where it says that ranks were lost.
     """
@@ -158,9 +160,7 @@ def _failed_alike(session: Session, experiment: Experiment, error: Exception) ->
     # Ranks that have not failed never come here.
     with Watch(AGREE_SECONDS, lambda late: command.fail(experiment, session, error)):
         errors = distributed.gather(error_of(error))
-    # What a rank says of another rank's error is a consequence.
-    causes = [one for one in errors if one["type"] != DistributedError.__name__]
-    cause = (causes or errors)[0]
+    cause = (command.causes_of(errors) or errors)[0]
     # Rank 0 first: the others then find a record that has failed, and only close theirs.
     if launcher.rank() == 0:
         command.record_failure(experiment, session, cause)

@@ -23,6 +23,7 @@ import yaml
 from bnnlib.errors import ExperimentError, SiteError
 from bnnlib.experiment import Experiment
 from bnnlib.launch import sites, study_file
+from bnnlib.record import files
 from bnnlib.record.identity import refuse_other
 from bnnlib.record.schema import read_record
 
@@ -190,8 +191,8 @@ def submit(jobs: Sequence[Job], site: str) -> None:
 
 
 def _submit_run(job: Job, site: str) -> str:
+    found = files.Found.of(parameters := job.directory / "parameters.yaml")
     job.directory.mkdir(parents=True, exist_ok=True)
-    parameters = job.directory / "parameters.yaml"
     values = study_file.differences(job.experiment)
     parameters.write_text(yaml.safe_dump(values, sort_keys=False))
     what: dict[str, object] = {
@@ -204,7 +205,13 @@ def _submit_run(job: Job, site: str) -> str:
     }
     if job.gpus:
         what["GPUS"] = job.gpus
-    job_id = sites.submit(site, job.script, what)
+    try:
+        job_id = sites.submit(site, job.script, what)
+    except SiteError:  # nothing was submitted, or on `local` the run was refused or has failed
+        if not (job.directory / "run.json").exists():
+            found.put_back()
+            found.remove_folders()
+        raise
     (job.directory / "job").write_text(f"{job_id}\n")
     return job_id
 

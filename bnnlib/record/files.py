@@ -7,6 +7,7 @@ in which each array carries the zip format's checksum.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import errno
 import io
 import itertools
@@ -17,7 +18,7 @@ import struct
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import IO
 
@@ -97,18 +98,44 @@ def sync(path: Path) -> None:
         ) from error
 
 
-def missing(file: Path) -> list[Path]:
-    """A file and the folders above it that do not exist, the file first; none where it exists."""
-    return list(itertools.takewhile(lambda path: not path.exists(), [file, *file.parents]))
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """A file, and the folders above it, as they were before something was written there.
 
+    Attributes:
+        file: its path.
+        content: its bytes; None where there was no file.
+        missing: the folders above it that did not exist, the innermost first.
+    """
 
-def remove_made(made: Sequence[Path]) -> None:
-    """Removes what :func:`missing` gave, once it was made; a folder that holds more stays."""
-    with contextlib.suppress(OSError):
-        for file in made[:1]:
-            file.unlink(missing_ok=True)
-        for folder in made[1:]:
-            folder.rmdir()
+    file: Path
+    content: bytes | None
+    missing: tuple[Path, ...]
+
+    @classmethod
+    def of(cls, file: Path) -> Found:
+        """As they are now."""
+        missing = tuple(itertools.takewhile(lambda path: not path.exists(), file.parents))
+        return cls(file, file.read_bytes() if file.exists() else None, missing)
+
+    def put_back(self) -> None:
+        """Gives the file its bytes again, or removes it.
+
+        Raises:
+            RecordError: it cannot be written.
+        """
+        content = self.content
+        if content is not None:
+            write_atomically(self.file, lambda file: file.write(content))
+        else:
+            with contextlib.suppress(OSError):
+                self.file.unlink(missing_ok=True)
+
+    def remove_folders(self) -> None:
+        """Removes the folders that were missing; one that holds something stays."""
+        with contextlib.suppress(OSError):
+            for folder in self.missing:
+                folder.rmdir()
 
 
 def remove_leftovers(directory: Path) -> None:

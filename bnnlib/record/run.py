@@ -60,7 +60,7 @@ class Run:
         lines: the lines of ``steps.jsonl`` so far, on every rank.
         is_finished: whether an earlier start has finished the run.
         has_begun: whether this start has come to its first step.
-        made: on rank 0, record and folders that this start made; empty with a record before.
+        found: on rank 0, the record and the folders above it as this start found them.
         source: the file of a user's own network, of :func:`bnnlib.record.source.read`.
     """
 
@@ -69,7 +69,8 @@ class Run:
     ) -> None:
         self.session, self.directory = session, directory
         self.experiment, self.ranks = experiment, ranks
-        self.lines, self.made = list[StepLog](), list[Path]()
+        self.lines = list[StepLog]()
+        self.found: files.Found | None = None
         self.is_finished = self.has_begun = False
         self.source: dict[str, str] | None = None
         self._has_trained, self._timed_from = False, 0
@@ -111,19 +112,19 @@ class Run:
         """
         directory = run_directory(experiment, ranks.size)
         run = cls(session, directory, experiment, ranks)
-        horovod = ranks.build_info()
         run.source = source.read_alike(experiment.model, ranks)
 
         def write_first() -> bool:
             if ranks.rank != 0 or run._was_finished():
                 return ranks.rank == 0
-            run.made = files.missing(directory / "run.json")
+            run.found = files.Found.of(directory / "run.json")
             run._lock = lock.acquire(directory)
             try:
                 files.remove_leftovers(directory)
-                run._write_first(provenance, horovod, events, trained)
+                run._write_first(provenance, ranks.build_info(), events, trained)
             except BaseException:
                 run._lock.release()
+                run.found.remove_folders()
                 raise
             return False
 

@@ -15,7 +15,9 @@ process's own stdout and stderr goes to the terminal, not into the notebook; `in
 empty stdin.
 
 With papermill's own engine the cells run in a kernel; `rank0:` tells it the notebook's folder, too.
-A start that either engine refuses leaves nothing behind.
+A start that either engine refuses leaves nothing behind. One that a cell refuses, before the first
+step, leaves no record either, but the executed notebook, which holds the error: it is papermill's
+output, and the next start replaces it.
 
 papermill imports this package while papermill itself is still being imported, so nothing of
 papermill may be imported at the top of its modules.

@@ -270,10 +270,10 @@ class Ending:
         cell.outputs[at:at] = outputs
 
     def _record(self, cause: Failure) -> None:
-        """Mark the run's record as failed; if that fails, say why and go on."""
+        """Mark the run's record as failed, or undo a refused start; if that fails, go on."""
         parameters = dict(self.nb_man.nb.metadata.papermill.get("parameters") or {})
         directory = parameters.get("run_dir") or self.run_dir
-        if self.rank != 0 or directory is None:
+        if self.rank != 0 or (directory is None and not self.session.runs):
             return
         error = {
             "rank": cause.rank,
@@ -283,7 +283,7 @@ class Ending:
             "ranks": max(self.size, world_size()),
         }
         try:
-            self.session.fail(Path(start_folder(), directory), parameters, error)
+            self.session.fail(Path(start_folder(), directory or ""), parameters, error)
         except Exception as problem:  # whatever it is, the other ranks wait for this one's end
             print(f"the run's record could not be written: {problem!r}", file=self.stderr)
 

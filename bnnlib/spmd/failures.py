@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from bnnlib import launcher
-from bnnlib.errors import rank_lost
+from bnnlib.errors import OtherRankError, rank_lost
 from bnnlib.process import ERROR_STATUS, leave
 from bnnlib.record.files import write_text
 
@@ -62,8 +62,9 @@ class Failure:
 
     @property
     def is_consequence(self) -> bool:
-        """Whether this rank only lost its connection to another one that failed."""
-        return rank_lost(self.ename, self.evalue) != ""
+        """Whether another rank failed, and this one only says so or lost its connection to it."""
+        told = self.ename == OtherRankError.__name__
+        return told or rank_lost(self.ename, self.evalue) != ""
 
     @property
     def headline(self) -> str:

@@ -204,7 +204,7 @@ def test_an_error_on_one_rank_raises_on_all(started, name):
     size, _ = LAUNCHES[name]
     last = size - 1
     own = f"ExperimentError: no cake on {last}"
-    others = f"DistributedError: rank {last} failed: {own}"
+    others = f"OtherRankError: rank {last} failed: {own}"
     found = started(name)
     assert found.of("agreement", "fine") == [10 * rank for rank in range(size)]
     assert found.of("agreement", "one") == [others] * last + [own]
@@ -214,7 +214,7 @@ def test_an_error_on_one_rank_raises_on_all(started, name):
     assert found.of("agreement", "again") == [10 * rank for rank in range(size)]
     assert found.of("agreement", "other_local_fails") == [others] * last + [own]
     first = "ExperimentError: no cake on 0"
-    told = f"DistributedError: rank 0 failed: {first}"
+    told = f"OtherRankError: rank 0 failed: {first}"
     assert found.of("agreement", "first_local_fails") == [first] + [told] * last
 
 

@@ -32,6 +32,17 @@ def test_parameters_come_from_a_file_and_the_command_line(tmp_path):
         command.read(tmp_path / "missing.yaml", [])
 
 
+def test_a_rank_that_cannot_join_is_refused_in_a_line_and_leaves_nothing(launch, tmp_path):
+    """As where a launcher tells eight ranks nothing of one another."""
+    words = ("dataset=tiny", f"run_dir={tmp_path / 'new' / 'run'}")
+    told = {"BNN_RANKS": "8"}
+    done = launch(sys.executable, "-m", "bnnlib", "train", "-p", *words, environment=told)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("refused: BNN_RANKS = 8, the ranks that the job script starts, and")
+    assert not (tmp_path / "new").exists()
+
+
 @pytest.mark.ranks
 @pytest.mark.parametrize(
     ("ranks", "parameters", "told"),

@@ -1,6 +1,7 @@
 """A study file as jobs of a site: what is submitted, and how a run's state is told."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,22 @@ def test_nodes_and_node_hours_are_the_sites(read):
 def test_the_repositorys_sweeps_can_be_read(read):
     for name in ("sweep", "node_sweep"):
         assert queue.read(ROOT / f"jobs/studies/{name}.yaml", "crux"), name
+
+
+def test_a_job_that_the_queue_refuses_leaves_no_folder(read, tmp_path, monkeypatch):
+    jobs = read(SMALL | {"ranks": 8, "grid": {"model": ["CNN_FC", "CNN_conv"]}}, "slurm")
+    (tmp_path / "bin").mkdir()
+    sbatch = tmp_path / "bin" / "sbatch"
+    sbatch.write_text("#!/bin/sh\necho 'over the limits' >&2\nexit 1\n")
+    sbatch.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{sbatch.parent}:{os.environ['PATH']}")
+    jobs[0].directory.mkdir(parents=True)
+    (jobs[0].directory / "mine.txt").touch()
+    for job in jobs:
+        with pytest.raises(SiteError, match="over the limits"):
+            queue.submit([job], "slurm")
+    assert [path.name for path in Path("runs").rglob("*") if path.is_file()] == ["mine.txt"]
+    assert not jobs[1].directory.exists()
 
 
 def test_a_sweep_on_gpus_takes_the_script_for_them(read, tmp_path, monkeypatch):

@@ -143,20 +143,33 @@ def test_a_refused_start_leaves_no_record_but_never_takes_one_that_was_there(
     for before in (False, True):
         session = Session()
         experiment = Experiment(**parameters)
+        record = tmp_path / "new" / "run" / "run.json"
         if before:
             failure.record_failure(experiment.run_dir, parameters, error)
+            as_it_was = record.read_bytes()
         run = Run.open(session, experiment, Ranks(), provenance.collect())
-        assert (run.directory / "run.json").exists()
+        assert read_file(run.directory)["status"] == "running"
         assert session.is_starting
-        session.refuse_runs(error)
+        session.fail_runs(error)
         assert session.runs == []
         assert (tmp_path / "new").exists() == before
-    record = read_file(tmp_path / "new" / "run")
-    assert (record["status"], len(record["attempts"])) == ("failed", 2)
+    assert record.read_bytes() == as_it_was
+    assert [path.name for path in record.parent.iterdir()] == ["run.json"]
     # A folder that holds something else stays, and so does what was in it.
     experiment = Experiment(run_dir=str(tmp_path / "notes"))
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "mine.txt").write_text("")
     Run.open(session, experiment, Ranks(), provenance.collect())
-    session.refuse_runs(error)
+    session.fail_runs(error)
     assert [path.name for path in (tmp_path / "notes").iterdir()] == ["mine.txt"]
+    # An error that refuses nothing, or one after the first step, is recorded.
+    for place, begun, told in (
+        ("crashed", False, failure.error_of(OSError("a full disk"))),
+        ("trained", True, error),
+    ):
+        run = Run.open(
+            session, Experiment(run_dir=str(tmp_path / place)), Ranks(), provenance.collect()
+        )
+        run.has_begun = begun
+        session.fail_runs(told)
+        assert read_file(tmp_path / place)["status"] == "failed"

@@ -865,7 +865,7 @@ def test_a_failure_of_another_start_leaves_a_trained_run_alone(status):
     open_run()  # so that the right parameters still continue it
 
 
-def test_in_a_kernel_a_cells_error_closes_the_record(monkeypatch):
+def test_in_a_kernel_a_cells_error_closes_the_record(monkeypatch, capsys):
     from IPython.core.interactiveshell import InteractiveShell
 
     shell = InteractiveShell()
@@ -883,6 +883,12 @@ def test_in_a_kernel_a_cells_error_closes_the_record(monkeypatch):
     assert (record["error"]["type"], record["error"]["message"]) == ("ValueError", "bad")
     shell.run_cell("raise KeyError('later')")
     assert read(run.directory) == record
+    # An error that refuses the start, before the first step, leaves none; it is said in the cell.
+    refused = Experiment(dataset="tiny", run_dir="runs/g/refused")
+    Run.open(session, refused, ALONE, provenance.collect())
+    shell.run_cell("from bnnlib.errors import DataError\nraise DataError('no such file')")
+    assert not os.path.exists("runs/g/refused")
+    assert "the start was refused and leaves no record" in capsys.readouterr().out
     again = Run.open(session, experiment, ALONE, provenance.collect())
     session.close()
     shell.run_cell("raise ValueError('of another session')")
