@@ -26,6 +26,8 @@ The conventions, the same for every function:
 from bnnlib.metrics.bootstrap import (
     bootstrap_interval,
     bootstrap_values,
+    correlation,
+    ece_resampled,
     interval,
     percentile_interval,
 )
@@ -167,6 +169,7 @@ __all__ = [
     "conformal_sets",
     "conformal_summary",
     "conformal_threshold",
+    "correlation",
     "count_votes",
     "coverage_at_risk",
     "cross_entropy",
@@ -177,6 +180,7 @@ __all__ = [
     "ece_debiased",
     "ece_equal_mass",
     "ece_interval",
+    "ece_resampled",
     "entropy_correlation",
     "expected_entropy",
     "fit_temperature",

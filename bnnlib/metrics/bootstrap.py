@@ -93,6 +93,50 @@ def bootstrap_values(
     return values
 
 
+def ece_resampled(
+    probs: npt.ArrayLike,
+    labels: npt.ArrayLike,
+    num_bins: int = calibration.NUM_BINS,
+    num_resamples: int = 1000,
+    seed: int = 0,
+) -> Floats:
+    """The ECE of images drawn with replacement, to see how the ECEs of two models go together.
+
+    Their spread is no interval, since resampling adds noise to the ECE (`bootstrap_values`). But
+    with the same seed two models get the same images, and the `correlation` of their values is that
+    of their errors, which `difference` takes.
+
+    Args:
+        probs: Class probabilities, `(num_images, num_classes)`.
+        labels: Class numbers, `(num_images,)`.
+        num_bins: Number of bins.
+        num_resamples: How often the images are drawn.
+        seed: Seed of the draws; those of `bootstrap_values`.
+
+    Returns:
+        The ECE of each resample, float64 `(num_resamples,)`.
+
+    Raises:
+        MetricsError: The arrays are not probabilities and labels of the same images.
+    """
+    confidence, correct = calibration.confidence_and_hits(probs, labels)
+    bins = calibration.bins_of(confidence, check_count(num_bins, "num_bins"))
+    gaps, count = correct - confidence, len(confidence)
+    rng = np.random.default_rng(seed)
+    values = np.empty(check_count(num_resamples, "num_resamples"))
+    for resample in range(len(values)):
+        picked = rng.integers(count, size=count)
+        values[resample] = np.abs(np.bincount(bins[picked], weights=gaps[picked])).sum() / count
+    return values
+
+
+def correlation(first: Floats, second: Floats) -> float:
+    """Pearson's correlation of two models' values over the same resamples; 0 of constant ones."""
+    if not (np.ptp(first) > 0.0 and np.ptp(second) > 0.0):
+        return 0.0
+    return float(np.clip(np.corrcoef(first, second)[0, 1], -1.0, 1.0))
+
+
 def percentile_interval(estimate: float, values: Floats, level: float = 0.95) -> Interval:
     """The interval that the middle of a metric's resamples spans.
 

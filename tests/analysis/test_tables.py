@@ -1,5 +1,7 @@
 """The tables behind the figures, by hand on small predictions, and from records."""
 
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -28,7 +30,11 @@ def test_scores_of_one_run_have_an_interval_and_of_two_a_spread():
     # 0.25 and 0.75: mean 0.5, standard deviation 0.5 / sqrt 2.
     assert (two["mean"], two.runs) == (0.5, 2)
     assert two.stddev == pytest.approx(0.5 / np.sqrt(2))
-    assert two.low < single.low  # the seeds' part is added, by Student's t of two runs
+    assert np.isnan([two.low, two.high]).all()  # of two runs there is no interval
+    third = tables.given("b", PROBS, LABELS, "b2")
+    three = tables.scores([*worse, third], 50).set_index("score").loc["accuracy"]
+    # 0.25, 0.75, 0.75: the seeds' part is added, Student's t of two degrees of freedom.
+    assert three["mean"] - three.low > 4.302 * np.sqrt(1 / 12 / 3)
     # The plain ECE is biased, so no interval is about it; the debiased one has its own.
     assert np.isnan(table.loc[("a", "ece")].low)
     debiased = table.loc[("a", "ece_debiased")]
@@ -69,6 +75,48 @@ def test_differences_are_of_twins_and_paired():
     assert ece.low <= ece.difference <= ece.high
     assert aurc.high <= 0.0  # risks 0 0 0 1/4 against none
     assert tables.differences([tables.given("mine", PROBS, LABELS)]).empty
+
+
+def correlated(seed, num_images=400):
+    """Two overconfident networks that find the same images hard, and their labels."""
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(size=(num_images, 5)) + 2 * np.eye(5)[rng.integers(0, 5, num_images)]
+    probs = softmax(logits)
+    labels = (probs.cumsum(axis=1) > rng.random(num_images)[:, np.newaxis]).argmax(axis=1)
+    labels = np.minimum(labels, 4)
+    return softmax(1.6 * logits), softmax(1.4 * logits), labels
+
+
+def test_the_difference_of_the_ece_is_paired_over_images():
+    """Taken as independent, its interval was twice as wide, and told nothing apart."""
+    first, second, labels = correlated(0)
+    pair = [tables.given("BNN_FC_flip", first, labels), tables.given("CNN_FC", second, labels)]
+    table = tables.differences(pair, 300).set_index("score").loc["ece"]
+    alone = [metrics.ece_interval(probs, labels) for probs in (first, second)]
+    independent = metrics.difference(*alone)
+    assert table.difference == independent.estimate
+    assert independent.low < 0.0 < table.low
+    assert table.high - table.low < 0.6 * (independent.high - independent.low)
+    # Other images for each: there is no pair.
+    other = tables.given("CNN_FC", second[::-1], labels[::-1])
+    assert tables.differences([pair[0], other], 50).empty
+
+
+def test_a_difference_of_two_seeds_has_no_interval():
+    def runs(model, count):
+        every = [tables.given(model, random_probs(s, 80), np.arange(80) % 3) for s in range(count)]
+        return [dataclasses.replace(one, run=f"{model} {n}", seed=n) for n, one in enumerate(every)]
+
+    for counts, known in (((1, 1), True), ((2, 2), False), ((2, 3), False), ((3, 3), True)):
+        both = [*runs("BNN_FC_flip", counts[0]), *runs("CNN_FC", counts[1])]
+        table = tables.differences(both, 20)
+        assert table.difference.notna().all()
+        assert table[["low", "high"]].notna().all(axis=None) == known
+        assert table[["low", "high"]].notna().any(axis=None) == known
+    names = ["BNN_FC_flip prior_stddev(0.1)", "BNN_FC_flip"]
+    by_seed = tables.differences([*runs(names[0], 2), *runs(names[1], 2)], 20)
+    assert by_seed.paired.all()
+    assert by_seed.low.isna().all()
 
 
 def test_reliability_holds_every_image_once_and_scaled_once_more():
@@ -222,12 +270,14 @@ def test_uncertainties_by_hand():
 def test_the_epistemic_share_has_its_interval_over_images_and_seeds():
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 3, 400)
-    one, other = (
+    one, *others = (
         tables.given("a", rng.dirichlet(np.full(3, c), (4, 400)), labels, str(c))
-        for c in (1.0, 3.0)
+        for c in (1.0, 3.0, 2.0)
     )
     single = tables.uncertainties([one], {}, {}).set_index("kind")
-    several = tables.uncertainties([one, other], {}, {}).set_index("kind")
+    several = tables.uncertainties([one, *others], {}, {}).set_index("kind")
+    two = tables.uncertainties([one, others[0]], {}, {})
+    assert two[["share_low", "epistemic_high"]].isna().all(axis=None)
     for kind in ("right", "wrong"):
         row = single.loc[kind]
         assert row.share == pytest.approx(row.epistemic / (row.aleatoric + row.epistemic))
@@ -370,15 +420,23 @@ def test_example_draws_by_hand():
 def test_differences_hold_the_luck_of_the_seeds():
     labels = np.random.default_rng(0).integers(0, 3, 400)
     twins = [tables.given("CNN_FC", random_probs(1, 400), labels, "t")]
-    one, other = (tables.given("BNN_FC_flip", random_probs(s, 400), labels, str(s)) for s in (2, 3))
+    one, *others = (  # whose luck is great: they know the labels the better, the later they come
+        tables.given(
+            "BNN_FC_flip",
+            random_probs(int(s), 400) * (1 - know) + know * np.eye(3)[labels],
+            labels,
+            s,
+        )
+        for s, know in (("2", 0.0), ("3", 0.2), ("4", 0.4))
+    )
     single = tables.differences([one, *twins], 200).set_index("score")
-    several = tables.differences([one, other, *twins], 200).set_index("score")
+    several = tables.differences([one, *others, *twins], 200).set_index("score")
     for score in ("accuracy", "nll", "ece", "aurc"):
         wide, narrow = (t.high[score] - t.low[score] for t in (several, single))
         assert wide > narrow, score
     # A run that is repeated has no spread: what is left is the images' part.
-    again = tables.Predicted("BNN_FC_flip", one.mean_probs, labels, run="again")
-    repeated = tables.differences([one, again, *twins], 200).set_index("score")
+    again = [tables.Predicted("BNN_FC_flip", one.mean_probs, labels, run=f"{n}") for n in (5, 6)]
+    repeated = tables.differences([one, *again, *twins], 200).set_index("score")
     columns = ["difference", "low", "high"]
     assert repeated[columns].to_numpy() == pytest.approx(single[columns].to_numpy(), abs=1e-12)
 

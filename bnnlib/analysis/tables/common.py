@@ -50,6 +50,21 @@ def unknown(estimate: float) -> Interval:
     return Interval(estimate, math.nan, math.nan)
 
 
+# Student's t of two runs has one degree of freedom: its interval, 12.7 standard errors to a side,
+# holds nearly everything, and its width is as much a matter of luck as the runs' distance is.
+FEWEST_RUNS = 3
+
+
+def over_runs(intervals: Sequence[Interval]) -> Interval:
+    """The mean over a model's runs and its 95 % interval over images and seeds.
+
+    As :func:`bnnlib.metrics.over_runs`, but of two runs the interval is unknown: an interval over
+    seeds takes :data:`FEWEST_RUNS`.
+    """
+    found = metrics.over_runs(intervals)
+    return unknown(found.estimate) if 1 < len(intervals) < FEWEST_RUNS else found
+
+
 def of_mean(values: np.ndarray) -> Interval:
     """The mean over images ``(num_images,)`` and its 95 % interval, by its standard error."""
     return of_ratio(values, np.ones(len(values)))

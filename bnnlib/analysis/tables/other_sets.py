@@ -18,6 +18,7 @@ from bnnlib.analysis.tables.common import (
     nll_by_image,
     of_mean,
     of_ratio,
+    over_runs,
 )
 from bnnlib.errors import RecordError
 from bnnlib.metrics import AurocParts
@@ -376,7 +377,7 @@ def uncertainties(
         row |= {name: runs[name].mean() for name in ("images", "aleatoric")}
         for name in ("epistemic", "share"):
             known = [one for one in runs[name] if not math.isnan(one.estimate)]
-            value, low, high = metrics.over_runs(known or list(runs[name]))
+            value, low, high = over_runs(known or list(runs[name]))
             most = 1.0 if name == "share" else math.inf
             row |= {name: value, f"{name}_low": max(low, 0.0), f"{name}_high": min(high, most)}
         merged.append(row)

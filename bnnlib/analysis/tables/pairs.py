@@ -1,9 +1,8 @@
 """Pairs of models and whether they differ: a Bayesian network and its twin, variants of a network.
 
 The images are the same for both (paired), and the interval holds what other images and, where a
-model has several runs, what other seeds might have given. Variants are paired by seed as well.
-The ECE alone is not paired over images: its interval takes the two models as independent, and so
-is rather too wide.
+model has several runs, what other seeds might have given; of two runs there is no interval
+(:data:`FEWEST_RUNS`). Variants are paired by seed as well.
 """
 
 from __future__ import annotations
@@ -17,7 +16,14 @@ import pandas as pd
 
 from bnnlib import metrics
 from bnnlib.analysis.predictions import Predicted
-from bnnlib.analysis.tables.common import by_model, correct, labels_of, nll_by_image
+from bnnlib.analysis.tables.common import (
+    FEWEST_RUNS,
+    by_model,
+    correct,
+    labels_of,
+    nll_by_image,
+    unknown,
+)
 from bnnlib.experiment import Experiment
 from bnnlib.metrics import AurocParts, Interval
 from bnnlib.names import in_order, network_of, settings_of, twin_of, variant_of
@@ -68,8 +74,8 @@ def differences(predictions: Runs, num_resamples: int = 1000) -> pd.DataFrame:
     Returns:
         A row a pair and score: set (``test``), sets (1), kind (``twin``, ``variant`` or ``model``),
         model, other, score (accuracy, nll, ece, aurc), runs (the fewer of the two), paired (whether
-        by seed), left_out (runs of a seed that the other lacks), difference, low, high (95 %). The
-        ECE is the debiased one; its interval is not paired over images. No rows without pairs.
+        by seed), left_out (runs of a seed that the other lacks), difference, low, high (95 %, NaN
+        where one of the two has two runs). The ECE is the debiased one. No rows without pairs.
     """
     return _table({metrics.TEST: (predictions, _LABELLED, {})}, num_resamples)
 
@@ -210,7 +216,9 @@ def _row(name: str, sets: int, pair: Pair, score: str, parts: Parts) -> dict[str
     interval = parts.of_images
     if math.isfinite(interval.estimate):  # an infinite NLL has no spread
         one, other = map(np.asarray, parts.scores)
-        interval = metrics.with_seeds(interval, [one - other] if pair.paired else [one, other])
+        each = [one - other] if pair.paired else [one, other]
+        few = any(1 < len(values) < FEWEST_RUNS for values in each)
+        interval = unknown(interval.estimate) if few else metrics.with_seeds(interval, each)
     row: dict[str, Any] = {"set": name, "sets": sets, "kind": pair.kind, "model": pair.model}
     row |= {"other": pair.other, "score": score, "paired": pair.paired}
     row |= {"runs": min(len(pair.of_model), len(pair.of_other)), "left_out": pair.left_out}
@@ -239,18 +247,23 @@ def _of_means(per_image: Callable[[Predicted], np.ndarray]) -> Difference:
     return difference
 
 
-def _ece(of_model: Runs, of_other: Runs, _: int) -> Parts:
-    """The difference of the ECEs, its interval from both models' intervals taken as independent.
+def _ece(of_model: Runs, of_other: Runs, num_resamples: int) -> Parts:
+    """The difference of the ECEs, its interval from both models' intervals and their correlation.
 
-    The interval is wider than a paired one.
+    No bootstrap covers a calibration error, which noise biases; but it shows how the two models'
+    errors go together over the same images.
     """
-    sides = [
-        [metrics.ece_interval(one.mean_probs, labels_of(one)) for one in runs]
-        for runs in (of_model, of_other)
-    ]
+    sides, resampled = [], []
+    for runs in (of_model, of_other):
+        arrays = [(one.mean_probs, labels_of(one)) for one in runs]
+        sides.append([metrics.ece_interval(*each) for each in arrays])
+        # The same seed draws the same images for every run and for both models.
+        of_runs = [metrics.ece_resampled(*each, num_resamples=num_resamples) for each in arrays]
+        resampled.append(np.mean(of_runs, axis=0))
     means = [Interval(*np.mean(side, axis=0)) for side in sides]
     values = [[interval.estimate for interval in side] for side in sides]
-    return Parts(metrics.difference(means[0], means[1]), (values[0], values[1]))
+    together = metrics.correlation(*resampled)
+    return Parts(metrics.difference(means[0], means[1], together), (values[0], values[1]))
 
 
 def _aurc(of_model: Runs, of_other: Runs, num_resamples: int) -> Parts:

@@ -11,7 +11,14 @@ import pandas as pd
 
 from bnnlib import metrics
 from bnnlib.analysis.predictions import Predicted
-from bnnlib.analysis.tables.common import SCORES, by_model, in_model_order, labels_of, unknown
+from bnnlib.analysis.tables.common import (
+    SCORES,
+    by_model,
+    in_model_order,
+    labels_of,
+    over_runs,
+    unknown,
+)
 
 COVERAGES = np.round(np.arange(0.5, 1.0001, 0.005), 3)
 
@@ -26,10 +33,10 @@ def scores(predictions: Sequence[Predicted], num_resamples: int = 1000) -> pd.Da
     Returns:
         A row a model and score: model, score (:data:`SCORES`, ``<score>_scaled`` after temperature
         scaling, ``ece_debiased``, ``ece_if_calibrated``, ``temperature``, ``images_per_second``),
-        runs, mean, stddev (over runs; NaN for one run or an
-        infinite mean), low and high (95 %, by
-        :func:`bnnlib.metrics.over_runs`; NaN for the plain ECE, whose bias no interval covers, and
-        for images_per_second; of ``ece_if_calibrated`` what a calibrated model would show).
+        runs, mean, stddev (over runs; NaN for one run or an infinite mean), low and high (95 % over
+        images and seeds, NaN for two runs: :func:`bnnlib.analysis.tables.common.over_runs`; NaN for
+        the plain ECE, whose bias no interval covers, and for images_per_second; of
+        ``ece_if_calibrated`` what a calibrated model would show).
     """
     rows = []
     for model, group in by_model(predictions).items():
@@ -59,7 +66,7 @@ def scores(predictions: Sequence[Predicted], num_resamples: int = 1000) -> pd.Da
             # Of some runs a temperature or a speed may be unknown; the others' mean is known.
             known = [one for one in intervals if not math.isnan(one.estimate)] or intervals
             estimates = [interval.estimate for interval in known]
-            mean, low, high = metrics.over_runs(known)
+            mean, low, high = over_runs(known)
             row: dict[str, Any] = {"model": model, "score": name, "runs": len(known)}
             row |= {"mean": mean, "low": low, "high": high}
             spread = len(estimates) > 1 and np.isfinite(estimates).all()
