@@ -20,6 +20,7 @@ from bnnlib.errors import RecordError
 from bnnlib.experiment import UPKEEP, Experiment, unknown_name
 from bnnlib.record.files import write_text
 from bnnlib.record.schema import plain
+from bnnlib.record.summary import speed
 
 FORMATS = ("text", "csv", "markdown", "json")
 # What came of a run; before it stands what differs between the runs.
@@ -81,11 +82,17 @@ def by_run(runs: pd.DataFrame, also: Sequence[str] = ()) -> pd.DataFrame:
     """
     what = differing(runs) if len(runs) > 1 else list(IDENTITY)
     told = runs["converged"].astype(object).mask(_unknown(runs), UNKNOWN)
-    runs = runs.assign(converged=told)
+    runs = runs.assign(converged=told, images_per_second=_speeds(runs))
     values = pd.DataFrame(_parameters(runs, what), runs.index, what, dtype=object)
     ids = ["group", "run_id"] if len(set(runs["group"])) > 1 else ["run_id"]
     columns = dict.fromkeys([*ids, *what, *also, *RESULTS])
     return pd.concat([runs.drop(columns=what), values], axis=1)[list(columns)]
+
+
+def _speeds(runs: pd.DataFrame) -> list[float]:
+    """Images per second, NaN of a run that was timed too shortly."""
+    found = [speed(run) for run in runs.to_dict("records")]
+    return [np.nan if one is None else one for one in found]
 
 
 def _unknown(runs: pd.DataFrame) -> pd.Series:
@@ -107,6 +114,7 @@ def by_seed(runs: pd.DataFrame) -> pd.DataFrame:
         deviation (n - 1), which of one seed is NaN. Runs of one seed count as one, with their mean.
     """
     finished = runs[runs["status"] == "finished"].reset_index(drop=True)
+    finished = finished.assign(images_per_second=_speeds(finished))
     what = [name for name in differing(runs) if name != "seed"] or ["model"]
     values, rows = _parameters(finished, what), []
     for _, of_row in finished.groupby(pd.Series(map(str, values), dtype=object), sort=False):

@@ -21,6 +21,7 @@ from bnnlib.experiment import Experiment
 from bnnlib.metrics import Labels, Prediction
 from bnnlib.names import in_order, variant_of
 from bnnlib.record.predictions import read_all_predictions, read_predictions
+from bnnlib.record.summary import speed
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -36,7 +37,8 @@ class Predicted:
         seed: of the run; of an ensemble, the number of its members.
         temperature: fitted on held-out images; NaN where none were held out.
         temperature_interval: of the same, over the images held out; None where it is unknown.
-        images_per_second: of training, all ranks together; NaN if unknown.
+        images_per_second: of training, all ranks together; NaN if unknown or timed too shortly
+            (:func:`bnnlib.record.summary.speed`).
         mean_logits: ``(num_images, num_classes)``, the mean over draws; None where it is unknown.
         votes: ``(num_images, num_classes)``, the draws that predict each class; None where they are
             unknown.
@@ -254,7 +256,7 @@ class Group:
                     seed=run.seed,
                     temperature=_number(run, "temperature"),
                     temperature_interval=self._temperature_interval(run.path),
-                    images_per_second=_number(run, "images_per_second"),
+                    images_per_second=_known(speed(run._asdict())),
                     mean_logits=prediction.mean_logits,
                     votes=prediction.votes,
                     soft_labels=prediction.soft_labels,
@@ -409,5 +411,8 @@ def _refuse_unlike_members(members: pd.DataFrame) -> None:
 
 
 def _number(run: Any, name: str) -> float:
-    value = getattr(run, name, None)
+    return _known(getattr(run, name, None))
+
+
+def _known(value: Any) -> float:
     return math.nan if value is None else float(value)

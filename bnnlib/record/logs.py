@@ -242,8 +242,8 @@ def training_metrics(lines: list[StepLog], timed_from: int = 0) -> dict[str, Any
         ``images_per_second`` of all ranks together, over the measured lines (over all where a run
         is too short to have others), ``step_ms_p10``, ``step_ms_p50`` and ``step_ms_p90``, the
         quantiles over those lines of a step's milliseconds, each line with the weight of its steps,
-        ``train_seconds`` over all lines, ``steps_done``, ``train_nll`` (nats an image) and ``kl``
-        (nats) at the end; empty for no lines.
+        ``timed_seconds`` over the measured lines, ``train_seconds`` over all lines, ``steps_done``,
+        ``train_nll`` (nats an image) and ``kl`` (nats) at the end; empty for no lines.
     """
     if not lines:
         return {}
@@ -256,6 +256,7 @@ def training_metrics(lines: list[StepLog], timed_from: int = 0) -> dict[str, Any
     times = np.repeat([1e3 * line.seconds / n for n, line in measured], [n for n, _ in measured])
     return {
         "images_per_second": images / seconds,
+        "timed_seconds": sum(line.seconds for _, line in measured if not line.warmup),
         **{f"step_ms_p{q}": float(np.percentile(times, q)) for q in (10, 50, 90)},
         "train_seconds": sum(line.seconds for line in lines),
         "steps_done": lines[-1].step,
