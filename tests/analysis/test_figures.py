@@ -204,6 +204,47 @@ def test_accuracy_against_nll():
     draw(figure)
 
 
+def test_the_bars_of_accuracy_against_nll_are_intervals_of_several_runs_too():
+    """They were one standard deviation of several runs, beside 95 % of one."""
+    rows = [
+        ("BNN_FC_flip", "accuracy", 3, 0.9, 0.01, 0.85, 0.96),
+        ("BNN_FC_flip", "nll", 3, 0.4, 0.02, 0.3, 0.6),
+        ("CNN_FC", "accuracy", 2, 0.8, 0.1, np.nan, np.nan),
+        ("CNN_FC", "nll", 2, 0.5, 0.1, np.nan, np.nan),
+    ]
+    names = ["model", "score", "runs", "mean", "stddev", "low", "high"]
+    (axis,) = figures.accuracy_against_nll(pd.DataFrame(rows, columns=names)).axes
+    drawn = [[bars.get_segments()[0] for bars in one.lines[2]] for one in axis.containers]
+    (across, up), (none, neither) = drawn
+    assert across[:, 0] == pytest.approx([0.3, 0.6])
+    assert up[:, 1] == pytest.approx([0.85, 0.96])
+    assert none[:, 0] == pytest.approx([0.5, 0.5])  # of two runs
+    assert neither[:, 1] == pytest.approx([0.8, 0.8])
+
+
+def test_the_bands_against_severity_are_intervals_of_several_runs_too():
+    def table(runs):
+        rows = [
+            {"model": "CNN_FC", "run": f"r{n}", "family": "rotate", "severity": severity}
+            | {"score": score, "value": 0.1 * n + 0.2, "low": 0.1 * n + 0.1, "high": 0.1 * n + 0.3}
+            for n in range(runs)
+            for severity in (0, 30)
+            for score in ("accuracy", "ece_debiased")
+        ]
+        return pd.DataFrame(rows).assign(**{"set": "rotate-30"})
+
+    def ends(runs):
+        (band,) = figures.against_severity(table(runs)).axes[0].collections
+        found = [path.get_extents() for path in band.get_paths()]
+        return [(one.y0, one.y1) for one in found if np.isfinite([one.y0, one.y1]).all()]
+
+    assert ends(1) == [pytest.approx((0.1, 0.3))]
+    # 0.2, 0.3, 0.4: t of two degrees of freedom, 4.3027, by 0.1 / sqrt 3; the images' 0.1 beside.
+    half = np.hypot(0.1, 4.3027 * 0.1 / np.sqrt(3))
+    assert ends(3) == [pytest.approx((0.3 - half, 0.3 + half), abs=1e-4)]
+    assert ends(2) == []
+
+
 def test_reliability_diagrams(test_set):
     test_set[0] = dataclasses.replace(test_set[0], temperature=2.0)
     bins = tables.reliability(test_set)
@@ -330,8 +371,9 @@ def test_against_severity(test_set, families):
         assert axis.lines[1].get_xdata().tolist() == [0, 1, 5]
         expected = selected.groupby("severity").value.mean()
         assert axis.lines[1].get_ydata() == pytest.approx(expected.to_numpy())
-        band = axis.collections[1].get_datalim(axis.transData)  # the range of two runs
-        assert (band.y0, band.y1) == pytest.approx((selected.value.min(), selected.value.max()))
+        # Two runs have no band.
+        paths = axis.collections[1].get_paths()
+        assert not any(len(one.vertices) and np.isfinite(one.vertices).all() for one in paths)
 
 
 def test_against_severity_shows_the_whole_interval_of_one_run():

@@ -1,5 +1,7 @@
 """The sentences by hand: what they say where Bayesian networks win, lose, or nothing is there."""
 
+import math
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -65,7 +67,6 @@ def test_scores_say_whether_a_twin_is_beaten(rows, expected):
     text = findings.scores(scores(CNN_FC=(0.9, 0.3, 0.02)), pd.DataFrame([difference(*rows)]))
     assert "- **BNN_FC_flip** less CNN_FC: " in text
     assert expected in text
-    assert ("it takes the two as independent and is rather too wide." in text) == (rows[0] == "ece")
 
 
 def temperatures(**intervals):
@@ -109,17 +110,63 @@ def test_a_temperature_of_unknown_interval_makes_no_model_too_sure():
 
 def test_accuracy_against_nll():
     table = scores(0.01, a=(0.9, 0.3, 0.1), b=(0.8, 0.2, 0.1), c=(0.7, 0.4, 0.1))
+    bars = " Bars: 95 % intervals. One run a model: the intervals do not hold the luck of the seed."
     assert findings.accuracy_against_nll(table) == (
         "By intervals that do not overlap, none of a and b is beaten in both accuracy and NLL by "
-        "another model; c is beaten in both."
+        "another model; c is beaten in both." + bars
     )
     wide = scores(0.06, a=(0.9, 0.3, 0.1), b=(0.8, 0.2, 0.1), c=(0.7, 0.4, 0.1))
     assert "none of a, b and c is beaten in both" in findings.accuracy_against_nll(wide)
     apart = scores(0.01, a=(0.9, 0.2, 0.1), b=(0.8, 0.3, 0.1))
     assert findings.accuracy_against_nll(apart) == (
         "By intervals that do not overlap, a is not beaten in both accuracy and NLL by another "
-        "model; b is beaten in both."
+        "model; b is beaten in both." + bars
     )
+
+
+@pytest.mark.parametrize(
+    ("runs", "said"),
+    [
+        ({"a": 1, "b": 1}, "One run a model: the intervals do not hold the luck of the seed."),
+        ({"a": 3, "b": 3}, "Intervals are over images and seeds: 3 runs a model."),
+        (
+            {"a": 2, "b": 2},
+            "Two runs a model are too few for an interval over seeds: none is given, and nothing "
+            "is claimed.",
+        ),
+        (
+            {"a": 2, "b": 5, "c": 3, "d": 1},
+            "Intervals are over images and seeds: 3 runs of c; 5 runs of b. Of d there is one run, "
+            "without the luck of the seed. Of a there are two runs, too few for an interval over "
+            "seeds: none is given, and nothing is claimed.",
+        ),
+    ],
+)
+def test_it_is_said_of_how_many_seeds_an_interval_is(runs, said):
+    table = scores(0.01, **dict.fromkeys(runs, (0.9, 0.3, 0.1)))
+    table["runs"] = table.model.map(runs)
+    assert findings.scores(table, NO_PAIRS).endswith(f". {said}")
+    assert findings.accuracy_against_nll(table).endswith(f". Bars: 95 % intervals. {said}")
+
+
+def test_a_difference_of_two_seeds_is_not_judged():
+    """It had an interval of one degree of freedom, such as [−0.5, +0.5], and no remark."""
+    unknown = math.nan
+    twins = pd.DataFrame([difference("ece", unknown, 0.02, unknown, runs=2)])
+    text = findings.scores(scores(CNN_FC=(0.9, 0.3, 0.02)), twins)
+    few = "2 runs a model; 2 are too few for an interval"
+    assert f"less CNN_FC, {few}: debiased ECE +0.0200, not judged." in text
+    said = verdict(twins, NO_PAIRS, NO_PAIRS)
+    assert said.startswith(
+        "On the test images, BNN_FC_flip (+0.0200) is not judged in debiased ECE beside its twin "
+        f"CNN_FC, {few}. Under"
+    )
+    shifted = pd.DataFrame([difference("ece", unknown, 0.02, unknown, "rotate-60", runs=2)])
+    text = findings.shifts(shift_rows(0.1, 0.2), shifted)
+    assert f"Debiased ECE less the twin's, {few}: not judged for BNN_FC_flip (+0.0200)." in text
+    # Three seeds have one, and their number is said.
+    three = pd.DataFrame([difference("ece", 0.01, 0.02, 0.03, runs=3)])
+    assert "its twin CNN_FC, 3 runs a model. Under" in verdict(three, NO_PAIRS, NO_PAIRS)
 
 
 def reliability_rows(**changed):
@@ -227,11 +274,13 @@ def test_shifts_say_who_wins_and_who_does_not():
 
 
 def test_shifts_say_what_the_temperature_does():
-    text = findings.shifts(shift_rows(0.1, 0.101, 0.05), NO_PAIRS)
+    two = shift_rows(0.1, 0.101, 0.05)
+    three = pd.concat([two, two[two.model == "CNN_FC"].assign(model="CNN_conv", run="c")])
     assert (
-        "lowers the mean ECE over models and runs: 0.1005 without it, 0.0500 with it, −0.0505 ["
-        in text
+        "lowers the mean ECE over models and runs: 0.1007 without it, 0.0500 with it, −0.0507 ["
+        in findings.shifts(three, NO_PAIRS)
     )
+    assert "0.1005 without it, 0.0500 with it, of 2 runs." in findings.shifts(two, NO_PAIRS)
     # One model gains .05 and the other .15: two differ too much to speak of all.
     text = findings.shifts(shift_rows(0.1, 0.2, 0.05), NO_PAIRS)
     assert "is not shown to change the mean ECE over models and runs by much" in text
@@ -351,13 +400,17 @@ def test_convergence_by_hand():
     none = "these runs do not show that more draws lower the NLL"
     assert none in findings.convergence(convergence((0.3, 0.3, 0.4)))
     assert none in findings.convergence(convergence((0.5, 0.31, 0.3), half=0.3))
-    # Of two runs one gains .2 and the other .02: their interval holds 0.
+    # Of three runs one gains .2 and the others .02: their interval holds 0.
     first, second = convergence((0.5, 0.31, 0.3)), convergence((0.5, 0.49, 0.48)).assign(run="s")
-    assert none in findings.convergence(pd.concat([first, second]))
+    runs = [first, second, second.assign(run="t")]
+    assert none in findings.convergence(pd.concat(runs))
     alike = convergence((0.5, 0.3, 0.29)).assign(run="s")
-    text = findings.convergence(pd.concat([first, alike]))
-    # Over images 0.01, over the two seeds t(1) 0.005 = 0.0635: together 0.0643.
-    assert "NLL −0.2050 [−0.2693, −0.1407] (to 0.2950)" in text
+    third = convergence((0.5, 0.29, 0.28)).assign(run="t")
+    text = findings.convergence(pd.concat([first, alike, third]))
+    # Over images 0.01, over the three seeds t(2) 0.01 / √3 = 0.0248: together 0.0268.
+    assert "NLL −0.2100 [−0.2368, −0.1832] (to 0.2900)" in text
+    # Two have none.
+    assert "NLL −0.2050 (to 0.2950)" in findings.convergence(pd.concat([first, alike]))
 
 
 def test_posterior_over_training():
@@ -426,12 +479,13 @@ def test_a_median_has_its_interval_and_few_values_none():
     assert "median 49.500 [39.000, 60.000] nats where right, 7.000 where" in findings.entropies(
         pd.concat([table, wrong[:5]])
     )
-    # Of two runs the medians' spread is in it, too.
-    other = pd.concat([table, wrong]).assign(run="s")
-    other["entropy"] += 1
-    text = findings.entropies(pd.concat([table, wrong, other]))
-    # ± sqrt(10.5² + (12.7 · 0.5)²) = 12.3
-    assert "median 50.000 [37.7" in text
+    # Of three runs the medians' spread is in it, too.
+    others = [pd.concat([table, wrong]).assign(run=run) for run in "st"]
+    for shift, other in enumerate(others, start=1):
+        other["entropy"] += shift
+    text = findings.entropies(pd.concat([table, wrong, *others]))
+    # ± sqrt(10.5² + (4.303 / √3)²) = 10.8
+    assert "median 50.500 [39.7" in text
 
 
 def verdict(*frames, alone=False):

@@ -184,12 +184,21 @@ def test_calibration_fits_a_screen_with_five_scores():
 
 
 def test_calibration_of_several_seeds_has_the_intervals_over_seeds():
-    figure = figures.calibration(by_ranks(2))
+    figure = figures.calibration(by_ranks(3))
     nll = figure.axes[4]
     (bars,) = nll.containers[0].lines[2]
-    # The mean of 0.3 and 0.4; Student's t of one degree of freedom, 12.706, times 0.05.
-    assert bars.get_segments()[0][:, 1] == pytest.approx((0.35 - 0.6353, 0.35 + 0.6353), abs=1e-4)
-    assert "mean of 2 seeds and 95 % interval" in figure.legends[0].get_title().get_text()
+    # The mean of 0.3, 0.4 and 0.5; Student's t of two degrees of freedom, 4.3027, by 0.1 / sqrt 3.
+    half = 4.3027 * 0.1 / np.sqrt(3)
+    assert bars.get_segments()[0][:, 1] == pytest.approx((0.4 - half, 0.4 + half), abs=1e-4)
+    assert "mean of 3 seeds and 95 % interval" in figure.legends[0].get_title().get_text()
+
+
+def test_calibration_of_two_seeds_has_no_interval():
+    figure = figures.calibration(by_ranks(2))
+    (bars,) = figure.axes[4].containers[0].lines[2]
+    assert bars.get_segments()[0][:, 1] == pytest.approx((0.35, 0.35))
+    told = figure.legends[0].get_title().get_text()
+    assert "mean of 2 seeds, too few for an interval" in told
 
 
 def test_a_ladder_names_algorithms_that_say_the_same_in_one_line():

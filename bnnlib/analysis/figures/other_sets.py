@@ -22,6 +22,8 @@ from bnnlib.analysis.style import (
     set_style,
     subplots,
 )
+from bnnlib.analysis.tables.common import over_runs
+from bnnlib.metrics import Interval
 from bnnlib.names import in_order
 
 
@@ -32,7 +34,7 @@ def against_severity(shifts: pd.DataFrame) -> Figure:
 
     Args:
         shifts: of :func:`bnnlib.analysis.tables.shifts`; means over runs. The band is the 95 %
-            interval over images of one run, or the range of several runs.
+            interval, over images and, of three runs or more, over seeds; two runs have none.
     """
     set_style()
     models = in_order(shifts.model)
@@ -69,13 +71,14 @@ def against_severity(shifts: pd.DataFrame) -> Figure:
 
 
 def _band(axis: Any, rows: pd.DataFrame, style: dict[str, Any]) -> None:
-    """One model's mean over runs by severity, with the interval of one run or the range of many."""
-    runs = rows.groupby("severity")
-    value, single = runs.value.mean(), runs.size().max() == 1
-    low = runs.low.min() if single else runs.value.min()
-    high = runs.high.max() if single else runs.value.max()
-    axis.plot(value.index, value, **style)
-    axis.fill_between(value.index, low, high, color=style["color"], alpha=0.15, linewidth=0)
+    """One model's mean over runs by severity, with its interval."""
+    means = {
+        severity: over_runs([Interval(*run) for run in runs[["value", "low", "high"]].to_numpy()])
+        for severity, runs in rows.groupby("severity")
+    }
+    value, low, high = np.array(list(means.values()), float).reshape(-1, 3).T
+    axis.plot(list(means), value, **style)
+    axis.fill_between(list(means), low, high, color=style["color"], alpha=0.15, linewidth=0)
 
 
 _SEVERITY_UNITS = {"rotate": "degrees", "translate": "pixels"}

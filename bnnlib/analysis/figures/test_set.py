@@ -108,7 +108,7 @@ _COLUMNS: dict[str, tuple[str, str, int]] = {
 
 
 def accuracy_against_nll(scores: pd.DataFrame) -> Figure:
-    """Each model's accuracy against its NLL, with its spread over runs or interval over images.
+    """Each model's accuracy against its NLL, with the 95 % intervals of the table.
 
     A model whose NLL is infinite stands at the right edge, and the legend says so.
 
@@ -134,9 +134,7 @@ def accuracy_against_nll(scores: pd.DataFrame) -> Figure:
 
 
 def _ends(entry: pd.Series) -> np.ndarray:
-    """Lengths of an error bar ``(2, 1)``: the standard deviation over runs, else the interval."""
-    if not pd.isna(entry.stddev):
-        return np.array([[entry.stddev], [entry.stddev]])
+    """Lengths of an error bar ``(2, 1)`` that spans the interval; 0 where it is unknown."""
     ends = np.array([[entry.low], [entry.high]], dtype=float)
     known = np.isfinite(ends) & np.isfinite(entry["mean"])
     return np.where(known, np.abs(np.where(known, ends, 0.0) - entry["mean"]), 0.0)

@@ -2,20 +2,59 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
 
-from bnnlib import metrics
-from bnnlib.analysis.words import between, counted, listed, number, side, signed_between, within
+from bnnlib.analysis.tables import common
+from bnnlib.analysis.tables.common import FEWEST_RUNS
+from bnnlib.analysis.words import (
+    between,
+    counted,
+    listed,
+    number,
+    side,
+    signed_between,
+    span,
+    within,
+)
 from bnnlib.metrics import Interval
 from bnnlib.names import in_order
 
 
 def over_runs(rows: pd.DataFrame, value: str, low: str, high: str) -> Interval:
     """The mean over rows, a row a run, with its interval over images and seeds."""
-    return metrics.over_runs([Interval(*row) for row in rows[[value, low, high]].to_numpy()])
+    return common.over_runs([Interval(*row) for row in rows[[value, low, high]].to_numpy()])
+
+
+def seeds_told(runs: pd.Series) -> str:
+    """Of how many seeds the intervals of models are, in one or two sentences.
+
+    Args:
+        runs: number of runs, by model.
+    """
+    if runs.max() == 1:
+        return "One run a model: the intervals do not hold the luck of the seed."
+    by_number = {number: list(some.index) for number, some in runs.groupby(runs)}
+    several = {number: some for number, some in by_number.items() if number >= FEWEST_RUNS}
+    text = []
+    if several:
+        told = [f"{number} runs of {listed(some)}" for number, some in several.items()]
+        if len(by_number) == 1:
+            told = [f"{number} runs a model" for number in several]
+        text.append(f"Intervals are over images and seeds: {'; '.join(told)}.")
+    if 1 in by_number:
+        text.append(f"Of {listed(by_number[1])} there is one run, without the luck of the seed.")
+    if 2 in by_number:
+        who = "Two runs a model are"
+        if len(by_number) > 1:
+            who = f"Of {listed(by_number[2])} there are two runs,"
+        text.append(
+            f"{who} too few for an interval over seeds: none is given, and nothing is claimed."
+        )
+    return " ".join(text)
 
 
 def best(table: pd.DataFrame, score: str, which: str = "min") -> str:
@@ -80,12 +119,15 @@ def judged(intervals: Mapping[str, Interval], greater: bool) -> str:
         greater: whether a greater value is the better one.
 
     Returns:
-        ``better for a (−0.1 [−0.2, −0.05]); no difference shown for b (…)``
+        ``better for a (−0.1 [−0.2, −0.05]); no difference shown for b (…)``; ``not judged for …``
+        where there is no interval.
     """
-    sides: dict[str, dict[str, Interval]] = {word: {} for word in ("better", "worse", _NONE)}
+    words = ("better", "worse", _NONE, _UNJUDGED)
+    sides: dict[str, dict[str, Interval]] = {word: {} for word in words}
     for model in in_order(intervals):
         where = side(*intervals[model][1:]) * (1 if greater else -1)
         word = {1: "better", -1: "worse", 0: _NONE}[where]
+        word = _UNJUDGED if is_unjudged(intervals[model]) else word
         sides[word][model] = intervals[model]
     return "; ".join(f"{word} for {listed_with(some)}" for word, some in sides.items() if some)
 
@@ -102,18 +144,24 @@ def compared(differences: pd.DataFrame, name: str, greater: bool = False) -> str
     title = name[0].upper() + name[1:]
     twins = differences[differences.kind == "twin"]
     if len(twins):
-        text += f" {title} less the twin's: {judged(_intervals(twins), greater)}."
+        text += f" {title} less the twin's{by_seed(twins)}: "
+        text += f"{judged(_intervals(twins), greater)}."
     for other, rows in differences[differences.kind != "twin"].groupby("other", sort=False):
         text += f" {title} less that of {other}{by_seed(rows)}: "
         text += f"{judged(_intervals(rows), greater)}."
     return text
 
 
-_NONE = "no difference shown"
+_NONE, _UNJUDGED = "no difference shown", "not judged"
+
+
+def is_unjudged(interval: Interval) -> bool:
+    """Whether a difference is known and its interval is not: of two runs there is none."""
+    return math.isfinite(interval.estimate) and math.isnan(interval.low)
 
 
 def by_seed(rows: pd.DataFrame) -> str:
-    """How pairs were made: ``, paired by seed (3 seeds)``; empty if not by seed.
+    """How pairs were made: ``, paired by seed (3 seeds)``, ``, 3 runs a model``; empty of one run.
 
     Runs that were left out are counted, and one seed of several does not pass for all of them:
     ``, paired by seed (1 common seed, 3 of 5 runs left out; the luck of the seed is not in the
@@ -121,9 +169,13 @@ def by_seed(rows: pd.DataFrame) -> str:
     """
     partly = rows[rows.paired.astype(bool)].assign(all_runs=2 * rows.runs + rows.left_out)
     partly = partly[partly.left_out > 0]
-    if not rows.paired.all() or (rows.runs.max() < 2 and partly.empty):
-        return ""
     least, most = int(rows.runs.min()), int(rows.runs.max())
+    unjudged = rows.low.isna() & np.isfinite(rows.difference.astype(float))
+    few = "; 2 are too few for an interval" if unjudged.any() else ""
+    if most < 2 and partly.empty:
+        return ""
+    if not rows.paired.all():
+        return f", {span(str(least), str(most))} runs a model{few}"
     noun = "seed" if partly.empty else "common seed"
     seeds = counted(most, noun) if least == most else f"{least} to {most} {noun}s"
     if len(partly):
@@ -133,7 +185,7 @@ def by_seed(rows: pd.DataFrame) -> str:
         if least == 1:
             which = "" if most == 1 else " of the pairs of 1 seed"
             seeds += f"; the luck of the seed is not in the interval{which}"
-    return f", paired by seed ({seeds})"
+    return f", paired by seed ({seeds}{few})"
 
 
 def _intervals(rows: pd.DataFrame) -> dict[str, Interval]:

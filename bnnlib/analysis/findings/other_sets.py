@@ -9,6 +9,7 @@ import pandas as pd
 
 from bnnlib import metrics
 from bnnlib.analysis.findings.common import compared, judged, over_runs, range_of
+from bnnlib.analysis.tables.common import FEWEST_RUNS
 from bnnlib.analysis.words import (
     between,
     counted,
@@ -62,13 +63,14 @@ def _what_the_temperature_does(shifted: pd.DataFrame) -> str:
     zero = Interval(change.mean(), change.mean(), change.mean())
     interval = metrics.with_seeds(zero, [change])
     without, at_t = number(means.ece), number(means.ece_scaled)
-    sure = len(change) > 1 and side(interval.low, interval.high) != 0
+    enough = len(change) >= FEWEST_RUNS
+    sure = enough and side(interval.low, interval.high) != 0
     if sure and without != at_t and abs(change.mean()) >= _SMALL * means.ece:
         verb = "lowers" if interval.high < 0 else "raises"
         verdict = f"{verb} the mean ECE over models and runs"
     else:
         verdict = "is not shown to change the mean ECE over models and runs by much"
-    shown = signed_between(*interval) if len(change) > 1 else "of one run"
+    shown = signed_between(*interval) if enough else f"of {counted(len(change), 'run')}"
     return (
         f"\n- Over all shifted sets the temperature fitted on unshifted images {verdict}: "
         f"{without} without it, {at_t} with it, {shown}."

@@ -8,7 +8,15 @@ import numpy as np
 import pandas as pd
 
 from bnnlib import metrics
-from bnnlib.analysis.findings.common import best, by_seed, compared, over_runs
+from bnnlib.analysis.findings.common import (
+    best,
+    by_seed,
+    compared,
+    is_unjudged,
+    over_runs,
+    seeds_told,
+)
+from bnnlib.analysis.tables import common
 from bnnlib.analysis.words import (
     between,
     counted,
@@ -41,11 +49,7 @@ def scores(table: pd.DataFrame, differences: pd.DataFrame) -> str:
     infinite = table.model[(table.score == "nll") & np.isposinf(table["mean"])]
     if len(infinite):
         text += f" Infinite NLL, from a label of probability 0: {listed(infinite)}."
-    if table.runs.max() == 1:
-        text += " One run a model: the intervals do not hold the luck of the seed."
-    if "ece" in set(differences.score):
-        text += " A difference's interval is over the same images for both models, but for the ECE:"
-        text += " there it takes the two as independent and is rather too wide."
+    text += f" {seeds_told(table.groupby('model').runs.max())}"
     for (model, other), pair in differences.groupby(["model", "other"], sort=False):
         parts = []
         for row in pair.itertuples():
@@ -53,6 +57,8 @@ def scores(table: pd.DataFrame, differences: pd.DataFrame) -> str:
             verdict = {1: "better", -1: "worse", 0: "no difference shown"}[where]
             if np.isnan(row.difference):
                 verdict = "since both are infinite"
+            elif is_unjudged(Interval(row.difference, row.low, row.high)):
+                verdict = "not judged"
             label = {"nll": "NLL", "ece": "debiased ECE", "aurc": "AURC"}.get(row.score, row.score)
             shown = signed_between(row.difference, row.low, row.high)
             parts.append(f"{label} {shown}, {verdict}")
@@ -111,7 +117,7 @@ def accuracy_against_nll(table: pd.DataFrame) -> str:
         text += f"none of {listed(unbeaten)} is beaten in both accuracy and NLL by another model"
     if beaten:
         text += f"; {listed(beaten)} {'is' if len(beaten) == 1 else 'are'} beaten in both"
-    return text + "."
+    return f"{text}. Bars: 95 % intervals. {seeds_told(table.groupby('model').runs.max())}"
 
 
 def reliability(bins: pd.DataFrame) -> str:
@@ -134,7 +140,7 @@ def reliability(bins: pd.DataFrame) -> str:
                 f"would show {first.ece_if_calibrated.mean():.4f}, up to "
                 f"{first.ece_if_calibrated_high.mean():.4f}"
             )
-            gap = metrics.over_runs([_mean_gap(run) for _, run in runs])
+            gap = common.over_runs([_mean_gap(run) for _, run in runs])
             where = side(gap.low, gap.high)
             if where:
                 text += f"; on average {'under' if where > 0 else 'over'}confident: accuracy less "
@@ -178,8 +184,8 @@ def entropies(table: pd.DataFrame) -> str:
             outcome = " or all ".join(name for name in ("right", "wrong") if runs[name])
             lines.append(f"\n- **{model}**: all predictions {outcome}.")
             continue
-        right, wrong = (between(*metrics.over_runs(runs[name]), 3) for name in ("right", "wrong"))
-        more = between(*within(metrics.over_runs(runs["more"])), 3)
+        right, wrong = (between(*common.over_runs(runs[name]), 3) for name in ("right", "wrong"))
+        more = between(*within(common.over_runs(runs["more"])), 3)
         lines.append(
             f"\n- **{model}**: median {right} nats where right, {wrong} where wrong; a wrong "
             f"prediction has more entropy than a right one with probability {more}."

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from bnnlib.analysis.findings.common import by_seed, listed_with, over_runs
+from bnnlib.analysis.findings.common import by_seed, is_unjudged, listed_with, over_runs
+from bnnlib.analysis.tables.common import FEWEST_RUNS
 from bnnlib.analysis.tables.pairs import ALL
 from bnnlib.analysis.words import between, counted, listed, side, signed, span
 from bnnlib.metrics import Interval
@@ -54,11 +55,14 @@ def verdict(
         table = differences[number]
         rows = table[(table.kind == kind) & (table.score == score)]
         rows = rows[rows["set"] == ALL] if number else rows
-        sets, model, value = alone[number]
+        sets, model, value, runs = alone[number]
         if kind is not None and len(rows):
             sentence = f"{_where(what, rows.sets)}, {_compared(rows, name, greater)}"
         elif kind is None and sets:
             sentence = f"{_where(what, [sets])}, the {name} of {model} is {between(*value)}"
+            if runs > 1:
+                few = ", too few for an interval" if runs < FEWEST_RUNS else ""
+                sentence += f" (mean of {runs} runs{few})"
         else:
             sentence = nothing
         sentences.append(sentence + ".")
@@ -79,10 +83,12 @@ def _compared(rows: pd.DataFrame, name: str, greater: bool) -> str:
     better: dict[str, Interval] = {}
     worse: dict[str, Interval] = {}
     same: dict[str, Interval] = {}
+    unjudged: dict[str, Interval] = {}
     for row in rows.itertuples():
         where = side(row.low, row.high) * (1 if greater else -1)
-        chosen = {1: better, -1: worse, 0: same}[where]
-        chosen[row.model] = Interval(row.difference, row.low, row.high)
+        found = Interval(row.difference, row.low, row.high)
+        chosen = unjudged if is_unjudged(found) else {1: better, -1: worse, 0: same}[where]
+        chosen[row.model] = found
     others = list(dict.fromkeys(rows.other))
     parts: list[str] = []
     for some, word in ((better, "better"), (worse, "worse")):
@@ -94,6 +100,10 @@ def _compared(rows: pd.DataFrame, name: str, greater: bool) -> str:
         shows = "shows" if len(same) == 1 else "show"
         what = "" if parts else f" in {name} from {_against(rows, len(same), others)}"
         parts.append(f"{_brief(same)} {shows} no difference{what}")
+    if unjudged:
+        is_not = "is" if len(unjudged) == 1 else "are"
+        what = "" if parts else f" in {name} beside {_against(rows, len(unjudged), others)}"
+        parts.append(f"{_brief(unjudged)} {is_not} not judged{what}")
     *first, last = parts
     return (f"{', '.join(first)}, and {last}" if first else last) + by_seed(rows)
 
@@ -116,23 +126,23 @@ def _against(rows: pd.DataFrame, count: int, others: Sequence[str]) -> str:
     return others[0] if len(others) == 1 else "the usual variant"
 
 
-def _of_scores(scores: pd.DataFrame) -> tuple[int, str, Interval]:
-    """The one model's debiased ECE, as of one set."""
+def _of_scores(scores: pd.DataFrame) -> tuple[int, str, Interval, int]:
+    """The one model's debiased ECE, as of one set, and of how many runs it is."""
     rows = scores[scores.score == "ece_debiased"]
     if rows.empty:
-        return 0, "", _UNKNOWN
+        return 0, "", _UNKNOWN, 0
     row = rows.set_index("model").loc[in_order(rows.model)[0]]
-    return 1, str(row.name), Interval(row["mean"], row.low, row.high)
+    return 1, str(row.name), Interval(row["mean"], row.low, row.high), int(row.runs)
 
 
-def _over_sets(table: pd.DataFrame) -> tuple[int, str, Interval]:
-    """How many sets there are, the first model, and its mean over them.
+def _over_sets(table: pd.DataFrame) -> tuple[int, str, Interval, int]:
+    """How many sets there are, the first model, its mean over them, and of how many runs.
 
     The mean's interval is the mean of the sets' intervals, as in
     :func:`bnnlib.analysis.tables.shift_differences`.
     """
     if table.empty:
-        return 0, "", _UNKNOWN
+        return 0, "", _UNKNOWN, 0
     if "auroc" in table:
         rows, columns = table[table.score == "entropy"], ["auroc", "auroc_low", "auroc_high"]
     else:
@@ -141,7 +151,7 @@ def _over_sets(table: pd.DataFrame) -> tuple[int, str, Interval]:
     model = in_order(rows.model)[0]
     rows = rows[rows.model == model]
     means = rows.groupby("run")[columns].mean()
-    return rows["set"].nunique(), model, over_runs(means, *columns)
+    return rows["set"].nunique(), model, over_runs(means, *columns), len(means)
 
 
 _UNKNOWN = Interval(np.nan, np.nan, np.nan)

@@ -27,6 +27,7 @@ from bnnlib.analysis.style import (
     set_style,
     subplots,
 )
+from bnnlib.analysis.tables.common import FEWEST_RUNS, unknown
 from bnnlib.analysis.words import counted
 from bnnlib.names import in_order, network_of, twin_of
 from bnnlib.record.profile import PARTS
@@ -379,6 +380,8 @@ def calibration(table: pd.DataFrame) -> Figure:
         axis.set_xlabel("virtual ranks")
     seeds = int(table.groupby("model").seed.nunique().max())
     what = f"mean of {seeds} seeds and 95 % interval"
+    if 1 < seeds < FEWEST_RUNS:
+        what = f"mean of {seeds} seeds, too few for an interval"
     if seeds == 1:
         what = "one seed; bars: 95 % over the test images, of the accuracy alone"
     legend_above(figure, title=f"{what}; dotted, hollow: all ranks share their weight noise")
@@ -386,12 +389,17 @@ def calibration(table: pd.DataFrame) -> Figure:
 
 
 def _over_seeds(rows: pd.DataFrame) -> pd.DataFrame:
-    """The mean of a score and its 95 % interval by ranks, of rows of one model and score."""
+    """The mean of a score and its 95 % interval by ranks, of rows of one model and score.
+
+    Of two seeds there is no interval.
+    """
     intervals = {}
     for ranks, selected in rows.groupby("ranks"):
         mean, half = float(selected.value.mean()), 0.0
         if selected.score.iloc[0] == "accuracy":
             half = 1.96 * np.sqrt(mean * (1 - mean) / selected.num_images.max())
         of_images = metrics.Interval(mean, mean - half, mean + half)
-        intervals[ranks] = metrics.with_seeds(of_images, [selected.value])
+        few = 1 < len(selected) < FEWEST_RUNS
+        found = metrics.with_seeds(of_images, [selected.value])
+        intervals[ranks] = unknown(mean) if few else found
     return pd.DataFrame.from_dict(intervals, orient="index")

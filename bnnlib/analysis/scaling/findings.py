@@ -13,6 +13,7 @@ import pandas as pd
 from bnnlib import metrics
 from bnnlib.analysis.scaling.cost_model import Fit, Interconnect, straggler
 from bnnlib.analysis.scaling.timings import means_of_ranks, ways_to_grow
+from bnnlib.analysis.tables.common import FEWEST_RUNS
 from bnnlib.analysis.words import counted, number, percent, signed, signed_between, span
 from bnnlib.metrics import Interval
 from bnnlib.names import in_order, twin_of
@@ -246,10 +247,10 @@ def _range(values: pd.Series, shown: Callable[[float], str]) -> str:
 
 
 def _mean(values: pd.Series) -> str:
-    """The mean of pairs with its 95 % interval over them."""
+    """The mean of pairs with its 95 % interval over them; of two pairs there is none."""
     middle = float(values.mean())
     interval = metrics.with_seeds(Interval(middle, middle, middle), [values])
-    return signed_between(*interval) if len(values) > 1 else signed(middle)
+    return signed_between(*interval) if len(values) >= FEWEST_RUNS else signed(middle)
 
 
 def _binomial(table: pd.DataFrame, score: str) -> float | None:
