@@ -16,6 +16,7 @@ library's own, for these reasons:
   that has died. ``%%ranks`` shows rank 0 while it runs, and raises at once.
 - `saving`: JupyterLab notes the kernel down in a notebook that is only opened, which git would take
   for a change.
+- `place`: a kernel starts in its notebook's folder, and the notebooks' paths start at the top.
 - `preparation`: ipyparallel has launchers of its own for each site; ours takes the words of
   ``jobs/<site>/site.sh``, so that a notebook and a batch job start alike.
 """

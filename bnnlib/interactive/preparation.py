@@ -21,6 +21,7 @@ from traitlets.config import Config
 
 from bnnlib import launcher
 from bnnlib.errors import DistributedError
+from bnnlib.interactive.place import SITE, repository
 from bnnlib.launch import sites
 from bnnlib.launch.sites import Site
 from bnnlib.record import provenance
@@ -30,24 +31,9 @@ ROOT = Path(__file__).resolve().parents[2]
 LOCAL = "local"
 
 
-def repository() -> Path:
-    """The repository of the notebook that runs here, to which its paths belong.
-
-    The nearest folder with ``jobs/local/site.sh``, from the working folder upwards, since a kernel
-    starts in its notebook's folder; without one, the working folder. It need not be the repository
-    that this package is installed from.
-    """
-    here = Path.cwd()
-    return next((one for one in (here, *here.parents) if _has_sites(one)), here)
-
-
-def _has_sites(folder: Path) -> bool:
-    return (folder / "jobs" / LOCAL / "site.sh").is_file()
-
-
 def _root() -> Path:
     """Where the job scripts are that hold here: the notebook's repository, else this package's."""
-    return repository() if _has_sites(repository()) else ROOT
+    return repository() if (repository() / SITE).is_file() else ROOT
 
 
 def own_site() -> str:

@@ -20,9 +20,9 @@ from bnnlib.spmd.shell import environment
 
 
 class KernelEngine:
-    """papermill's own engine, which also tells the kernel where the notebook lies.
+    """papermill's own engine, which also tells the kernel who runs it, and where the notebook lies.
 
-    A kernel inherits the environment and knows nothing else of the output path. What the engine
+    A kernel inherits the environment and knows nothing else of papermill. What the engine
     `spmd` refuses before anything is written is refused here, too. Kernel and papermill talk
     encrypted; else ipykernel warns of each kernel that others of the machine could listen.
     """
@@ -70,7 +70,7 @@ class KernelEngine:
         if zmq.has("curve"):
             config.KernelManager.transport_encryption = "auto"
         target = nb.metadata.papermill.get("output_path")
-        found: dict[str, str] = {}
+        found = {start.PAPERMILL_VARIABLE: "1"}
         if str(target).startswith(RANK0_PREFIX):
             start.prepare(nb, kernel_name, str(options.get("input_path", "")), cls._refuse_mpi)
             found = start.variables(target)

@@ -1,6 +1,6 @@
 """What is known of a notebook's run before its first cell: its folder, and whether it may start.
 
-A start that is refused leaves nothing behind: no notebook, no record, no folder.
+A start that is refused here leaves nothing behind: no notebook, no record, no folder.
 
 papermill imports this module while papermill itself is still being imported, so nothing of
 papermill may be imported at the top of it.
@@ -38,18 +38,22 @@ from bnnlib.spmd.shell import environment
 RUN_DIR_VARIABLE = "BNN_RUN_DIR"
 # The folder that papermill was started in: under --cwd the cells run in another.
 START_DIR_VARIABLE = "BNN_START_DIR"
+# That papermill runs the notebook: JupyterLab's kernels start in another folder.
+PAPERMILL_VARIABLE = "BNN_PAPERMILL"
 # Seconds that the other ranks leave after rank 0, which says the error.
 AFTER_RANK_0 = 2.0
 
 
 def variables(target: str | None) -> dict[str, str]:
-    """What the cells' environment says of their run's place.
+    """What the cells' environment says of who runs them, and of their run's place.
 
     Args:
         target: the output path as papermill was given it.
     """
     local = local_path(target)
-    found = {} if local is None else {RUN_DIR_VARIABLE: str(local.parent)}
+    found = {PAPERMILL_VARIABLE: "1"}
+    if local is not None:
+        found[RUN_DIR_VARIABLE] = str(local.parent)
     if start_folder() != os.getcwd():
         found[START_DIR_VARIABLE] = start_folder()
     return found

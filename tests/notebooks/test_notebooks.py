@@ -21,6 +21,7 @@ from jupyter_client.manager import start_new_kernel
 from bnnlib.experiment import Experiment
 from bnnlib.record.logs import read_steps
 from bnnlib.record.schema import read_record
+from tests.analysis.records import random_probs, write_run
 
 ROOT = Path(__file__).parents[2]
 # Stored notebooks wherever they lie; those below runs/ are executed copies.
@@ -359,6 +360,44 @@ def live(tmp_path):
     finally:
         kernel.client.stop_channels()
         kernel.manager.shutdown_kernel(now=True)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
+def test_every_notebook_settles_its_paths_first(path):
+    """Before it takes one of its parameters for a path."""
+    parameters, first, *_ = [c.source for c in read(path).cells if c.cell_type == "code"]
+    assert ": str" in parameters
+    assert "\nsettle_paths()  # in JupyterLab, too, paths are from the repository's top" in first
+    before = first.split("settle_paths()  #")[0]
+    assert "Path(" not in before
+    assert "load(" not in before
+
+
+def test_in_jupyterlab_runs_are_found_and_made_in_the_repository(tmp_path):
+    """A kernel of JupyterLab starts in notebooks/, where there are no runs and should be none."""
+    (tmp_path / "jobs" / "local").mkdir(parents=True)
+    (tmp_path / "jobs" / "local" / "site.sh").touch()
+    (folder := tmp_path / "notebooks").mkdir()
+    labels = np.arange(40) % 3
+    write_run(tmp_path / "runs/digits/one", "CNN_FC", 0, {"test": (random_probs(0), labels)})
+    kernel = Live(folder)
+    try:
+        calibration = [c.source for c in read(NOTEBOOKS[1]).cells if c.cell_type == "code"]
+        for source in calibration[:2]:
+            assert kernel.run(source)[0] == "ok"
+        assert kernel.run("print(*group.models)")[1] == "CNN_FC\n"
+        # As a kernel of its own would start.
+        assert kernel.run(f"%reset -f\nimport os\nos.chdir({str(folder)!r})")[0] == "ok"
+        train = [c.source for c in read(TRAIN).cells if c.cell_type == "code"]
+        small = "model, dataset, steps, threads = 'CNN_FC', 'tiny', 1, 1"
+        for source in (f"{train[0]}\n{small}", *train[1:3]):
+            status, shown, _ = kernel.run(source)
+            assert status == "ok", shown
+    finally:
+        kernel.client.stop_channels()
+        kernel.manager.shutdown_kernel(now=True)
+    assert [path.name for path in tmp_path.glob("runs/single/tiny/*/run.json")] == ["run.json"]
+    assert not list(folder.iterdir())
 
 
 def test_cell_by_cell_with_an_interruption_and_twice(live, tmp_path):

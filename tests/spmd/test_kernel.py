@@ -9,10 +9,12 @@ from typing import Any
 
 import nbformat
 import pytest
+from papermill.exceptions import PapermillExecutionError
 
 from bnnlib.errors import DistributedError, ExperimentError, RecordError
 from bnnlib.experiment import Experiment
 from bnnlib.record.failure import record_failure
+from tests.conftest import ROOT
 from tests.spmd.notebooks import BIN, PARAMETERS, execute, write_notebook
 
 # As the training notebook has it: the engine checks the parameters of an experiment.
@@ -66,6 +68,22 @@ def test_without_rank0_papermills_own_engine_is_left_as_it_is(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("engine", ENGINES)
+def test_under_papermill_paths_stay_those_of_its_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: str
+) -> None:
+    """With `rank0:` and without; JupyterLab's kernels go to the repository's top instead."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    (tmp_path / "jobs" / "local").mkdir(parents=True)
+    (tmp_path / "jobs" / "local" / "site.sh").touch()
+    (folder := tmp_path / "notebooks").mkdir()
+    settle = "from bnnlib.interactive.place import settle_paths\nsettle_paths()"
+    source = write_notebook(tmp_path / "in.ipynb", f"import os\n{settle}\nprint(os.getcwd())")
+    for prefix in ("", "rank0:"):
+        execute(source, f"{prefix}{tmp_path / 'out.ipynb'}", engine=engine, cwd=folder)
+        assert shown(tmp_path / "out.ipynb") == f"{folder}\n"
+
+
+@pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
@@ -108,6 +126,36 @@ def test_a_run_of_other_parameters_keeps_its_notebook_too(tmp_path: Path, engine
         execute(source, f"rank0:{run / 'train.ipynb'}", engine=engine)
     assert (run / "train.ipynb").read_text() == "the executed one"
     assert sorted(os.listdir(run)) == ["run.json", "train.ipynb"]
+
+
+OPEN = """
+from bnnlib.experiment import Experiment
+from bnnlib.record import provenance
+from bnnlib.record.run import Run
+from bnnlib.session import Session
+from tests.spmd.notebooks import Alone
+
+session = Session.of(globals())
+run = Run.open(session, Experiment.from_namespace(globals()), Alone(), provenance.collect())
+print(run.directory)
+"""
+REFUSE = "from bnnlib.errors import DataError\nraise DataError('no such file')"
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_start_that_a_cell_refuses_leaves_the_executed_notebook_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: str
+) -> None:
+    """papermill keeps what it has executed, with the error; no record says that a run began."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    source = write_notebook(tmp_path / "in.ipynb", EXPERIMENT, OPEN, REFUSE)
+    output = tmp_path / "new" / "out.ipynb"
+    for parameters in ({}, {"run_dir": str(tmp_path / "elsewhere")}):
+        with pytest.raises(PapermillExecutionError, match="no such file"):
+            execute(source, f"rank0:{output}", engine=engine, parameters=parameters)
+        assert "DataError" in output.read_text()
+        assert sorted(os.listdir(tmp_path)) == ["in.ipynb", "new"]
+        assert os.listdir(tmp_path / "new") == ["out.ipynb"]
 
 
 def test_a_kernel_that_cannot_join_mpi_is_not_started(
