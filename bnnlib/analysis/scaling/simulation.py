@@ -286,13 +286,14 @@ def agreements(simulations: pd.DataFrame) -> pd.DataFrame:
     """Horovod's allreduces of eight bytes: in the published profiles, and simulated at two nodes.
 
     Returns:
-        A row a profile or simulation: ``seconds_between`` two of them, ``ms_each``, ``ms_average``
-        of the gradients, and ``model_ms`` of that average by α-β.
+        A row a profile or simulation: ``ms_between`` two of them, how many ``a_step``, ``ms_each``,
+        ``ms_average`` of the gradients, and ``model_ms`` of that average by α-β.
     """
     rows = [
         {
             "run": f"profile, {row.run}",
             "ms_between": 1e3 * row.seconds / row.agreements,
+            "a_step": row.agreements / row.averages,
             "ms_each": 1e3 * row.agreement_seconds / row.agreements,
             "ms_average": 1e3 * row.average_seconds / row.averages,
             "model_ms": 1e3 * allreduce(row.bytes, 2, ARIES),
@@ -304,6 +305,7 @@ def agreements(simulations: pd.DataFrame) -> pd.DataFrame:
             {
                 "run": f"simulated, {source_of(row)}",
                 "ms_between": 1e3 * row.seconds / row.agreements,
+                "a_step": row.agreements / row.steps,
                 "ms_each": 1e3 * row.agreement_seconds / row.agreements,
                 "ms_average": 1e3 * row.average_seconds / row.steps,
                 "model_ms": 1e3 * allreduce(row.bytes, 2, ARIES),
