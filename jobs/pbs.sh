@@ -14,6 +14,14 @@ fi
 NODES=${NODES:-1}
 PROJECT=${PROJECT:-${PBS_ACCOUNT:-}}
 
+# For copies of the environment (BNN_PACKED), unless the site has disks: the nodes' memory.
+export BNN_NODE_DISK=${BNN_NODE_DISK:-/tmp}
+
+# on_nodes WORDS: runs them once a node.
+on_nodes() {
+  "${LAUNCH[0]}" -n "$NODES" --ppn 1 --depth "$((PPN * THREADS))" --cpu-bind depth "$@"
+}
+
 # submit SCRIPT: queues it and prints the job's id: in the job's own queue, where a job queues another.
 # A directive of the script holds where no variable says otherwise.
 submit() {

@@ -12,6 +12,9 @@
 #   BNN_PASS names of your own variables that such a job keeps, too: BNN_PASS="NCCL_DEBUG FOO"
 #   RESUBMITS  how often a job that ran out of time may still submit its successor
 #   BNN_ENV  the Python environment (.venv, else the conda environment that is active)
+#   BNN_PACKED  an archive of it (jobs/pack_environment.sh): each node takes its own copy, to the folder
+#            BNN_NODE_DISK (the site's local disk)
+#   BNN_CONTAINER  an Apptainer image instead (jobs/container); BNN_COPPER=1  Aurora's cache instead
 #   BNN_DATA the data sets
 #   BNN_STOP_MARGIN  seconds before the walltime at which a run begins to stop (60)
 #   BNN_FABRIC  0: what the site documents for its network (FI_*, NCCL_*) is left unset
@@ -24,13 +27,30 @@ if [ -z "${BNN_ENV:-}" ]; then
   [ -d .venv ] || BNN_ENV=${CONDA_PREFIX:-$BNN_ENV}
 fi
 
+ways=(${BNN_PACKED:+BNN_PACKED} ${BNN_CONTAINER:+BNN_CONTAINER} ${BNN_COPPER:+BNN_COPPER})
+if [ "${#ways[@]}" -gt 1 ]; then
+  echo "${ways[*]}: each says where the ranks' Python comes from; set one of them" >&2
+  exit 1
+elif [ -n "${BNN_COPPER:-}" ] && [ "${SYSTEM:-}" != aurora ]; then
+  echo "BNN_COPPER: only Aurora has Copper; use BNN_PACKED here" >&2
+  exit 1
+fi
+
+# What stands between the launcher and each rank's program, at the end of every LAUNCH.
+INSIDE=()
+[ -z "${BNN_PACKED:-}" ] || INSIDE=(jobs/packed.sh)
+# A run's code is the checkout's, not what the image was built from.
+[ -z "${BNN_CONTAINER:-}" ] ||
+  INSIDE=(apptainer exec --pwd "$PWD" --env "PYTHONPATH=$PWD" "$BNN_CONTAINER")
+
 # Exports what a new job must know of this one, and puts the names into PASSED. A queue takes the
 # values from the environment: in a list on its command line a comma in RUN would end the value.
 pass_on() {
   local name
   PASSED=()
   for name in RUN PARAMS MODEL RUNS RANKS PPN THREADS GPUS RESUBMITS PROJECT QUEUE MODELS COUNTS \
-    BNN_ENV BNN_DATA BNN_STOP_MARGIN BNN_FABRIC BNN_PASS ${BNN_PASS:-}; do
+    BNN_ENV BNN_PACKED BNN_NODE_DISK BNN_CONTAINER BNN_COPPER BNN_DATA BNN_STOP_MARGIN BNN_FABRIC \
+    BNN_PASS ${BNN_PASS:-}; do
     [ -z "${!name:-}" ] || PASSED+=("$name")
   done
   export "${PASSED[@]}"
@@ -79,7 +99,7 @@ queue_for() {
 # the environment may hold an mpiexec, too. Last comes the user's own.sh.
 use_environment() {
   local launcher
-  if [ ! -x "$BNN_ENV/bin/papermill" ]; then
+  if [ -z "${BNN_CONTAINER:-}" ] && [ ! -x "$BNN_ENV/bin/papermill" ]; then
     echo "BNN_ENV=$BNN_ENV: no papermill there; run make env, or name your environment, such as" \
       "BNN_ENV=\$CONDA_PREFIX" >&2
     exit 1
@@ -94,6 +114,25 @@ use_environment() {
   # BNN_SITE_ENV: whoever is started from here has this site's environment already.
   export PATH=$BNN_ENV/bin:$PATH BNN_SITE_ENV=${folder##*/}
   use_own "$folder"
+  use_packed
+}
+
+# Where BNN_PACKED is set: refuses an archive that is older than the environment, and has the nodes'
+# copies removed when the job's script ends.
+use_packed() {
+  [ -n "${BNN_PACKED:-}" ] || return 0
+  local packages why=""
+  [ -f "$BNN_PACKED" ] || why="there is no such file"
+  for packages in "$BNN_ENV"/lib/python3*/site-packages; do
+    if [ -z "$why" ] && [ "$packages" -nt "$BNN_PACKED" ]; then
+      why="$BNN_ENV has changed since it was packed"
+    fi
+  done
+  if [ -n "$why" ]; then
+    echo "BNN_PACKED=$BNN_PACKED: $why; make it by jobs/pack_environment.sh $BNN_PACKED" >&2
+    exit 1
+  fi
+  trap 'on_nodes jobs/packed.sh --remove || true' EXIT
 }
 
 # What a user needs beside, such as modules: the file own.sh in the site's folder $1, which git ignores.
@@ -209,5 +248,6 @@ analyse() {
     echo "$RUNS: waits for $waits as job $job"
     exit 0
   fi
+  [ $# -gt 0 ] || set -- "${INSIDE[@]}"
   "$@" python -m bnnlib figures "$RUNS"
 }

@@ -44,7 +44,7 @@ bind_list() {
 }
 bind=$(bind_list)
 LAUNCH=(mpiexec -n "$RANKS" --ppn "$PPN" --cpu-bind "$bind" --env "OMP_NUM_THREADS=$THREADS"
-  --env "BNN_RANKS=$RANKS" --env "BNN_GPUS=$((GPUS > 0))")
+  --env "BNN_RANKS=$RANKS" --env "BNN_GPUS=$((GPUS > 0))" "${INSIDE[@]}")
 
 # Aurora's own MPICH is on the library path by default. It moves nothing that lies on a GPU.
 site_env() {
@@ -55,4 +55,20 @@ site_env() {
   [ "$NODES" -le 16 ] ||
     use_fabric FI_CXI_DEFAULT_CQ_SIZE=131072 FI_CXI_OFLOW_BUF_SIZE=8388608 FI_CXI_CQ_FILL_PERCENT=20
   use_environment
+  [ -z "${BNN_COPPER:-}" ] || use_copper
+}
+
+# Copper, Aurora's cache that reads each file once for all nodes, where BNN_COPPER is set
+# (docs.alcf.anl.gov/aurora/data-management/copper). It serves what is found below its mount, and its
+# service lies on cores 48 to 51.
+use_copper() {
+  local packages mount=/tmp/$USER/copper_mount
+  packages=$(realpath "$BNN_ENV"/lib/python3*/site-packages)
+  set +u
+  module load copper
+  set -u
+  copper=(-d "$PWD/runs/copper" -v "$mount")
+  launch_copper.sh "${copper[@]}"
+  trap 'stop_copper.sh "${copper[@]}" || true' EXIT
+  export PYTHONPATH=$mount$packages${PYTHONPATH:+:$PYTHONPATH}
 }

@@ -19,7 +19,7 @@ RANKS=${RANKS:-$((NODES * PPN))}
 
 # --depth and --cpu-bind: each rank on its own THREADS neighbouring cores.
 LAUNCH=(mpiexec -n "$RANKS" --ppn "$PPN" --depth "$THREADS" --cpu-bind depth
-  --env "OMP_NUM_THREADS=$THREADS" --env "BNN_RANKS=$RANKS")
+  --env "OMP_NUM_THREADS=$THREADS" --env "BNN_RANKS=$RANKS" "${INSIDE[@]}")
 
 site_env() {
   use_proxy

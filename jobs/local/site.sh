@@ -12,9 +12,10 @@ RANKS=${RANKS:-$((GPUS > 0 ? GPUS : 2))} # one a GPU
 PPN=$RANKS
 THREADS=0 # cores a rank: the notebook shares them among the ranks
 
-LAUNCH=(mpiexec -n "$RANKS")
+LAUNCH=(mpiexec -n "$RANKS" "${INSIDE[@]}")
 # Horovod's launcher instead, over Gloo: LAUNCHER=horovodrun
-[ "${LAUNCHER:-mpiexec}" = mpiexec ] || LAUNCH=(horovodrun -n "$RANKS" -H "localhost:$RANKS")
+[ "${LAUNCHER:-mpiexec}" = mpiexec ] ||
+  LAUNCH=(horovodrun -n "$RANKS" -H "localhost:$RANKS" "${INSIDE[@]}")
 
 # submit SCRIPT: runs it to its end; what it prints goes to standard error, and there is no id.
 submit() {
@@ -25,6 +26,10 @@ submit() {
 
 job_state() { echo gone; } # it has run to its end
 
+# on_nodes WORDS: runs them once a node.
+on_nodes() { "$@"; }
+
 site_env() {
   export PATH=$BNN_ENV/bin:$PATH
+  use_packed
 }

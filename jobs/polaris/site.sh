@@ -15,6 +15,8 @@ preemptable     1  10  72  chain
 capacity        1   4 168  chain
 debug           1   2   1  alone
 debug-scaling   1  10   1  alone'
+# The nodes' own disks (docs.alcf.anl.gov/polaris/containers).
+export BNN_NODE_DISK=${BNN_NODE_DISK:-/local/scratch}
 source jobs/pbs.sh
 
 GPUS=${GPUS:-4}                   # of a node; 0: ranks on its CPU
@@ -27,6 +29,7 @@ RANKS=${RANKS:-$((NODES * PPN))}
 LAUNCH=(mpiexec -n "$RANKS" --ppn "$PPN" --depth "$THREADS" --cpu-bind depth
   --env "OMP_NUM_THREADS=$THREADS" --env "BNN_RANKS=$RANKS" --env "BNN_GPUS=$((GPUS > 0))")
 [ "$GPUS" -eq 0 ] || LAUNCH+=(jobs/polaris/pin_gpu.sh)
+LAUNCH+=("${INSIDE[@]}")
 
 site_env() {
   use_proxy

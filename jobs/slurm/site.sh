@@ -32,6 +32,7 @@ LAUNCH=(srun -n "$RANKS" ${SRUN_MPI:+--mpi="$SRUN_MPI"} --ntasks-per-node="$PPN"
   --export="ALL,BNN_RANKS=$RANKS,BNN_GPUS=$((gpus > 0))")
 # A rank takes the GPU of its place on the node, so it must see all of them.
 [ "$gpus" -eq 0 ] || LAUNCH+=(--gpu-bind=none)
+LAUNCH+=("${INSIDE[@]}")
 
 # In a job: when it will be killed, and what a successor must have of it. `(null)` is Slurm's word
 # for what a job does not have.
@@ -46,6 +47,11 @@ if [ -n "${SLURM_JOB_ID:-}" ]; then
   CONSTRAINT=${CONSTRAINT:-${constraint#(null)}}
   RESUBMITS=$((RESUBMITS - ${SLURM_RESTART_COUNT:-0}))
 fi
+
+# on_nodes WORDS: runs them once a node.
+on_nodes() {
+  "${LAUNCH[0]}" -n "$NODES" --ntasks-per-node=1 "$@"
+}
 
 # submit SCRIPT: queues it and prints the job's id. Directives in the script hold where no variable
 # says otherwise.

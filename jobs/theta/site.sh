@@ -19,13 +19,18 @@ RANKS=${RANKS:-$((NODES * PPN))}
 # -b: the program is on the file system of all nodes, do not copy it. aprun tells its processes
 # their rank and not how many they are, hence BNN_RANKS.
 LAUNCH=(aprun -n "$RANKS" -N "$PPN" -cc depth -d "$THREADS" -j 2
-  -e "OMP_NUM_THREADS=$THREADS" -e "BNN_RANKS=$RANKS" -e "BNN_RANKS_PER_NODE=$PPN" -b)
+  -e "OMP_NUM_THREADS=$THREADS" -e "BNN_RANKS=$RANKS" -e "BNN_RANKS_PER_NODE=$PPN" -b "${INSIDE[@]}")
 
 # In a job: when it will be killed, and its walltime for a successor.
 if [ -n "${COBALT_ENDTIME:-}" ]; then
   ENDS=$COBALT_ENDTIME
   WALLTIME=$(date -u -d "@$((COBALT_ENDTIME - COBALT_STARTTIME))" +%H:%M:%S)
 fi
+
+# on_nodes WORDS: runs them once a node.
+on_nodes() {
+  aprun -n "$NODES" -N 1 -b "$@"
+}
 
 # Cobalt takes values in a list alone, with colons between.
 values() {

@@ -2,14 +2,14 @@
 """Stand-ins for the commands of machines out of reach: what their documentation does not list ends.
 
 Symbolic links to this file are `cobalt/qsub`, `cobalt/qstat`, `cobalt/aprun`, `pbs/qsub`,
-`pbs/qstat`, `pbs/mpiexec` (HPE PALS), `nersc/sbatch`, `nersc/squeue`, `nersc/scontrol`,
-`nersc/srun` and `module`. A queue is a folder, `STAND_IN`, with a file a job; who runs the jobs is
-the test. The launchers check their words and then start real ranks with the MPICH of
-`STAND_IN_MPIEXEC`.
+`pbs/qstat`, `pbs/mpiexec` (HPE PALS), `pbs/launch_copper.sh`, `pbs/stop_copper.sh`, `nersc/sbatch`,
+`nersc/squeue`, `nersc/scontrol`, `nersc/srun` and `module`. A queue is a folder, `STAND_IN`, with a
+file a job; who runs the jobs is the test. The launchers check their words and then start real ranks
+with the MPICH of `STAND_IN_MPIEXEC`.
 
 Options, required ones and limits are those of docs.alcf.anl.gov: "Running jobs using PBS", the
 pages "Running jobs" of Crux, Polaris and Aurora, and of Theta (until 2023) "Running jobs and
-submission scripts", "Affinity on Theta" and "Job and queue scheduling".
+submission scripts", "Affinity on Theta" and "Job and queue scheduling"; Aurora's page "Copper".
 NERSC's are those of docs.nersc.gov: "Queues and Charges" and "Running Jobs on Perlmutter".
 """
 
@@ -108,7 +108,10 @@ NERSC_QOS: dict[str, tuple[float, int, float, int]] = {
     "debug": (1, 8, 0.5, 5),
 }
 NERSC_NODES = {"cpu": (256, "regular_milan_ss11"), "gpu": (128, "gpu_ss11")}
-MODULES = {"cray-mpich", "cray-mpich-abi", "PrgEnv-gnu", "PrgEnv-intel"}
+COPPER: Options = {f"-{c}": (c, True) for c in "ltdTMENIsbFanv"} | {
+    f"-{c}": (c, False) for c in "PA"
+}
+MODULES = {"copper", "cray-mpich", "cray-mpich-abi", "PrgEnv-gnu", "PrgEnv-intel"}
 
 
 WITH_WORD = "account array constraint cpus-per-task dependency export gpus-per-node job-name"
@@ -508,7 +511,27 @@ def module(words: list[str]) -> None:
         refuse(f"{' '.join(words)}: no such module")
 
 
+def launch_copper(words: list[str]) -> None:
+    """Aurora's cache: a mount below which the whole file system lies, here a link to it."""
+    given, rest = take(words, COPPER)
+    if rest:
+        refuse(f"{rest}: the documentation lists no such words")
+    mount = Path(dict(given)["v"])
+    mount.parent.mkdir(parents=True, exist_ok=True)
+    mount.symlink_to("/")
+
+
+def stop_copper(words: list[str]) -> None:
+    """Takes the mount away, which must be there."""
+    given, rest = take(words, {"-d": ("d", True), "-v": ("v", True)})
+    if rest:
+        refuse(f"{rest}: the documentation lists no such words")
+    Path(dict(given)["v"]).unlink()
+
+
 COMMANDS = {
+    ("pbs", "launch_copper.sh"): launch_copper,
+    ("pbs", "stop_copper.sh"): stop_copper,
     ("pbs", "qsub"): pbs_qsub,
     ("pbs", "qstat"): qstat,
     ("pbs", "mpiexec"): mpiexec,
