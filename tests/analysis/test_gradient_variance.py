@@ -12,6 +12,8 @@ from bnnlib.analysis.questions import gradient_variance_law as law
 from tests.analysis.test_sentences import faults
 
 V, C = 20.0, 0.4  # an image's variance, and the covariance of two that share a draw
+# How noisy each batch of images is: much more different than estimators are.
+BATCHES = np.array([0.2, 0.5, 0.8, 1.0, 1.5, 2.0])
 
 
 def noise(estimator, streams, batch, ranks):
@@ -27,7 +29,11 @@ def row(estimator, streams, batch, ranks, **more):
     value = noise(estimator, streams, batch, ranks)
     shared = {"network": "BNN_FC", "bayesian_layers": "first", "state": "initial", "part": "all"}
     shared |= {"estimator": estimator, "noise_streams": streams, "global_batch": batch}
-    shared |= {"ranks": ranks, "entries": 10, "noise": value, "noise_error": 0.01 * value}
+    value = more.pop("times", 1.0) * value
+    each = value * BATCHES * (1 + 0.02 * np.cos(np.arange(6) * ranks + len(estimator)))
+    each = (each * value / each.mean())[: more.pop("batches", 6)]
+    shared |= {"ranks": ranks, "entries": 10, "noise": value, "noise_error": 0.3 * value}
+    shared["noise_of_batches"] = " ".join(map(str, each))
     return shared | {"image": 40 / batch, "image_error": 1 / batch} | more
 
 
@@ -47,41 +53,71 @@ def table(*more):
     return pd.DataFrame([*rows, *more])
 
 
-def test_the_law_predicts_every_row_from_one_rank_at_64_images():
+def test_the_law_predicts_every_row_from_one_rank():
     found = law.against_law(table())
-    assert len(found) == len(table())
-    assert found.given.sum() == 3
+    assert len(found) == len(table()) - 2  # at 128 images nothing was measured on one rank
+    assert found.given.sum() == 6
     np.testing.assert_allclose(found.predicted, found.noise)
-    assert law.agreement(found)["inside"] == law.agreement(found)["rows"] == len(found) - 3
+    np.testing.assert_allclose(found.ratio, 1)
+    # The batches differ tenfold, and the ratio is known to some per cent all the same.
+    assert (found.high - found.low).max() < 0.1
+    assert law.agreement(found)["inside"] == law.agreement(found)["rows"] == len(found) - 6
 
 
 def test_a_noise_that_the_law_does_not_know_lies_outside_its_interval():
-    wrong = row("flipout", "own", 512, 512, noise=1.5 * V / 512)
-    found = law.against_law(table(wrong)).iloc[-1]
+    found = law.against_law(table(row("flipout", "own", 512, 512, times=1.5))).iloc[-1]
     assert found.ratio == pytest.approx(1.5)
     assert found.low > 1
 
 
-def test_a_place_without_the_rows_that_the_law_starts_from_has_none():
-    others = table()[lambda rows: ~((rows.global_batch == 64) & (rows.ranks == 1))]
+def test_a_case_of_fewer_batches_is_compared_on_these():
+    # Its three batches are the least noisy ones: their own mean says nothing of the ratio.
+    found = law.against_law(table(row("flipout", "own", 512, 512, batches=3))).iloc[-1]
+    assert found.ratio == pytest.approx(1, abs=0.02)
+    assert found.noise == pytest.approx(V / 512, rel=0.02)
+
+
+def test_a_batch_without_the_rows_that_the_law_starts_from_has_none():
+    others = table()[lambda rows: rows.ranks > 1]
     assert law.against_law(others).empty
 
 
+def test_a_ratio_on_the_same_batches_is_worked_by_hand():
+    over, under = np.array([2.0, 4.0, 6.0]), np.array([1.0, 2.0, 2.0])
+    found = law.ratio_on_the_same_batches(over, under)
+    # 12/5; what is left is -0.4, -0.8, 1.2, whose squares are 2.24 in sum; t of 2 is 4.303
+    error = (2.24 / 2 / 3) ** 0.5 / (5 / 3)
+    assert found == pytest.approx((2.4, 2.4 - 4.3027 * error, 2.4 + 4.3027 * error), rel=1e-4)
+    assert law.ratio_on_the_same_batches(np.append(over, 9e9), under) == found
+
+
 def test_flipout_is_needless_where_the_excess_is_a_twentieth():
-    found = law.needless(law.against_law(table())).set_index("global_batch").loc[64]
+    found = law.needless(table()).set_index("global_batch").loc[64]
     # C (1/R - 1/64) = V/64/20
     assert found.ranks == pytest.approx(1 / (V / 64 / 20 / C + 1 / 64))
     assert found.ranks_low < found.ranks < found.ranks_high
     assert found.ranks_in_all == pytest.approx(1 / ((V + 40) / 64 / 20 / C + 1 / 64))
-    assert found.measured == 64  # of 1, 2, 8, 64: at 8 the excess is C (1/8 - 1/64) of V/64
+    assert found.excess == pytest.approx(1 + C * (1 - 1 / 64) / (V / 64))
 
 
 def test_one_rank_is_enough_where_there_is_no_excess():
     rows = table()
-    rows.loc[rows.estimator == "reparameterization", "noise"] = V / rows.global_batch
-    found = law.needless(law.against_law(rows))
-    assert (found.ranks == 1).all()
-    assert (found.ranks_low == 1).all()
+    found = law.needless(rows.assign(noise_of_batches=rows.noise_of_batches.iloc[0]))
+    assert (found[["ranks", "ranks_low", "ranks_high"]] == 1).all(axis=None)
+
+
+def test_the_laws_numbers_are_the_same_at_both_batches():
+    found = law.across_batches(table()).iloc[0]
+    assert (found.v, found.c) == (pytest.approx(1), pytest.approx(1))
+    assert found.v_low < 1 < found.v_high
+
+
+def test_one_stream_is_compared_with_a_stream_a_rank():
+    found = law.one_stream(table()).set_index(["estimator", "ranks"])
+    assert len(found) == 4
+    for (estimator, ranks), one in found.iterrows():
+        expected = noise(estimator, "one", 64, ranks) / noise(estimator, "own", 64, ranks)
+        assert one.ratio == pytest.approx(expected)
 
 
 def test_at_a_fixed_batch_of_a_rank_the_ratio_is_that_of_one_rank():
@@ -145,11 +181,13 @@ def test_every_picture_and_sentence_is_made_of_the_tables():
         question.of_law(text["noise_against_ranks"]),
         question.of_needless(text["needless"]),
         question.of_images(text["needless"]),
+        question.of_batches(text["across_batches"]),
+        question.of_one_stream(text["one_stream"]),
         question.of_per_rank(text["per_rank"]),
         question.of_step_times(text["step_times"]),
         question.of_equal_time(text["equal_time"]),
     ]
     assert [faults(one) for one in said] == [[]] * len(said)
-    assert "of 23 predictions, 23 lie" in said[0]
+    assert "of 18 predictions, 18 lie" in said[0]
     assert "of 4 predictions, 4 lie" in said[0]
     assert "above 0" in said[-1]

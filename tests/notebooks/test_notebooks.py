@@ -6,6 +6,7 @@ as JupyterLab does it. The study of the fixture has run it at 2 ranks under the 
 
 import dataclasses
 import json
+import math
 import re
 import time
 from collections.abc import Callable
@@ -94,6 +95,16 @@ def from_tables(launch, study, folder: Path) -> Path:
     return executed
 
 
+def varied(launch, study, folder: Path) -> Path:
+    """06_gradient_variance on the tables that git keeps; its own rows are of few tiny images."""
+    executed = folder / "gradient_variance.ipynb"
+    ours = {"dataset": "tiny", "images": 16, "batches": 3, "draws": 2}
+    notebook = ROOT / "notebooks" / "06_gradient_variance.ipynb"
+    done = launch("papermill", notebook, executed, "-y", json.dumps(ours))
+    assert done.returncode == 0, done.stderr
+    return executed
+
+
 # How each notebook is executed; a notebook that is missing here fails a test.
 HOW: dict[str, Callable[..., Path]] = {
     "01_train.ipynb": alone,
@@ -103,6 +114,7 @@ HOW: dict[str, Callable[..., Path]] = {
     ),
     "04_interactive.ipynb": watched,
     "05_draws.ipynb": inside,
+    "06_gradient_variance.ipynb": varied,
     "10_convergence.ipynb": of_records("convergence"),
     "11_simulation.ipynb": from_tables,
 }
@@ -313,6 +325,18 @@ def test_the_simulation_is_held_against_what_was_measured(executed):
     assert re.search(
         r"\*\*Two nodes\.\*\* .* ms a step .*\*\*At [0-9,]+ nodes\*\*", said, re.DOTALL
     )
+
+
+@pytest.mark.ranks
+def test_the_gradients_variance_is_told_by_the_tables_that_git_keeps(executed):
+    nb = read(executed["06_gradient_variance.ipynb"])
+    assert len(of_type(nb, "image/png")) >= 3
+    said = "\n".join(of_type(nb, "text/markdown"))
+    needless = pd.read_csv(ROOT / "figures" / "gradient_variance" / "needless.csv")
+    dense = needless[(needless.network == "BNN_FC") & (needless.bayesian_layers == "first")]
+    first = dense[(dense.global_batch == 64) & (dense.state == "initial")].iloc[0]
+    assert f"initial {math.ceil(first.ranks)} [" in said
+    assert "predicted for BNN_FC_nonflip on 8: " in text(nb, "stdout")
 
 
 # ------------------------------------------------------------------------------------------- live

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from bnnlib.analysis.questions import gradient_variance_law as law
 from bnnlib.analysis.questions import seeds
-from bnnlib.analysis.style import PALETTE, legend_above, plain_log, set_style, subplots
+from bnnlib.analysis.style import PALETTE, legend_above, set_style, subplots
 from bnnlib.analysis.words import between, number, percent, side, signed_between, span
 
 PART = {"reparameterization": "nonflip", "flipout": "flip", "local": "local"}
@@ -45,15 +45,31 @@ def make(
         variances: ``figures/gradient_variance/variances.csv``.
         bench: ``figures/bench/bench.csv``.
     """
-    against = law.against_law(variances)
+    variances = _in_order(variances)
     return {
-        "noise_against_ranks": (against, noise_against_ranks),
-        "needless": (law.needless(against), needless),
+        "noise_against_ranks": (law.against_law(variances), noise_against_ranks),
+        "needless": (law.needless(variances), needless),
+        "across_batches": (law.across_batches(variances), None),
         "per_rank": (law.per_rank(variances), per_rank),
+        "one_stream": (law.one_stream(variances), None),
         "parts": (law.parts(variances), None),
         "step_times": (law.step_times(bench), None),
         "equal_time": (equal_time_table(records), equal_time),
     }
+
+
+def _in_order(variances: pd.DataFrame) -> pd.DataFrame:
+    """The cases by network, state, batch, estimator and ranks, whenever each was measured."""
+    number = {key: index for index, key in enumerate(NAMES)}
+    pairs = zip(variances.network, variances.bayesian_layers, strict=True)
+    ordered = variances.assign(
+        network_number=[number[pair] for pair in pairs],
+        state_number=variances.state.map(law.STATES.index),
+        estimator_number=variances.estimator.map(law.ESTIMATORS.index),
+        own=variances.noise_streams != "own",
+    )
+    by = ["network_number", "state_number", "global_batch", "own", "estimator_number", "ranks"]
+    return ordered.sort_values(by, kind="stable", ignore_index=True)[list(variances)]
 
 
 def equal_time_table(records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
@@ -114,7 +130,7 @@ def noise_against_ranks(table: pd.DataFrame) -> Figure:
     states = [state for state in law.STATES if state in set(table.state)]
     figure, axes = subplots(
         len(batches), len(states), figsize=(3.1 * len(states) + 0.6, 3.1 * len(batches) + 0.8),
-        sharex=True, sharey="col", squeeze=False, layout="constrained",
+        sharex=True, squeeze=False, layout="constrained",
     )  # fmt: skip
     for row, batch in enumerate(batches):
         for column, state in enumerate(states):
@@ -122,10 +138,10 @@ def noise_against_ranks(table: pd.DataFrame) -> Figure:
             shown = table[(table.global_batch == batch) & (table.state == state)]
             for streams in ("own", "one"):
                 for estimator in law.ESTIMATORS:
-                    one = shown[(shown.estimator == estimator) & (shown.noise_streams == streams)]
-                    _against_ranks(axis, one.sort_values("ranks"), estimator, streams)
-            plain_log(axis, "y")
+                    _against_ranks(axis, shown, estimator, streams)
             _rank_axis(axis, 512 if 512 in batches else 64)
+            axis.set_ylim(0, None)
+            axis.set_visible(len(shown) > 0)
             if row == 0:
                 axis.set_title(_wrapped(STATES[state]), fontsize=12)
             if column == 0:
@@ -140,30 +156,28 @@ def _wrapped(text: str) -> str:
     return text.replace(" of a ", " of\na ")
 
 
-def _against_ranks(axis: Any, rows: pd.DataFrame, estimator: str, streams: str) -> None:
+def _against_ranks(axis: Any, shown: pd.DataFrame, estimator: str, streams: str) -> None:
+    rows = shown[(shown.estimator == estimator) & (shown.noise_streams == streams)]
     if rows.empty:
         return
-    colour = PALETTE[f"BNN_FC_{PART[estimator]}"]
-    shared = streams == "one"
-    label = f"{estimator}, {'one stream for all ranks' if shared else 'each rank its own'}"
+    rows = rows.sort_values("ranks")
+    colour, shared = PALETTE[f"BNN_FC_{PART[estimator]}"], streams == "one"
+    predicted, low, noise, high, at = (
+        rows[name].to_numpy(float) for name in ("predicted", "low", "noise", "high", "ranks")
+    )
     axis.errorbar(
-        rows.ranks, rows.noise, yerr=law.NORMAL * rows.noise_error, color=colour,
+        at, noise, yerr=[noise - predicted * low, predicted * high - noise], color=colour,
         marker="o" if shared else MARKS[estimator], markersize=6, linestyle="none", capsize=2,
-        markerfacecolor="white" if shared else colour, label=label,
+        markerfacecolor="white" if shared else colour,
+        label=f"{estimator}, {'one stream for all' if shared else 'a stream a rank'}",
     )  # fmt: skip
+    start = shown[shown.given].set_index("estimator").noise
+    first = start["local" if estimator == "local" else "flipout"]
     batch = int(rows.global_batch.iloc[0])
-    ranks = 2.0 ** np.arange(0, math.log2(batch) + 0.01, 0.25)
-    # From the rows' own prediction at one rank and another, since the law is linear in both terms.
-    first = rows.iloc[0]
-    terms = [law.weights_of_law(estimator, streams, batch, r)[1] for r in rows.ranks]
-    slope = 0.0
-    if len(rows) > 1 and abs(terms[-1] - terms[0]) > 0:
-        slope = (rows.predicted.iloc[-1] - first.predicted) / (terms[-1] - terms[0])
-    values = [
-        first.predicted + slope * (law.weights_of_law(estimator, streams, batch, r)[1] - terms[0])
-        for r in ranks
-    ]
-    axis.plot(ranks, values, color=colour, linewidth=1.3, linestyle=":" if shared else "--")
+    ranks = 2 ** np.arange(0, math.log2(batch) + 0.01, 0.25)
+    factors = [law.weights_of_law(estimator, streams, batch, number) for number in ranks]
+    curve = [a * first + b * start["reparameterization"] for a, b in factors]
+    axis.plot(ranks, curve, color=colour, linewidth=1.3, linestyle=":" if shared else "--")
 
 
 def _rank_axis(axis: Any, most: int) -> None:
@@ -234,11 +248,12 @@ def per_rank(table: pd.DataFrame) -> Figure:
         ("BNN_conv", "first"): ("#0072B2", "o"),
     }
     table = table[table.state.isin(("initial", "end"))]
-    for key, rows in table.groupby(law.PLACE, sort=False):
+    groups = table.groupby(law.PLACE, sort=False)
+    for shift, (key, rows) in zip(np.linspace(0.92, 1.08, len(groups)), groups, strict=True):
         (colour, marker), state = looks[key[0], key[1]], key[2]
         rows = rows.sort_values("ranks")
         axis.errorbar(
-            rows.ranks, rows.ratio, yerr=[rows.ratio - rows.low, rows.high - rows.ratio],
+            shift * rows.ranks, rows.ratio, yerr=[rows.ratio - rows.low, rows.high - rows.ratio],
             color=colour, marker=marker, markersize=6, linestyle="none", capsize=2,
             markerfacecolor=colour if state == "initial" else "white",
             label=f"{NAMES[key[0], key[1]]}, {STATES[state].removesuffix(' of a short training')}",
@@ -331,7 +346,7 @@ def of_images(table: pd.DataFrame) -> str:
             "BNN_FC",
             "first",
         ):
-            share = (row.plain - row.flipout) / (row.plain + row.image)
+            share = (row.excess - 1) * row.flipout / (row.excess * row.flipout + row.image)
             said.append(f"{percent(share)} {row.state} at {row.global_batch} images")
     return (
         "On one rank, Flipout takes from the whole variance of the dense network's gradient "
@@ -342,23 +357,28 @@ def of_images(table: pd.DataFrame) -> str:
 
 def of_one_stream(table: pd.DataFrame) -> str:
     """What one noise for all ranks costs, beside a stream for each."""
-    index = ["state", "global_batch", "ranks", "estimator"]
-    table = table[(table.network == "BNN_FC") & (table.bayesian_layers == "first")]
-    own, one = (
-        table[table.noise_streams == streams].set_index(index) for streams in ("own", "one")
-    )
     lines = []
-    for (batch, ranks), rows in one.groupby(["global_batch", "ranks"]):
-        said: dict[str, list[str]] = {}
-        for key in rows.index.intersection(own.index):
-            ratio = law.ratio_of(rows.loc[key], own.loc[key])
-            said.setdefault(key[3], []).append(f"{between(*ratio, 2)} {key[0]}")
-        text = "; ".join(f"{estimator} {', '.join(ratios)}" for estimator, ratios in said.items())
-        lines.append(f"- **{ranks} ranks, {batch} images a step**: {text}")
+    for (estimator, batch, ranks), rows in table.groupby(
+        ["estimator", "global_batch", "ranks"], sort=False
+    ):
+        said = [
+            f"{between(row.ratio, row.low, row.high, 2)} {row.state}" for row in rows.itertuples()
+        ]
+        lines.append(f"- **{estimator}, {ranks} ranks, {batch} images a step**: {', '.join(said)}")
     return (
         "The noise with one stream for all ranks over that with a stream a rank:\n\n"
-        + "\n".join(lines)
+        + "\n".join(sorted(lines))
     )
+
+
+def of_batches(table: pd.DataFrame) -> str:
+    """Whether the law's two numbers are the same at 512 images as at 64."""
+    lines = [
+        f"- **{NAMES[row.network, row.bayesian_layers]}, {row.state}**: v "
+        f"{between(row.v, row.v_low, row.v_high, 2)}, c {between(row.c, row.c_low, row.c_high, 2)}"
+        for row in table.itertuples()
+    ]
+    return "At 512 images a step over at 64, predicted 1:\n\n" + "\n".join(lines)
 
 
 def of_per_rank(table: pd.DataFrame) -> str:

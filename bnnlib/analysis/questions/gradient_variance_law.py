@@ -11,8 +11,12 @@ noise moves in the first order: V is v/B whatever R, and the difference of the t
 One stream of noise for all ranks is one rank's draw: R = 1 for reparameterization. Under Flipout it
 gives images at the same place of their batches the same signs, too: V = v/B + c (R - 1)/B.
 
-So two measurements on one rank, at a batch of B0, predict every other row: v = B0 V_Flipout, and
-c = (V_plain - V_Flipout) / (1 - 1/B0). :func:`against_law` sets them beside what was measured.
+So two measurements on one rank predict every number of ranks at their batch B: v = B V_Flipout, and
+c = (V_plain - V_Flipout) / (1 - 1/B). :func:`against_law` sets them beside what was measured.
+
+A few hard images are most of a trained network's noise, and batches differ much. So noises are
+compared on the same batches, and an interval is of the ratio of their means over batches
+(Cochran 1977, section 2.11), not of each mean by itself.
 """
 
 from __future__ import annotations
@@ -21,22 +25,21 @@ import math
 
 import numpy as np
 import pandas as pd
+from scipy import special
 
-from bnnlib.metrics import Interval, difference
+from bnnlib.metrics import Interval
 
 PLACE = ["network", "bayesian_layers", "state"]
 CASE = [*PLACE, "estimator", "noise_streams", "global_batch", "ranks"]
 ESTIMATORS = ("reparameterization", "local", "flipout")
 STATES = ("initial", "half-way", "end", "converged")
-# The batch that the law's two numbers are taken at.
-BASE = 64
 NORMAL = 1.959964  # of a 95 % interval
 # Within so much of Flipout's the noise counts as Flipout's.
 NEAR = 0.05
 
 
 def weights_of_law(
-    estimator: str, noise_streams: str, global_batch: int, ranks: int, base: int = BASE
+    estimator: str, noise_streams: str, global_batch: int, ranks: int
 ) -> tuple[float, float]:
     """How much of Flipout's and of reparameterization's noise on one rank the law predicts.
 
@@ -46,10 +49,9 @@ def weights_of_law(
         noise_streams: ``own`` or ``one``.
         global_batch: images a step, B.
         ranks: R.
-        base: B0, the batch of the two numbers.
 
     Returns:
-        The factors a and b of a V_Flipout(1, B0) + b V_plain(1, B0).
+        The factors a and b of a V_Flipout(1) + b V_plain(1); their sum is 1.
     """
     shares = {
         ("reparameterization", "own"): 1 / ranks - 1 / global_batch,
@@ -58,97 +60,100 @@ def weights_of_law(
         ("flipout", "one"): (ranks - 1) / global_batch,
         ("local", "own"): 0.0,
     }
-    of_covariance = shares[estimator, noise_streams] / (1 - 1 / base)
-    return base / global_batch - of_covariance, of_covariance
+    of_covariance = shares[estimator, noise_streams] / (1 - 1 / global_batch)
+    return 1 - of_covariance, of_covariance
 
 
-def against_law(variances: pd.DataFrame, part: str = "all") -> pd.DataFrame:
-    """What the law predicts from one rank and 64 images, what was measured, and the difference.
+def against_law(variances: pd.DataFrame) -> pd.DataFrame:
+    """What the law predicts from one rank, what was measured, and their ratio.
 
     Args:
-        variances: a row a case and part, of ``figures/gradient_variance/variances.csv``.
-        part: of the gradient.
+        variances: of ``figures/gradient_variance/variances.csv``, a row a case and part.
 
     Returns:
-        A row a case: `noise`, `predicted`, and `ratio` of the measured to the predicted, each with
-        its standard error (``…_error``), and `low` and `high`, the 95 % interval of the ratio. The
-        errors of the two are taken as independent. `given` marks the rows that the law starts from.
-        A place without these rows has none.
+        A row a case of a place and global batch where both estimators were measured on one rank:
+        `predicted`; `ratio`, of the measured to the predicted on the same batches of images, with
+        `low` and `high`, its 95 % interval; `noise`, the ratio times what is predicted for all
+        batches, so that a case of fewer batches can be drawn beside the others; `image`, what the
+        images add. `given` marks the rows that the law starts from, whose ratio is 1.
     """
-    rows = variances[variances.part == part]
+    rows = variances[variances.part == "all"]
     made = []
-    for _, at in rows.groupby(PLACE, sort=False):
-        start = {
-            row.estimator: row
-            for row in at.itertuples()
-            if (row.noise_streams, row.global_batch, row.ranks) == ("own", BASE, 1)
-        }
-        if not {"flipout", "reparameterization"} <= set(start):
+    for (*_, batch), at in rows.groupby([*PLACE, "global_batch"], sort=False):
+        start = at[(at.noise_streams == "own") & (at.ranks == 1)].set_index("estimator")
+        if not {"flipout", "reparameterization"} <= set(start.index):
             continue
-        for row in at.itertuples():
-            if row.estimator not in start:
+        noises = {name: of_batches(start.loc[name]) for name in start.index}
+        for _, row in at.iterrows():
+            first = "local" if row.estimator == "local" else "flipout"
+            if first not in noises:
                 continue
-            a, b = weights_of_law(row.estimator, row.noise_streams, row.global_batch, row.ranks)
-            first = start["local" if row.estimator == "local" else "flipout"]
-            second = start["reparameterization"]
-            predicted = a * first.noise + b * second.noise
-            error = math.hypot(a * first.noise_error, b * second.noise_error)
-            given = row.Index in {one.Index for one in start.values()}
-            ratio = row.noise / predicted
-            of_ratio = ratio * math.hypot(row.noise_error / row.noise, error / predicted)
+            a, b = weights_of_law(row.estimator, row.noise_streams, batch, row.ranks)
+            predicted = a * noises[first] + b * noises["reparameterization"]
+            ratio = ratio_on_the_same_batches(of_batches(row), predicted)
             made.append(
-                {name: getattr(row, name) for name in (*CASE, "noise", "noise_error", "image")}
-                | {"image_error": row.image_error}
-                | {"predicted": predicted, "predicted_error": error, "ratio": ratio}
-                | {"low": ratio - NORMAL * of_ratio, "high": ratio + NORMAL * of_ratio}
-                | {"given": given}
+                {name: row[name] for name in (*CASE, "image")}
+                | {"noise": ratio.estimate * predicted.mean(), "predicted": predicted.mean()}
+                | {"ratio": ratio.estimate, "low": ratio.low, "high": ratio.high}
+                | {"given": row.noise_streams == "own" and row.ranks == 1}
             )
     return pd.DataFrame(made)
 
 
-def needless(law: pd.DataFrame) -> pd.DataFrame:
+def of_batches(row: pd.Series) -> np.ndarray:
+    """A case's noise on each batch of images."""
+    return np.array(str(row.noise_of_batches).split(), np.float64)
+
+
+def ratio_on_the_same_batches(over: np.ndarray, under: np.ndarray) -> Interval:
+    """The ratio of two means over batches of images, with its 95 % interval over batches.
+
+    Args:
+        over: the noise on each batch.
+        under: likewise, of the same batches; the longer one's last batches are left out.
+    """
+    count = min(len(over), len(under))
+    over, under = over[:count], under[:count]
+    ratio = float(over.mean() / under.mean())
+    left = over - ratio * under  # its mean is 0
+    error = math.sqrt(float(np.square(left).sum()) / (count - 1) / count) / float(under.mean())
+    reach = float(special.stdtrit(count - 1, 0.975)) * error
+    return Interval(ratio, ratio - reach, ratio + reach)
+
+
+def needless(variances: pd.DataFrame) -> pd.DataFrame:
     """From how many ranks on reparameterization is as good as Flipout, at a fixed global batch.
 
     Args:
-        law: of :func:`against_law`.
+        variances: as of :func:`against_law`.
 
     Returns:
-        A row a place and global batch: `plain` and `flipout`, the noise on one rank, and `image`,
-        what the images add; `ranks`, at which the noise is 5 % above Flipout's by the law, and
-        `ranks_in_all`, at which noise and images together are, each with its 95 % interval
-        (``…_low``, ``…_high``; 1 where one rank is near enough); and `measured`, the least measured
-        number of ranks whose noise is not more than 5 % above Flipout's, NaN where none is.
+        A row a place and global batch: `flipout`, the noise on one rank, and `image`, what the
+        images add; `excess`, the ratio of reparameterization's noise on one rank to Flipout's,
+        with `excess_low` and `excess_high`; `ranks`, at which the noise is 5 % above Flipout's by
+        the law, and `ranks_in_all`, at which noise and images together are, each with its 95 %
+        interval (``…_low``, ``…_high``; 1 where one rank is near enough).
     """
+    rows = variances[(variances.part == "all") & (variances.noise_streams == "own")]
+    rows = rows[rows.ranks == 1]
     made = []
-    for place, at in law.groupby([*PLACE, "global_batch"], sort=False):
-        own = at[at.noise_streams == "own"].set_index(["estimator", "ranks"])
-        keys = [("reparameterization", 1), ("flipout", 1)]
-        if not all(key in own.index for key in keys):
+    for (*place, batch), at in rows.groupby([*PLACE, "global_batch"], sort=False):
+        by_name = at.set_index("estimator")
+        if not {"flipout", "reparameterization"} <= set(by_name.index):
             continue
-        plain, flipout = (own.loc[key] for key in keys)
-        batch = place[-1]
-        row = dict(zip([*PLACE, "global_batch"], place, strict=True))
-        row |= {"plain": plain.noise, "flipout": flipout.noise, "image": flipout.image}
-        apart = Interval(
-            plain.noise - flipout.noise,
-            *difference(_interval(plain.noise, plain.noise_error),
-                        _interval(flipout.noise, flipout.noise_error))[1:],
-        )  # fmt: skip
-        for name, base in (("ranks", 0.0), ("ranks_in_all", flipout.image)):
-            ends = [
-                _ranks(excess / (1 - 1 / batch) / (NEAR * (flipout.noise + base)), batch)
-                for excess in apart
-            ]
+        flipout = by_name.loc["flipout"]
+        excess = ratio_on_the_same_batches(
+            of_batches(by_name.loc["reparameterization"]), of_batches(flipout)
+        )
+        row = dict(zip([*PLACE, "global_batch"], [*place, batch], strict=True))
+        row |= {"flipout": flipout.noise, "image": flipout.image}
+        row |= dict(zip(("excess", "excess_low", "excess_high"), excess, strict=True))
+        images = max(float(flipout.image), 0.0) / flipout.noise
+        for name, base in (("ranks", 1.0), ("ranks_in_all", 1.0 + images)):
+            ends = [_ranks((end - 1) / (1 - 1 / batch) / (NEAR * base), batch) for end in excess]
             row |= dict(zip((name, f"{name}_low", f"{name}_high"), ends, strict=True))
-        by_ranks = own.loc["reparameterization"].noise.sort_index()
-        near = by_ranks[by_ranks <= (1 + NEAR) * flipout.noise]
-        row["measured"] = float(near.index[0]) if len(near) else math.nan
         made.append(row)
     return pd.DataFrame(made)
-
-
-def _interval(value: float, error: float) -> Interval:
-    return Interval(value, value - NORMAL * error, value + NORMAL * error)
 
 
 def _ranks(covariance: float, batch: int) -> float:
@@ -156,23 +161,72 @@ def _ranks(covariance: float, batch: int) -> float:
     return max(1.0, 1 / (1 / covariance + 1 / batch)) if covariance > 0 else 1.0
 
 
-def per_rank(variances: pd.DataFrame, images: int = 64, part: str = "all") -> pd.DataFrame:
+def across_batches(variances: pd.DataFrame, small: int = 64, large: int = 512) -> pd.DataFrame:
+    """The law's two numbers at a large global batch over those at a small one; 1 by the law.
+
+    Returns:
+        A row a place: `v` and `c`, the ratios, each with its 95 % interval (``…_low``,
+        ``…_high``) by the delta method: the batches are other images.
+    """
+    rows = variances[(variances.part == "all") & (variances.noise_streams == "own")]
+    rows = rows[rows.ranks == 1].set_index(["global_batch", "estimator"])
+    made = []
+    for place, at in rows.groupby(PLACE, sort=False):
+        keys = [(b, e) for b in (large, small) for e in ("flipout", "reparameterization")]
+        if not all(key in at.index for key in keys):
+            continue
+        row = dict(zip(PLACE, place, strict=True))
+        numbers: dict[str, list[np.ndarray]] = {"v": [], "c": []}
+        for batch in (large, small):
+            flipout, plain = (of_batches(at.loc[batch, name]) for name in ESTIMATORS[::-2])
+            count = min(len(flipout), len(plain))
+            numbers["v"].append(batch * flipout)
+            numbers["c"].append((plain[:count] - flipout[:count]) / (1 - 1 / batch))
+        for name, (over, under) in numbers.items():
+            ratio = over.mean() / under.mean()
+            spread = [one.std(ddof=1) / math.sqrt(len(one)) / one.mean() for one in (over, under)]
+            reach = NORMAL * abs(ratio) * math.hypot(*spread)
+            row |= {name: ratio, f"{name}_low": ratio - reach, f"{name}_high": ratio + reach}
+        made.append(row)
+    return pd.DataFrame(made)
+
+
+def one_stream(variances: pd.DataFrame) -> pd.DataFrame:
+    """The noise with one stream for all ranks over that with a stream a rank.
+
+    Returns:
+        A row a case with one stream: `ratio` with `low` and `high`, its 95 % interval.
+    """
+    rows = variances[variances.part == "all"].drop_duplicates(CASE).set_index(CASE)
+    made = []
+    for case, row in rows.iterrows():
+        one = dict(zip(CASE, case, strict=True))
+        other = tuple((one | {"noise_streams": "own"}).values())
+        if one["noise_streams"] == "one" and other in rows.index:
+            ratio = ratio_on_the_same_batches(of_batches(row), of_batches(rows.loc[other]))
+            made.append(one | dict(zip(("ratio", "low", "high"), ratio, strict=True)))
+    return pd.DataFrame(made)
+
+
+def per_rank(variances: pd.DataFrame, images: int = 64) -> pd.DataFrame:
     """Reparameterization's noise over Flipout's where every rank keeps its batch of `images`.
 
     Returns:
         A row a place and number of ranks: `ratio` with `low` and `high`, its 95 % interval, and
         `predicted`, the ratio on one rank, with `predicted_low` and `predicted_high`.
     """
-    rows = variances[(variances.part == part) & (variances.noise_streams == "own")]
+    rows = variances[(variances.part == "all") & (variances.noise_streams == "own")]
     rows = rows[rows.global_batch == images * rows.ranks]
     made = []
     for place, at in rows.groupby(PLACE, sort=False):
-        by_case = at.set_index(["estimator", "ranks"])
-        ratios = {}
-        for ranks in sorted(at.ranks.unique()):
-            keys = [("reparameterization", ranks), ("flipout", ranks)]
-            if all(key in by_case.index for key in keys):
-                ratios[ranks] = ratio_of(*(by_case.loc[key] for key in keys))
+        by_case = at.set_index(["estimator", "ranks"]).sort_index()
+        ratios = {
+            ranks: ratio_on_the_same_batches(
+                *(of_batches(by_case.loc[name, ranks]) for name in ESTIMATORS[::2])
+            )
+            for ranks in sorted(at.ranks.unique())
+            if all((name, ranks) in by_case.index for name in ESTIMATORS[::2])
+        }
         if 1 not in ratios or len(ratios) < 2:
             continue
         for ranks, ratio in ratios.items():
@@ -181,13 +235,6 @@ def per_rank(variances: pd.DataFrame, images: int = 64, part: str = "all") -> pd
             names = ("predicted", "predicted_low", "predicted_high")
             made.append(row | dict(zip(names, ratios[1], strict=True)))
     return pd.DataFrame(made)
-
-
-def ratio_of(over: pd.Series, under: pd.Series) -> Interval:
-    """The ratio of two measured noises; the interval is of its logarithm, so that it stays > 0."""
-    ratio = over.noise / under.noise
-    spread = math.hypot(over.noise_error / over.noise, under.noise_error / under.noise)
-    return Interval(ratio, *(ratio * math.exp(end * NORMAL * spread) for end in (-1, 1)))
 
 
 def parts(variances: pd.DataFrame) -> pd.DataFrame:
