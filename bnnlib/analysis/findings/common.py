@@ -172,9 +172,10 @@ def by_seed(rows: pd.DataFrame) -> str:
     least, most = int(rows.runs.min()), int(rows.runs.max())
     unjudged = rows.low.isna() & np.isfinite(rows.difference.astype(float))
     few = "; 2 are too few for an interval" if unjudged.any() else ""
-    if most < 2 and partly.empty:
+    every = rows.paired.all()
+    if most < 2 and (partly.empty or not every):
         return ""
-    if not rows.paired.all():
+    if not every:
         return f", {span(str(least), str(most))} runs a model{few}"
     noun = "seed" if partly.empty else "common seed"
     seeds = counted(most, noun) if least == most else f"{least} to {most} {noun}s"
