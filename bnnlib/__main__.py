@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
 from bnnlib import launcher, process
-from bnnlib.errors import BnnlibError
+from bnnlib.errors import BnnlibError, ExperimentError
 from bnnlib.experiment import Experiment, unknown_name
 
 Arguments = argparse.Namespace
@@ -68,7 +68,22 @@ is queued:
   python -m bnnlib sweep jobs/studies/sweep.yaml --status     how all of them stand
   python -m bnnlib sweep jobs/studies/sweep.yaml --gpus 4     one rank a GPU, four a node
 
+With --packed the runs share one job, side by side on parts of its nodes, as many at once as have
+room. What is unfinished at the walltime goes on in its successor:
+
+  python -m bnnlib sweep jobs/studies/sweep.yaml --packed --nodes 10 --dry-run
+  python -m bnnlib sweep jobs/studies/sweep.yaml --packed --nodes 10 --walltime 03:00:00
+
 Nothing is submitted while the queue cannot be asked whether a job is still there."""
+
+PACK = """This is for jobs/SITE/pack.sh, in a job that `sweep --packed` submits. Each run has ranks
+and cores of its own, on a part of the job's nodes, and what its ranks print is in its folder, in
+output.txt. On this machine, with 8 ranks in all:
+
+  RANKS=8 python -m bnnlib pack jobs/studies/scaling_tiny.yaml --site local
+
+Finished runs are passed over. A run that fails leaves the others alone; the exit code is 1 at the
+end."""
 
 TABLE = """A row a run, from the records alone, also of runs that still train: its id, the
 parameters that differ between the runs, and what came of each.
@@ -261,18 +276,23 @@ def _parser() -> Parser:
     command.add_argument("run_dir", metavar="RUN", help="a finished run's folder")
     _add_parameters(command)
 
+    what = "train all runs of a study file side by side in this job"
+    command = add("pack", _pack, what, PACK, CODES + STOPPED)
+    command.add_argument("file", metavar="FILE", help="a study file")
+    _add_runs(command)
+    _add_site(command)
+
     command = add("sweep", _sweep, "submit all runs of a study file to a site's queue", SWEEP)
     command.add_argument("file", metavar="FILE", help="a study file")
     _add_runs(command)
-    command.add_argument(
-        "--site", help="a folder of jobs/ (default: BNN_SITE, else what this machine is)"
-    )
-    command.add_argument(
-        "--gpus",
-        metavar="N",
-        default="",
-        help="GPUs of a node, one a rank, as 4 or a100:4 (default: what jobs/SITE/site.sh says)",
-    )
+    _add_site(command)
+    text = "GPUs of a node, one a rank, as 4 or a100:4 (default: what jobs/SITE/site.sh says)"
+    command.add_argument("--gpus", metavar="N", default="", help=text)
+    command.add_argument("--packed", action="store_true", help="all runs in one job, side by side")
+    text = "of the packed job (default: what its largest run needs)"
+    command.add_argument("--nodes", type=whole(1), default=0, metavar="N", help=text)
+    text = "of the packed job (default: what all runs need)"
+    command.add_argument("--walltime", metavar="HH:MM:SS", default="", help=text)
     only = command.add_mutually_exclusive_group()
     only.add_argument("--dry-run", action="store_true", help="show what would be submitted")
     only.add_argument("--status", action="store_true", help="show how all runs stand")
@@ -348,6 +368,12 @@ def _add_runs(command: Parser) -> None:
     )
 
 
+def _add_site(command: Parser) -> None:
+    command.add_argument(
+        "--site", help="a folder of jobs/ (default: BNN_SITE, else what this machine is)"
+    )
+
+
 def _train(arguments: Arguments) -> None:
     from bnnlib.launch import command, elastic
     from bnnlib.record import stopping
@@ -383,10 +409,23 @@ def _evaluate(arguments: Arguments) -> None:
     evaluating.evaluate(arguments.run_dir, arguments.p)
 
 
+def _pack(arguments: Arguments) -> int:
+    from bnnlib.launch import pack, sites
+
+    pack.end_with_parent()
+    return pack.run(arguments.file, arguments.site or sites.here(), arguments.runs)
+
+
 def _sweep(arguments: Arguments) -> None:
-    from bnnlib.launch import queue, sites
+    from bnnlib.launch import pack, queue, sites
 
     site = arguments.site or sites.here()
+    if arguments.packed and not arguments.status:
+        asked = ("file", "runs", "nodes", "walltime", "gpus", "dry_run")
+        pack.sweep(site, **{name: getattr(arguments, name) for name in asked})
+        return
+    if arguments.nodes or arguments.walltime:
+        raise ExperimentError("--nodes and --walltime are of one job for all runs: add --packed")
     jobs = queue.read(arguments.file, site, arguments.runs, arguments.gpus)
     if arguments.dry_run or arguments.status:
         runs = queue.table(jobs, site)

@@ -4,8 +4,9 @@
 set -euo pipefail
 source jobs/queue.sh
 
-# In a job: its nodes, and when it will be killed (PBS tells the walltime only if asked).
-if [ -n "${PBS_NODEFILE:-}" ]; then
+# In a job: its nodes, and when it will be killed (PBS tells the walltime only if asked). ENDS is set for
+# a run of a packed job, which has a part of its nodes.
+if [ -n "${PBS_NODEFILE:-}" ] && [ -z "${ENDS:-}" ]; then
   NODES=$(sort -u "$PBS_NODEFILE" | wc -l)
   WALLTIME=$(qstat -f "$PBS_JOBID" | sed -n 's/^ *Resource_List.walltime = //p')
   IFS=: read -r hours minutes seconds <<<"$WALLTIME"
@@ -51,4 +52,28 @@ job_state() {
 # Compute nodes of ALCF reach the network by its proxy alone.
 use_proxy() {
   export http_proxy=http://proxy.alcf.anl.gov:3128 https_proxy=http://proxy.alcf.anl.gov:3128
+}
+
+# on_slice NODES SLOTS PLACES: has LAUNCH start its ranks on some of this job's nodes; NODES lists their
+# numbers, such as 0,3. SLOTS lists the ranks' places on a node that other runs share, of PLACES that
+# it has, and is empty for whole nodes.
+on_slice() {
+  local slot i cores=list words=(--hostfile "$RUN/hosts")
+  sort -u "$PBS_NODEFILE" | awk -v chosen=",$1," 'index(chosen, "," NR - 1 ",")' >"$RUN/hosts"
+  for ((i = 3; i < ${#LAUNCH[@]}; i++)); do
+    case "${2:+shared} ${LAUNCH[i]}" in
+      "shared --depth" | "shared --cpu-bind") i=$((i + 1)) ;; # of a node's first places
+      *) words+=("${LAUNCH[i]}") ;;
+    esac
+  done
+  for slot in ${2//,/ }; do
+    cores+=:$(cores_of "$slot" "$3") || return 1
+  done
+  LAUNCH=("${LAUNCH[@]:0:3}" ${2:+--cpu-bind "$cores"} "${words[@]}")
+}
+
+# cores_of SLOT PLACES: the cores of one of a node's places for a rank.
+cores_of() {
+  local first=$(($1 * THREADS))
+  [ "$THREADS" -eq 1 ] && echo "$first" || echo "$first-$((first + THREADS - 1))"
 }

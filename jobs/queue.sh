@@ -3,7 +3,8 @@
 #
 # A job is told what to do by variables, so that one script serves all runs:
 #   RUN      the run's folder                PARAMS  a parameter file    MODEL  instead of the file's
-#   RUNS     the group that analysis.sh reads
+#   RUNS     the group that analysis.sh reads; for pack.sh the folder of the groups (runs)
+#   STUDY    the study file whose runs pack.sh trains side by side
 #   NODES, RANKS, PPN (ranks a node), THREADS (cores a rank), WALLTIME (HH:MM:SS)
 #   GPUS     GPUs of a node that its ranks are given, each one of its own; a rank that sees none does
 #            not train. 0: ranks on CPUs, also where the nodes have GPUs
@@ -48,7 +49,7 @@ INSIDE=()
 pass_on() {
   local name
   PASSED=()
-  for name in RUN PARAMS MODEL RUNS RANKS PPN THREADS GPUS RESUBMITS PROJECT QUEUE MODELS COUNTS \
+  for name in RUN PARAMS MODEL RUNS STUDY RANKS PPN THREADS GPUS RESUBMITS PROJECT QUEUE \
     BNN_ENV BNN_PACKED BNN_NODE_DISK BNN_CONTAINER BNN_COPPER BNN_DATA BNN_STOP_MARGIN BNN_FABRIC \
     BNN_PASS ${BNN_PASS:-}; do
     [ -z "${!name:-}" ] || PASSED+=("$name")
@@ -170,10 +171,12 @@ use_cray_mpich() {
 # The ids, a:b, of jobs that still wait or run for the group $1; each run's job is in RUN/job. Fails
 # where the queue cannot be asked.
 unfinished() {
-  local file job jobs=()
+  local file job jobs=() asked=" "
   for file in "$1"/*/job; do
     [ -f "$file" ] || continue
     job=$(cat "$file")
+    [[ $asked != *" $job "* ]] || continue # of several runs, packed
+    asked+="$job "
     case $(job_state "$job") in
       queued) jobs+=("$job") ;;
       unknown)
@@ -207,29 +210,48 @@ resubmit() {
   exit 0
 }
 
+# The words of one run after the launcher's, in WORDS: the notebook of RUN, with the parameter file
+# PARAMS. $1 is the site.
+run_words() {
+  WORDS=(papermill notebooks/01_train.ipynb "rank0:$RUN/train.ipynb" --engine spmd -f "$PARAMS")
+  [ -z "${MODEL:-}" ] || WORDS+=(-p model "$MODEL")
+  # A node that fails, or a queue that ends jobs without warning, costs no more than this.
+  [ "$1" = local ] || grep -q '^checkpoint_' "$PARAMS" || WORDS+=(-p checkpoint_minutes 15)
+}
+
 # What train.sh does: one run of notebooks/01_train by the site's launcher. $1 is the script itself, $2
 # the parameter file where PARAMS names none.
 train() {
-  local script=$1 site words=() code=0
+  local script=$1 site seed=() code=0
   site=$(basename "$(dirname "$script")")
   PARAMS=${PARAMS:-$2}
   RUN=${RUN:-runs/$site/${MODEL:-BNN_conv_flip}}
-  [ -z "${MODEL:-}" ] || words+=(-p model "$MODEL")
   # A job of an array is a repeat: its number is the seed.
   if [ -n "${SLURM_ARRAY_TASK_ID:-}" ]; then
     RUN=$RUN-s$SLURM_ARRAY_TASK_ID
-    words+=(-p seed "$SLURM_ARRAY_TASK_ID")
+    seed=(-p seed "$SLURM_ARRAY_TASK_ID")
   fi
-  # A node that fails, or a queue that ends jobs without warning, costs no more than this.
-  [ "$site" = local ] || grep -q '^checkpoint_' "$PARAMS" || words+=(-p checkpoint_minutes 15)
+  run_words "$site"
 
   # The run saves itself and stops before this second, with exit code 75.
   export BNN_DEADLINE=${ENDS:-}
 
-  "${LAUNCH[@]}" papermill notebooks/01_train.ipynb "rank0:$RUN/train.ipynb" --engine spmd \
-    -f "$PARAMS" "${words[@]}" || code=$?
+  "${LAUNCH[@]}" "${WORDS[@]}" "${seed[@]}" || code=$?
 
   # Where there is no queue, whoever stopped the run starts it again.
+  [ "$code" -ne 75 ] || [ "$site" = local ] || resubmit "$script"
+  exit "$code"
+}
+
+# What pack.sh does: the runs of the study file STUDY side by side, each on its own part of this job's
+# nodes. $1 is the script itself. RUN is the job's own folder.
+train_packed() {
+  local script=$1 site code=0
+  site=$(basename "$(dirname "$script")")
+  RUNS=${RUNS:-runs}
+  RUN=$RUNS/packed/$(basename "${STUDY:?a study file, such as STUDY=jobs/studies/sweep.yaml}" .yaml)
+  export BNN_DEADLINE=${ENDS:-}
+  python -m bnnlib pack "$STUDY" --runs "$RUNS" --site "$site" || code=$?
   [ "$code" -ne 75 ] || [ "$site" = local ] || resubmit "$script"
   exit "$code"
 }

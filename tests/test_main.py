@@ -14,7 +14,7 @@ from bnnlib.record.failure import error_of, record_failure
 ROOT = Path(__file__).parents[1]
 
 COMMANDS = [
-    *("train", "plan", "laplace", "evaluate", "sweep"),
+    *("train", "plan", "laplace", "evaluate", "pack", "sweep"),
     *("table", "predict", "figures", "ladder"),
 ]
 # A process in which the imports fail that take seconds, or that a service node cannot do.

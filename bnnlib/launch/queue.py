@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,9 @@ from bnnlib.launch import sites, study_file
 from bnnlib.record import files
 from bnnlib.record.identity import refuse_other
 from bnnlib.record.schema import read_record
+
+# States of runs that are not to be submitted.
+UNDER_WAY = ("finished", "queued", "running")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,12 +74,8 @@ def read(path: str | Path, site: str, runs: str | Path = "runs", gpus: str = "")
         ExperimentError: the file says what no run can do.
         SiteError: no such site, or it has no GPUs to give.
     """
-    if gpus and not re.fullmatch(r"(\w+:)?\d+", gpus):
-        raise ExperimentError(f"gpus = {gpus!r}: expected the GPUs of a node, as 4 or a100:4")
+    node = load_nodes(site, 1, gpus)
     given: dict[str, Any] = {"GPUS": gpus} if gpus else {}
-    node = sites.load(site, NODES=1, **given)
-    if gpus.rpartition(":")[2] not in ("", "0") and node.gpus == 0:
-        raise SiteError(f"gpus = {gpus}: the ranks of {site} run on CPUs (jobs/{site}/site.sh)")
     jobs, places = [], {}
     for run in study_file.read(path, runs, ranks_per_node=node.ranks_per_node):
         if (run.ranks, run.nodes) not in places:
@@ -100,8 +99,34 @@ def read(path: str | Path, site: str, runs: str | Path = "runs", gpus: str = "")
     return jobs
 
 
-def state(job: Job, site: str) -> tuple[str, str]:
+def load_nodes(site: str, nodes: int, gpus: str = "") -> sites.Site:
+    """The launch settings of a site's full nodes.
+
+    Args:
+        site: its name.
+        nodes: number of nodes; in a job it has its own.
+        gpus: as for :func:`read`.
+
+    Raises:
+        ExperimentError: `gpus` is no number of GPUs.
+        SiteError: no such site, or it has no GPUs to give.
+    """
+    if gpus and not re.fullmatch(r"(\w+:)?\d+", gpus):
+        raise ExperimentError(f"gpus = {gpus!r}: expected the GPUs of a node, as 4 or a100:4")
+    given: dict[str, Any] = {"GPUS": gpus} if gpus else {}
+    place = sites.load(site, NODES=nodes, **given)
+    if gpus.rpartition(":")[2] not in ("", "0") and place.gpus == 0:
+        raise SiteError(f"gpus = {gpus}: the ranks of {site} run on CPUs (jobs/{site}/site.sh)")
+    return place
+
+
+def state(job: Job, site: str, asked: dict[str, bool | None] | None = None) -> tuple[str, str]:
     """The state of a run, and its job's id (empty without one).
+
+    Args:
+        job: the run.
+        site: a folder of ``jobs/``.
+        asked: what the queue has said of jobs so far, since a packed job has many runs.
 
     Returns:
         ``finished``, ``failed``, ``running`` or ``stopped`` as the record says; ``queued`` where
@@ -111,28 +136,43 @@ def state(job: Job, site: str) -> tuple[str, str]:
     Raises:
         RecordError: the run's folder holds a run of other parameters or ranks.
     """
-    job_id = _job_id(job.directory)
-    status = "absent"
-    if (job.directory / "run.json").exists():
-        record = read_record(job.directory)
-        refuse_other(job.directory, record, job.experiment, job.ranks)
-        status = str(record["status"])
-    if status in ("finished", "failed") or not job_id:
-        return status, job_id
-    waiting = sites.is_waiting(site, job_id)
-    if waiting is None:
-        return "unknown", job_id
-    if waiting:
-        return ("running" if status == "running" else "queued"), job_id
-    return ("lost" if status == "running" else status), job_id
+    asked = {} if asked is None else asked
+    now, of = status(job), job_id(job.directory)
+    if now in ("finished", "failed") or not of:
+        return now, of
+    if of not in asked:
+        asked[of] = sites.is_waiting(site, of)
+    if asked[of] is None:
+        return "unknown", of
+    if asked[of]:
+        return ("running" if now == "running" else "queued"), of
+    return ("lost" if now == "running" else now), of
+
+
+def states(jobs: Sequence[Job], site: str) -> list[tuple[str, str]]:
+    """The :func:`state` of each run."""
+    asked: dict[str, bool | None] = {}
+    return [state(job, site, asked) for job in jobs]
+
+
+def status(job: Job) -> str:
+    """A run's status by its record; ``absent`` without one.
+
+    Raises:
+        RecordError: the run's folder holds a run of other parameters or ranks.
+    """
+    if not (job.directory / "run.json").exists():
+        return "absent"
+    record = read_record(job.directory)
+    refuse_other(job.directory, record, job.experiment, job.ranks)
+    return str(record["status"])
 
 
 def table(jobs: Sequence[Job], site: str) -> pd.DataFrame:
     """A row a run: ``run``, ``ranks``, ``nodes``, ``node_hours``, ``state``, ``job``."""
     rows = []
-    for job in jobs:
-        now, job_id = state(job, site)
-        rows.append((job.directory.name, job.ranks, job.nodes, job.node_hours, now, job_id))
+    for job, (now, of) in zip(jobs, states(jobs, site), strict=True):
+        rows.append((job.directory.name, job.ranks, job.nodes, job.node_hours, now, of))
     return pd.DataFrame(rows, columns=["run", "ranks", "nodes", "node_hours", "state", "job"])
 
 
@@ -144,23 +184,30 @@ def summary(runs: pd.DataFrame, site: str) -> str:
 
 def cost(runs: pd.DataFrame, site: str) -> str:
     """What :func:`submit` would submit of :func:`table`, and what that may cost."""
-    to_run = runs[~runs["state"].isin(["finished", "queued", "running"])]
+    to_run = runs[~runs["state"].isin(UNDER_WAY)]
     return (
         f"{len(to_run)} of {len(runs)} runs to submit at {site}, at most "
         f"{to_run['node_hours'].sum():.2f} node-hours"
     )
 
 
-def submit(jobs: Sequence[Job], site: str) -> None:
+def submit(
+    jobs: Sequence[Job], site: str, packed: Callable[[list[int]], str] | None = None
+) -> None:
     """Submits every run that is neither finished nor in the queue, then each group's analysis.
+
+    Args:
+        jobs: of the study.
+        site: a folder of ``jobs/``.
+        packed: submits one job for the runs of these numbers and returns its id; None: a job a run.
 
     Raises:
         SiteError: the queue cannot be asked how a job stands, and nothing has been submitted; or it
             refuses a job; or on ``local`` runs have failed, whose number is told after the others
             have run.
     """
-    states = [state(job, site) for job in jobs]
-    unknown = [job_id for now, job_id in states if now == "unknown"]
+    known = states(jobs, site)
+    unknown = dict.fromkeys(job_id for now, job_id in known if now == "unknown")
     if unknown:
         raise SiteError(
             f"{site}: the queue cannot be asked about {', '.join(unknown)}, so nothing was "
@@ -168,12 +215,16 @@ def submit(jobs: Sequence[Job], site: str) -> None:
         )
     waits_for: dict[Path, list[str]] = {job.directory.parent: [] for job in jobs}
     failed = 0
-    for job, (now, job_id) in zip(jobs, states, strict=True):
+    to_pack: list[int] = []
+    for number, (job, (now, job_id)) in enumerate(zip(jobs, known, strict=True)):
         group = job.directory.parent
-        if now in ("queued", "running") and job_id:
+        if now in ("queued", "running") and job_id and job_id not in waits_for[group]:
             waits_for[group].append(job_id)
-        if now in ("queued", "running", "finished"):
+        if now in UNDER_WAY:
             print(f"{job.directory}: {now}")
+            continue
+        if packed is not None:
+            to_pack.append(number)
             continue
         try:
             job_id = _submit_run(job, site)
@@ -184,17 +235,29 @@ def submit(jobs: Sequence[Job], site: str) -> None:
             continue
         waits_for[group].append(job_id)
         print(f"{job.directory}: submitted as {job_id}")
+    if packed is not None and to_pack:
+        job_id = packed(to_pack)
+        for group in dict.fromkeys(jobs[number].directory.parent for number in to_pack):
+            waits_for[group].append(job_id)
+        print(f"{len(to_pack)} runs: submitted as {job_id}")
     if failed:
         raise SiteError(f"{failed} of {len(jobs)} runs failed, see above; no analysis")
     for group, ids in waits_for.items():
         _submit_analysis(group, ids, site)
 
 
-def _submit_run(job: Job, site: str) -> str:
-    found = files.Found.of(parameters := job.directory / "parameters.yaml")
-    job.directory.mkdir(parents=True, exist_ok=True)
+def write_parameters(job: Job) -> Path:
+    """Writes a run's parameter file into its folder."""
+    parameters = job.directory / "parameters.yaml"
+    parameters.parent.mkdir(parents=True, exist_ok=True)
     values = study_file.differences(job.experiment)
     parameters.write_text(yaml.safe_dump(values, sort_keys=False))
+    return parameters
+
+
+def _submit_run(job: Job, site: str) -> str:
+    found = files.Found.of(job.directory / "parameters.yaml")
+    parameters = write_parameters(job)
     what: dict[str, object] = {
         "RUN": job.directory,
         "PARAMS": parameters,
@@ -212,12 +275,13 @@ def _submit_run(job: Job, site: str) -> str:
             found.put_back()
             found.remove_folders()
         raise
+    (job.directory / "job").unlink(missing_ok=True)  # it may be a link to a packed job's
     (job.directory / "job").write_text(f"{job_id}\n")
     return job_id
 
 
 def _submit_analysis(group: Path, waits_for: Sequence[str], site: str) -> None:
-    before = _job_id(group)
+    before = job_id(group)
     # One that waits already finds the new jobs itself, and queues itself again behind them.
     if before and sites.is_waiting(site, before) is not False:
         print(f"{group}: the analysis waits as {before}")
@@ -225,11 +289,12 @@ def _submit_analysis(group: Path, waits_for: Sequence[str], site: str) -> None:
     what = {"RUNS": group, "NODES": 1, "PPN": 1, "RANKS": 1, "GPUS": 0} | {
         "AFTER": ":".join(waits_for)
     }
-    job_id = sites.submit(site, "analysis.sh", what)
-    (group / "job").write_text(f"{job_id}\n")
-    print(f"{group}: the analysis follows as {job_id}")
+    submitted = sites.submit(site, "analysis.sh", what)
+    (group / "job").write_text(f"{submitted}\n")
+    print(f"{group}: the analysis follows as {submitted}")
 
 
-def _job_id(folder: Path) -> str:
+def job_id(folder: Path) -> str:
+    """The id of the job that was submitted for a folder; empty without one."""
     file = folder / "job"
     return file.read_text().strip() if file.exists() else ""

@@ -14,7 +14,7 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from bnnlib.errors import SiteError
@@ -136,6 +136,42 @@ def submit(name: str, script: str, variables: Mapping[str, object], root: str | 
     if not words:
         raise SiteError(f"{name}: no job id from the queue for jobs/{name}/{script}")
     return words[-1]
+
+
+def shares_nodes(name: str, root: str | Path = ".") -> bool:
+    """Whether the site's launcher can start several runs on one node."""
+    return _ask(name, root, 'echo "${SHARES_NODES:-yes}"', {}).strip() == "yes"
+
+
+def words_on_slice(
+    name: str,
+    nodes: Sequence[int],
+    slots: Sequence[int],
+    places: int,
+    variables: Mapping[str, object],
+    root: str | Path = ".",
+) -> list[str]:
+    """The command that trains one run on a part of this job.
+
+    Args:
+        name: the site.
+        nodes: numbers of the part's nodes among those of the job, from 0.
+        slots: numbers of its ranks' places on a node that it shares; empty: whole nodes.
+        places: for ranks on a node.
+        variables: what the run is; the names are explained in ``jobs/queue.sh``.
+        root: the repository's top folder.
+
+    Raises:
+        SiteError: the site's ``on_slice`` fails, or it has none.
+    """
+    settings = {key: str(value) for key, value in variables.items()}
+    part = shlex.join([",".join(map(str, nodes)), ",".join(map(str, slots)), str(places)])
+    command = f"on_slice {part} && run_words {name} && "
+    command += 'printf "%s\\0" "${LAUNCH[@]}" "${WORDS[@]}"'
+    words = _ask(name, root, command, settings).split("\0")[:-1]
+    if name != "local":
+        words[0] = _outside_environment(words[0])
+    return words
 
 
 def is_waiting(name: str, job: str, root: str | Path = ".") -> bool | None:

@@ -177,7 +177,7 @@ def _expand(
     group = str(part["group"])
     if not re.fullmatch(r"[\w+-][\w.+-]*", group):
         raise ExperimentError(f"group = {group!r}: expected a folder's name")
-    walltime = _walltime(part.get("walltime", DEFAULT_WALLTIME))
+    walltime = read_walltime(part.get("walltime", DEFAULT_WALLTIME))
     repeats = _whole("repeats", part.get("repeats", 1))
     common = {name: _value(name, v) for name, v in _mapping("common", part.get("common")).items()}
     grid = {name: _choices(name, v) for name, v in _mapping("grid", part.get("grid")).items()}
@@ -296,8 +296,12 @@ def _whole(key: str, written: Any) -> int:
     return number
 
 
-def _walltime(value: Any) -> str:
-    """HH:MM:SS, or seconds."""
+def read_walltime(value: Any) -> str:
+    """HH:MM:SS of a walltime that is given so or in seconds.
+
+    Raises:
+        ExperimentError: it is neither.
+    """
     if str(value).isdecimal():
         seconds = int(value)
         value = f"{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}"

@@ -45,7 +45,16 @@ def stop_time(environ: Mapping[str, str] = os.environ) -> float:
     """
     if not environ.get(DEADLINE):
         return math.inf
-    return _seconds(environ, DEADLINE, "1800000000") - _seconds(environ, MARGIN, "60")
+    return _seconds(environ, DEADLINE, "1800000000") - margin(environ)
+
+
+def margin(environ: Mapping[str, str] = os.environ) -> float:
+    """How long before the deadline the run begins to stop, in seconds.
+
+    Raises:
+        ExperimentError: the variable is no number.
+    """
+    return _seconds(environ, MARGIN, "60")
 
 
 def _seconds(environ: Mapping[str, str], name: str, example: str) -> float:

@@ -30,17 +30,22 @@ RANKS=${RANKS:-$((NODES * PPN))}
 
 # bind_list: each rank's cores, on one socket; `--cpu-bind depth` would lay a rank across both.
 bind_list() {
-  local rank first half=$(((PPN + 1) / 2)) list=list
+  local rank list=list
+  for ((rank = 0; rank < PPN; rank++)); do
+    list+=:$(cores_of $rank "$PPN") || return 1
+  done
+  echo "$list"
+}
+
+# cores_of SLOT PLACES: the cores of one of a node's places for a rank.
+cores_of() {
+  local first half=$((($2 + 1) / 2))
   if [ $((half * THREADS)) -gt $socket ]; then
     echo "THREADS=$THREADS: $half ranks a socket share its $socket cores" >&2
     return 1
   fi
-  for ((rank = 0; rank < PPN; rank++)); do
-    first=$((1 + (rank < half ? 0 : 52) + rank % half * THREADS))
-    list+=:$first
-    [ "$THREADS" -eq 1 ] || list+=-$((first + THREADS - 1))
-  done
-  echo "$list"
+  first=$((1 + ($1 < half ? 0 : 52) + $1 % half * THREADS))
+  [ "$THREADS" -eq 1 ] && echo "$first" || echo "$first-$((first + THREADS - 1))"
 }
 bind=$(bind_list)
 LAUNCH=(mpiexec -n "$RANKS" --ppn "$PPN" --cpu-bind "$bind" --env "OMP_NUM_THREADS=$THREADS"

@@ -29,6 +29,22 @@ job_state() { echo gone; } # it has run to its end
 # on_nodes WORDS: runs them once a node.
 on_nodes() { "$@"; }
 
+# on_slice NODES SLOTS PLACES: has LAUNCH start its ranks on the cores of some of the machine's PLACES
+# for a rank, which SLOTS lists, such as 0,3; it is empty for all of them.
+on_slice() {
+  local part slot each all=() cores=()
+  [ "$GPUS" -eq 0 ] || LAUNCH+=(env ${2:+"CUDA_VISIBLE_DEVICES=$2"})
+  if [ -z "$2" ] || ! command -v taskset >/dev/null; then return 0; fi
+  part=$(taskset -cp $$)
+  for part in $(tr , " " <<<"${part##*: }"); do
+    mapfile -t -O "${#all[@]}" all < <(seq "${part%-*}" "${part#*-}")
+  done
+  each=$((${#all[@]} / $3))
+  [ "$each" -gt 0 ] || return 0 # more places than cores
+  for slot in ${2//,/ }; do cores+=("${all[@]:slot * each:each}"); done
+  LAUNCH+=(taskset -c "$(IFS=,; echo "${cores[*]}")")
+}
+
 site_env() {
   export PATH=$BNN_ENV/bin:$PATH
   use_packed

@@ -35,8 +35,8 @@ LAUNCH=(srun -n "$RANKS" ${SRUN_MPI:+--mpi="$SRUN_MPI"} --ntasks-per-node="$PPN"
 LAUNCH+=("${INSIDE[@]}")
 
 # In a job: when it will be killed, and what a successor must have of it. `(null)` is Slurm's word
-# for what a job does not have.
-if [ -n "${SLURM_JOB_ID:-}" ]; then
+# for what a job does not have. ENDS is set for a run of a packed job.
+if [ -n "${SLURM_JOB_ID:-}" ] && [ -z "${ENDS:-}" ]; then
   IFS="|" read -r end WALLTIME account qos partition constraint \
     < <(squeue -h -j "$SLURM_JOB_ID" -o "%e|%l|%a|%q|%P|%f")
   ENDS=${SLURM_JOB_END_TIME:-$(date -d "$end" +%s 2>/dev/null || true)}
@@ -91,6 +91,17 @@ job_state() {
   else
     echo unknown
   fi
+}
+
+# on_slice NODES SLOTS PLACES: has LAUNCH start its ranks on some of this job's nodes; NODES lists their
+# numbers, such as 0,3. Slurm itself gives a step cores of its own: as many as it asks for, by --exact,
+# and --mem=0 leaves the rest of the memory to the others.
+on_slice() {
+  local hosts options=(--exact --mem=0)
+  hosts=$(scontrol show hostnames "$SLURM_JOB_NODELIST" |
+    awk -v chosen=",$1," 'index(chosen, "," NR - 1 ",")' | paste -sd ,)
+  [ "$gpus" -eq 0 ] || options+=(--gpus-per-node="$PPN") # else the first step takes all of the node's
+  LAUNCH=("${LAUNCH[@]:0:3}" "${options[@]}" --nodelist="$hosts" "${LAUNCH[@]:3}")
 }
 
 site_env() {

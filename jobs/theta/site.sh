@@ -72,6 +72,10 @@ job_state() {
   fi
 }
 
+# on_slice: aprun itself takes nodes of this job that no other aprun has, whole ones.
+SHARES_NODES=no
+on_slice() { :; }
+
 site_env() {
   use_cray_mpich swap cray-mpich cray-mpich-abi
   use_environment

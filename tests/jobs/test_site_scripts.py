@@ -197,26 +197,143 @@ def test_ranks_that_are_promised_gpus_refuse_to_train_without(machine):
     assert len(machine.jobs()) == 1  # and none follows
 
 
-@pytest.mark.ranks
-@all_sites("theta")
-def test_thetas_sweep_of_node_counts_in_one_job(machine):
-    machine.submit(
-        "sweep.sh",
-        RUN="runs/nodes",
-        MODELS="CNN_FC",
-        COUNTS="1 2",
-        NODES="128",
-        **TRAIN | {"PPN": "1"},
+PACKED = """
+group: packed
+walltime: "00:30:00"
+common: {dataset: tiny, epochs: 1, batch_size: 32, test_draws: 2, ood_sets: []}
+parts:
+- ranks: [1, 2]
+  grid: {model: CNN_FC, seed: [0, 1, 2]}
+- ranks: 8
+  grid: {model: CNN_FC}
+"""
+# A papermill that says where it is and ends when as many have begun as fit side by side.
+PAPERMILL = """#!/bin/bash
+touch "$STAND_IN/begun-$PMI_RANK-${2//[^a-zA-Z0-9]/_}"
+for _ in $(seq 1200); do
+  [ "$(ls -d "$STAND_IN"/begun-0-* | wc -l)" -lt "$SIDE_BY_SIDE" ] || exit 0
+  sleep 0.1
+done
+exit 9
+"""
+
+
+def pack(machine: Machine, told: str, at_once: int, **variables: str) -> dict:
+    """Submits a study's runs as one job, whose program is a script, and runs it."""
+    (machine.root / "packed.yaml").write_text(told)
+    (machine.root / ".venv").unlink()
+    (machine.root / ".venv" / "bin").mkdir(parents=True)
+    python = f'#!/bin/sh\nexec {sys.executable} "$@"\n'
+    for name, text in (("python", python), ("papermill", PAPERMILL)):
+        (machine.root / ".venv" / "bin" / name).write_text(text)
+        (machine.root / ".venv" / "bin" / name).chmod(0o755)
+    words = [sys.executable, "-m", "bnnlib", "sweep", "packed.yaml", "--packed"]
+    done = subprocess.run(
+        [*words, "--nodes", variables.pop("NODES")],
+        cwd=machine.root,
+        env=os.environ | machine.environment | {"PYTHONPATH": str(ROOT)} | variables,
+        capture_output=True,
+        text=True,
+        timeout=240,
     )
-    job = machine.run_next()
-    assert job["code"] == 0, job["stderr"]
-    check_run(machine.root / "runs" / "nodes" / "CNN_FC-n2", "aprun")
-    assert read_record(machine.root / "runs" / "nodes" / "CNN_FC-n1")["ranks"] == 1
-    assert [line.split(" papermill")[0] for line in sorted(machine.launched())] == [
-        f"aprun -n {n} -N 1 -cc depth -d 1 -j 2 -e OMP_NUM_THREADS=1 -e BNN_RANKS={n} "
-        "-e BNN_RANKS_PER_NODE=1 -b"
+    assert done.returncode == 0, done.stderr
+    assert f"up to {at_once} at once" in done.stdout
+    job = machine.jobs()[0]
+    machine.change(job, variables=job["variables"] | {"SIDE_BY_SIDE": str(at_once)})
+    return machine.run_next() | {"told": done.stdout}
+
+
+def launched_for(machine: Machine) -> dict[str, str]:
+    """The launcher's words by run."""
+    found = {}
+    for line in machine.launched():
+        words, _, program = line.partition(" papermill notebooks/01_train.ipynb rank0:runs/packed/")
+        assert "/train.ipynb --engine spmd -f runs/packed/" in program
+        found[program.partition("/train.ipynb")[0]] = words
+    return found
+
+
+BIND = {
+    # Four places of eight cores.
+    "polaris": ["0-7", "8-15", "16-23", "24-31"],
+    # Four places, two a socket: 1 to 47 of the first, 53 to 99 of the second.
+    "aurora": ["1-23", "24-46", "53-75", "76-98"],
+}
+
+
+@all_sites("polaris", "aurora")
+def test_packed_runs_lie_side_by_side_on_nodes_and_cores_of_their_own(machine):
+    """Four nodes of four places: one run of eight ranks on two of them, five smaller beside it."""
+    job = pack(machine, PACKED, at_once=6, PPN="4", NODES="4")
+    assert job["code"] == 0, job["stdout"] + job["stderr"]
+    assert job["stdout"].endswith("7 finished, 0 to go on with, 0 failed\n")
+    first = machine.jobs()[0]
+    assert (first["script"], first["nodes"]) == (f"jobs/{machine.site}/pack.sh", 4)
+    assert machine.jobs()[1]["after"] == [first["id"]]
+    cores = BIND[machine.site]
+    threads = {"polaris": 8, "aurora": 23}[machine.site]
+    places = {  # the largest first; those of one rank fill the node that has room
+        "CNN_FC-r2-seed=0": ("x3002", [0, 1]),
+        "CNN_FC-r2-seed=1": ("x3002", [2, 3]),
+        "CNN_FC-r2-seed=2": ("x3003", [0, 1]),
+        "CNN_FC-r1-seed=0": ("x3003", [2]),
+        "CNN_FC-r1-seed=1": ("x3003", [3]),
+    }
+    found = launched_for(machine)
+    for run, (host, slots) in places.items():
+        hosts = machine.root / "runs" / "packed" / run / "hosts"
+        assert hosts.read_text() == f"{host}\n"
+        bound = ":".join(cores[slot] for slot in slots)
+        assert found[run].startswith(
+            f"mpiexec -n {len(slots)} --cpu-bind list:{bound} --hostfile runs/packed/{run}/hosts "
+            f"--ppn {len(slots)} --env OMP_NUM_THREADS={threads} --env BNN_RANKS={len(slots)}"
+        )
+    # Whole nodes are bound as a job of its own binds them.
+    large = "CNN_FC-r8"
+    assert (machine.root / "runs" / "packed" / large / "hosts").read_text() == "x3000\nx3001\n"
+    bind = {"polaris": "--depth 8 --cpu-bind depth", "aurora": f"--cpu-bind list:{':'.join(cores)}"}
+    assert found[large].startswith(
+        f"mpiexec -n 8 --hostfile runs/packed/{large}/hosts --ppn 4 {bind[machine.site]} "
+        f"--env OMP_NUM_THREADS={threads} --env BNN_RANKS=8"
+    )
+
+
+NODES = """
+group: packed
+walltime: "00:30:00"
+nodes: [1, 2]
+common: {dataset: tiny, epochs: 1, batch_size: 32, test_draws: 2, ood_sets: []}
+grid: {model: [CNN_FC, BNN_FC_flip]}
+"""
+
+
+@all_sites("theta")
+def test_thetas_packed_runs_are_apruns_on_nodes_of_their_own(machine):
+    """aprun takes free nodes itself, and refuses a run that finds none."""
+    job = pack(machine, NODES, at_once=4, NODES="128")
+    assert job["code"] == 0, job["stdout"] + job["stderr"]
+    assert launched_for(machine) == {
+        f"{model}-r{n}": f"aprun -n {n} -N 1 -cc depth -d 128 -j 2 -e OMP_NUM_THREADS=128 "
+        f"-e BNN_RANKS={n} -e BNN_RANKS_PER_NODE=1 -b"
+        for model in ("CNN_FC", "BNN_FC_flip")
         for n in (1, 2)
-    ]
+    }
+
+
+@all_sites("crux")
+def test_a_packed_job_at_its_walltime_is_continued_by_its_successor(machine):
+    """Nothing was begun: the time to stop had come before the job."""
+    (machine.root / "packed.yaml").write_text(PACKED)
+    variables = {"STUDY": "packed.yaml", "BNN_STOP_MARGIN": "3600", "WALLTIME": "01:00:00"}
+    machine.submit("pack.sh", NODES="1", **variables)
+    job = machine.run_next()
+    assert job["code"] == 0, job["stdout"] + job["stderr"]
+    assert "0 finished, 7 to go on with, 0 failed" in job["stdout"]
+    assert "runs/packed/packed: stopped at the walltime, continued by job 101" in job["stdout"]
+    successor = machine.jobs()[1]
+    assert successor["script"] == "jobs/crux/pack.sh"
+    assert successor["variables"]["STUDY"] == "packed.yaml"
+    assert (machine.root / "runs/packed/packed/job").read_text().strip() == successor["id"]
 
 
 SWEEP = """
@@ -611,6 +728,12 @@ def test_a_failed_run_is_not_resubmitted(machine):
         ("pbs", "mpiexec -n 2 --ppn 2 --cpu-bind list:1-4:4-8 true", "ranks share a core"),
         ("cobalt", "qsub -A p --walltime=10 jobs/theta/train.sh", "lists no such option"),
         ("cobalt", "qsub -n 16 -t 01:00:00 -A p -q default jobs/theta/train.sh", "takes 128"),
+        (
+            "pbs",
+            "echo x9 >$STAND_IN/h; mpiexec -n 1 --ppn 1 --hostfile $STAND_IN/h true",
+            "x9: no node of this job",
+        ),
+        ("cobalt", "aprun -n 2 -N 1 true", "claim exceeds reservation's node-count: 2 nodes, 0"),
         ("cobalt", "aprun -n 2 -N 2 -d 128 -j 2 -cc depth true", "more than a node's"),
         ("cobalt", "aprun -n 2 -N 2 -d 2 true", "always use -cc depth"),
         ("cobalt", "aprun -n 2 --ppn 2 true", "lists no such option"),
@@ -688,6 +811,20 @@ def test_polaris_gpus_are_counted_backwards():
         for local_rank in range(5)
     ]
     assert seen == ["3", "2", "1", "0", "3"]
+
+
+def test_polaris_gpus_of_a_packed_run_are_those_beside_its_cores():
+    """Places 2 and 3 of a node have the cores 16-31, next to GPUs 1 and 0."""
+    environment = os.environ | {"PMI_LOCAL_RANK": "1", "BNN_SLOTS": "2,3"}
+    done = subprocess.run(
+        ["jobs/polaris/pin_gpu.sh", "printenv", "CUDA_VISIBLE_DEVICES"],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == "0"
 
 
 @pytest.mark.parametrize("value", ["runs/lr=0.1,seed=1", "runs/a b", 'runs/it\'s "one"', "runs/ü"])

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -219,3 +220,97 @@ def test_an_array_is_repeats_by_seed(slurm):
         record = read_record(slurm.root / "runs" / "array" / f"CNN_FC-s{seed}")
         assert (record["status"], record["ranks"]) == ("finished", 1)
         assert record["parameters"]["seed"] == seed
+
+
+# A network whose run waits until the time to stop, so that its first part ends at its first step;
+# and one that cannot be built.
+NETWORKS = """
+import os
+import pathlib
+import time
+
+import tf_keras
+from tf_keras import layers
+
+
+def slow(image_shape, num_classes):
+    stop_at = float(os.environ["BNN_DEADLINE"]) - float(os.environ["BNN_STOP_MARGIN"])
+    while time.time() < stop_at and not pathlib.Path("go").exists():
+        time.sleep(0.1)
+    images = layers.Input(image_shape)
+    return tf_keras.Model(images, layers.Dense(num_classes)(layers.Flatten()(images)))
+
+
+def broken(image_shape, num_classes):
+    raise ValueError("no such network")
+"""
+PACKED = """
+common: {dataset: tiny, epochs: 1, batch_size: 64, test_draws: 2, ood_sets: []}
+walltime: "00:10:00"
+ranks: 1
+parts:
+- group: broken
+  common: {model: "networks.py:broken"}
+- group: slow
+  common: {model: "networks.py:slow"}
+  grid: {seed: [0, 1, 2]}
+"""
+
+
+def spans(directory: Path) -> list[tuple[float, float]]:
+    """From when to when each start of a run lasted, in seconds since the epoch."""
+
+    def seconds(text: str) -> float:
+        return datetime.fromisoformat(text).timestamp()
+
+    attempts = read_record(directory)["attempts"]
+    return [(seconds(one["started"]), seconds(one["ended"])) for one in attempts]
+
+
+@pytest.mark.timeout(1800)
+def test_four_runs_packed_two_at_a_time_one_fails_and_a_successor_goes_on(slurm):
+    """The runs share a job of two ranks; its walltime stops it, and it goes on under its id."""
+    (slurm.root / "networks.py").write_text(NETWORKS)
+    (slurm.root / "packed.yaml").write_text(PACKED)
+    sweep = (sys.executable, "-m", "bnnlib", "sweep", "packed.yaml", "--site", "slurm")
+    told = slurm.run(*sweep, "--packed", "--walltime", "00:10:00", BNN_STOP_MARGIN="540")
+    assert (
+        "4 of 4 runs to submit at slurm in one job of 1 node(s) with 2 ranks each: up to 2" in told
+    )
+    job = told.split("4 runs: submitted as ")[1].split()[0]
+
+    # The walltime less the margin asks the runs to stop a minute after the job's start.
+    slurm.until("the job's start", lambda: slurm.job(job)["JobState"] == "RUNNING")
+    slurm.run("scontrol", "update", "PartitionName=test", "State=DOWN")
+    slurm.until("the walltime", lambda: slurm.job(job)["JobState"] == "PENDING", seconds=600)
+    assert slurm.job(job)["Restarts"] == "1"
+    runs = sorted((slurm.root / "runs" / "slow").glob("networks*"))
+    (broken,) = (slurm.root / "runs" / "broken").glob("networks*")
+    begun = [path for path in (*runs, broken) if (path / "run.json").exists()]
+    before = {path: read_record(path)["status"] for path in begun}
+    stopped = [path for path in runs if before.get(path) == "stopped"]
+    # Two, unless the machine was too slow to come to the second within a minute; never the third.
+    assert 1 <= len(stopped) < len(runs), before
+    assert set(before.values()) <= {"stopped", "failed"}, before
+    assert f"{4 - list(before.values()).count('failed')} queued" in slurm.run(*sweep, "--status")
+
+    (slurm.root / "go").touch()
+    slurm.run("scontrol", "update", f"JobId={job}", "TimeLimit=60", "StartTime=now")
+    slurm.run("scontrol", "update", "PartitionName=test", "State=UP")
+    slurm.until("the second start", lambda: slurm.ended(job), seconds=600)
+    assert slurm.job(job)["ExitCode"] == "1:0"  # since a run has failed
+    assert "4 runs at slurm: 3 finished, 1 failed" in slurm.run(*sweep, "--status")
+    for directory in runs:
+        record = read_record(directory)
+        assert (record["job_id"], record["ranks"], record["launcher"]) == (job, 1, "slurm")
+        assert (directory / "train.ipynb").exists()
+        assert len(spans(directory)) == (2 if directory in stopped else 1)
+    assert "raised ValueError: no such network" in read_record(broken)["error"]["message"]
+    assert len(spans(broken)) == 1
+
+    # Two at once, in the first part and in the second, and never more.
+    all_spans = [span for path in (broken, *runs) for span in spans(path)]
+    at_once = [sum(start <= began < end for start, end in all_spans) for began, _ in all_spans]
+    assert max(at_once) == 2
+    (output,) = slurm.root.glob(f"slurm-{job}.out")
+    assert "3 finished, 0 to go on with, 1 failed" in output.read_text()

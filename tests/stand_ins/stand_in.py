@@ -371,7 +371,11 @@ def mpiexec(words: list[str]) -> None:
     given, program = take(words, PALS)
     one = dict(given)
     ranks, per_node = int(one["n"]), int(one["ppn"])
-    nodes = len(set(Path(os.environ["PBS_NODEFILE"]).read_text().split()))
+    of_job = set(Path(os.environ["PBS_NODEFILE"]).read_text().split())
+    hosts = set(Path(one["hostfile"]).read_text().split()) if "hostfile" in one else of_job
+    if not hosts <= of_job:
+        refuse(f"{', '.join(sorted(hosts - of_job))}: no node of this job")
+    nodes = len(hosts)
     if not (nodes - 1) * per_node < ranks <= nodes * per_node:
         refuse(f"{ranks} ranks, {per_node} a node, do not fill {nodes} nodes")
     bind = one.get("cpu-bind", "depth")
@@ -392,14 +396,23 @@ def mpiexec(words: list[str]) -> None:
     start(ranks, [value for name, value in given if name == "env"], local, program)
 
 
+def claim(nodes: int, of_job: int) -> None:
+    """Takes nodes that no other aprun of the job has: each has whole ones."""
+    folder = Path(os.environ["STAND_IN"]) / "claims"
+    folder.mkdir(exist_ok=True)
+    taken = [int(one.read_text()) for one in folder.iterdir() if Path("/proc", one.name).exists()]
+    if nodes + sum(taken) > of_job:
+        refuse(f"claim exceeds reservation's node-count: {nodes} nodes, {sum(taken)} are taken")
+    (folder / str(os.getpid())).write_text(str(nodes))  # this process becomes mpiexec
+
+
 def aprun(words: list[str]) -> None:
     """ALPS on nodes with 64 cores of four hardware threads."""
     given, program = take(words, APRUN)
     one = dict(given)
     ranks, per_node = int(one["n"]), int(one.get("N", one["n"]))
     per_core, depth = int(one.get("j", 1)), int(one.get("d", 1))
-    if -(-ranks // per_node) > int(os.environ["COBALT_JOBSIZE"]):
-        refuse(f"{ranks} ranks, {per_node} a node: claim exceeds reservation's node-count")
+    claim(-(-ranks // per_node), int(os.environ["COBALT_JOBSIZE"]))
     if per_core not in (1, 2, 3, 4) or depth * per_node > 64 * per_core:
         refuse(f"-N {per_node} -d {depth} -j {per_core}: more than a node's hardware threads")
     if "d" in one and one.get("cc") != "depth":
