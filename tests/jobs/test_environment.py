@@ -308,68 +308,61 @@ def test_a_horovod_that_cannot_be_imported_is_told(tmp_path):
     assert "import horovod.tensorflow fails: ImportError: undefined symbol." in result.stdout
 
 
-# A Horovod that counts one rank and was built with what NAMES says.
+# A Horovod that counts one rank, and was built with what BUILT says.
 FAKE = """
+import os
 Sum = None
 init = lambda: None
 size = lambda: 1
 rank = local_rank = lambda: 0
 allreduce = lambda tensor, op: tensor
-mpi_built = lambda: "mpi" in {names}
-gloo_built = lambda: "gloo" in {names}
-nccl_built = lambda: "nccl" in {names}
+mpi_built = lambda: "mpi" in os.environ["BUILT"]
+gloo_built = lambda: "gloo" in os.environ["BUILT"]
+nccl_built = lambda: "nccl" in os.environ["BUILT"]
 """
-CASES = """
+UNDER_HOROVODRUN = {"HOROVOD_RANK": "0"}
+PROMISED = {"BNN_GPUS": "1"}
+# Built with, the rank's variables, with --gloo, and what is said.
+CASES = [
+    ("mpi", {}, False, "usable"),  # as the sites build it, whose launchers are their own
+    ("mpi", UNDER_HOROVODRUN, False, "Horovod was built without Gloo."),
+    ("mpi", {}, True, "Horovod was built without Gloo."),
+    ("gloo", UNDER_HOROVODRUN, False, "usable"),
+    ("gloo", {}, False, "Horovod was built without MPI."),
+    ("mpi", PROMISED, False, "Horovod was built without NCCL."),
+    ("mpi nccl", PROMISED, False, "BNN_GPUS = 1: the job script gives each rank a GPU"),
+]
+ASK = """
 import os, sys
 sys.path.insert(0, {folder!r})
 import check_horovod
-for variables, gloo in {cases}:
-    os.environ.update(dict(HOROVOD_RANK="", BNN_GPUS="0") | variables)
-    if not os.environ["HOROVOD_RANK"]:
-        del os.environ["HOROVOD_RANK"]
+for built, variables, gloo, _ in {cases!r}:
+    os.environ.update(variables, BUILT=built)
     try:
         check_horovod.check(1, gloo)
         print("usable")
     except check_horovod.Unusable as error:
         print(error)
+    for name in variables:
+        del os.environ[name]
 """
 
 
-def checked(tmp_path: Path, names: str, *cases: tuple[dict[str, str], bool]) -> list[str]:
-    """What the check says of a Horovod built with `names`, for each of (variables, with --gloo)."""
+def test_the_check_asks_for_what_the_launcher_and_the_site_need(tmp_path):
+    """MPI, or Gloo under horovodrun alone; NCCL and a GPU where the job script promises one."""
     packages = fake_horovod(tmp_path, locked("3.11")["tensorflow-cpu"])
-    (packages / "horovod" / "tensorflow.py").write_text(FAKE.format(names=names.split()))
+    (packages / "horovod" / "tensorflow.py").write_text(FAKE)
+    environ = {k: v for k, v in os.environ.items() if k not in (*UNDER_HOROVODRUN, *PROMISED)}
     done = subprocess.run(
-        [sys.executable, "-c", CASES.format(folder=str(CHECK.parent), cases=cases)],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(packages), str(ROOT)])},
+        [sys.executable, "-c", ASK.format(folder=str(CHECK.parent), cases=CASES)],
+        env=environ | {"PYTHONPATH": os.pathsep.join([str(packages), str(ROOT)])},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=240,
     )
     assert done.returncode == 0, done.stderr
-    return done.stdout.splitlines()
-
-
-def test_gloo_is_asked_for_only_where_horovodrun_is_used(tmp_path):
-    """The sites build without it, and start ranks by their own launchers."""
-    under_horovodrun = {"HOROVOD_RANK": "0"}
-    without = checked(tmp_path, "mpi", ({}, False), (under_horovodrun, False), ({}, True))
-    assert without == ["usable", *["Horovod was built without Gloo."] * 2]
-    alone = tmp_path / "alone"
-    alone.mkdir()
-    assert checked(alone, "gloo", (under_horovodrun, False), ({}, False)) == [
-        "usable",
-        "Horovod was built without MPI.",
-    ]
-
-
-def test_where_gpus_are_promised_they_and_nccl_are_asked_for(tmp_path):
-    promised = {"BNN_GPUS": "1"}
-    assert checked(tmp_path, "mpi", (promised, False)) == ["Horovod was built without NCCL."]
-    built = tmp_path / "built"
-    built.mkdir()
-    (told,) = checked(built, "mpi nccl", (promised, False))
-    assert "TensorFlow sees none: this TensorFlow is built without CUDA" in told
+    for said, case in zip(done.stdout.splitlines(), CASES, strict=True):
+        assert said.startswith(case[-1]), case
 
 
 def test_a_missing_cuda_compiler_is_told_with_its_remedy(tmp_path):
