@@ -326,3 +326,49 @@ def test_copper_serves_the_packages_until_the_job_ends(environment, tmp_path):
     assert done.returncode == 3, done.stderr
     (site,) = Path(os.path.realpath(environment)).glob("lib/python3*/site-packages")
     assert done.stdout.strip() == f"{mount}{site}/probed.py"
+
+
+# As tests/faults/train.py, and then each rank tells what it has imported and mapped.
+TRAIN = """
+import json, os, sys
+import bnnlib
+from bnnlib.experiment import Experiment
+from bnnlib.launch import command
+command.run(Experiment.from_mapping(json.loads(sys.argv[1])))
+modules = list(sys.modules.values())
+files = {str(module.__file__) for module in modules if getattr(module, "__file__", None)}
+files |= {line.split()[-1] for line in open("/proc/self/maps") if ".so" in line}
+with open(f"{sys.argv[2]}-{os.environ['PMI_RANK']}", "w") as file:
+    json.dump(sorted(files), file)
+"""
+
+
+@pytest.mark.long
+@pytest.mark.ranks
+@pytest.mark.timeout(600)
+def test_two_ranks_of_a_packed_environment_train_to_the_same_bits(launch, tmp_path):
+    archive = tmp_path / "bnn.tar"
+    pack(Path(sys.prefix), archive)
+    (tmp_path / "train.py").write_text(TRAIN)
+    environment = {"PYTHONPATH": str(ROOT), "BNN_PACKED": str(archive)}
+    environment |= {"BNN_NODE_DISK": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    for way, words in (("shared", ["python"]), ("packed", [PACKED, "python"])):
+        run = tmp_path / way
+        settings = {"model": "BNN_FC_flip", "dataset": "tiny", "epochs": 2, "run_dir": str(run)}
+        done = launch(
+            *("mpiexec", "-n", "2", *words, tmp_path / "train.py"),
+            *(json.dumps(settings | {"test_draws": 2}), tmp_path / f"{way}-files"),
+            environment=environment,
+            timeout=400,
+        )
+        assert done.returncode == 0, done.stderr
+    assert (tmp_path / "packed" / "predictions.npz").read_bytes() == (
+        tmp_path / "shared" / "predictions.npz"
+    ).read_bytes()
+    copy = str(copy_of(archive, tmp_path))
+    own = (f"{ROOT}/bnnlib/", str(tmp_path / "train.py"), "/usr/lib", "/lib")
+    for rank in range(2):
+        files = json.loads((tmp_path / f"packed-files-{rank}").read_text())
+        assert sum(file.startswith(copy) for file in files) > 1000
+        files = [file for file in files if "__autograph_generated" not in file]  # made as it runs
+        assert [file for file in files if not file.startswith((copy, *own))] == []
