@@ -28,6 +28,7 @@ DRAWN: dict[str, Callable[[pd.DataFrame], Figure]] = {
     "entropy_right_wrong": figures.entropy_of_right_and_wrong,
     "risk_coverage": figures.risk_against_coverage,
     "accuracy_and_ece_against_severity": figures.against_severity,
+    "corruptions": figures.corruptions,
     "ood_histograms": figures.ood_histograms,
     "ood_roc": figures.roc_curves,
     "epistemic_against_aleatoric": figures.epistemic_against_aleatoric,

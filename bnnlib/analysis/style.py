@@ -130,14 +130,18 @@ def subplots(*shape: int, **options: Any) -> tuple[Figure, Any]:
     return figure, axes
 
 
-def parts(count: int, **options: Any) -> tuple[Figure, list[SubFigure]]:
+def parts(
+    count: int, height_ratios: Sequence[float] | None = None, **options: Any
+) -> tuple[Figure, list[SubFigure]]:
     """Makes a figure of `count` parts below each other, each with panels and a legend of its own.
 
     It is closed, as that of :func:`subplots`.
     """
     figure = plt.figure(layout="constrained", **options)
     plt.close(figure)
-    return figure, list(figure.subfigures(count, 1, squeeze=False)[:, 0])
+    return figure, list(
+        figure.subfigures(count, 1, squeeze=False, height_ratios=height_ratios)[:, 0]
+    )
 
 
 def beside_twin(models: Iterable[str]) -> dict[str, list[str]]:

@@ -385,6 +385,53 @@ def test_against_severity_shows_the_whole_interval_of_one_run():
             assert axis.get_ylim()[1] >= band.get_datalim(axis.transData).y1
 
 
+def test_corruptions_of_one_severity_are_dots_and_no_lines(test_set):
+    shifted = {f"noise-{level}": predict(level) for level in (1, 5)}
+    shifted |= {f"mnist_c/{name}": predict(n) for n, name in enumerate(("fog", "stripe", "shear"))}
+    several, single = tables.by_severities(tables.shifts(test_set, shifted, 10))
+    lines = figures.against_severity(several)
+    assert {axis.get_title() for axis in lines.axes} == {"noise", ""}
+    figure = figures.corruptions(single)
+    draw(figure)
+    study, own = figure.subfigs
+    assert texts(study.legends[0]) == ["BNN_conv_flip", "CNN_conv"]
+    assert texts(own.legends[0]) == ["my_network", "another one"]
+    dots = single[single.severity > 0]
+    for part, twin in ((study, "CNN_conv"), (own, "my_network")):
+        means = dots[(dots.model == twin) & (dots.score == "ece_debiased")].groupby("set")
+        order = means.value.mean().sort_values().index.tolist()
+        assert sorted(order) == ["mnist_c/fog", "mnist_c/shear", "mnist_c/stripe"]
+        assert [text.get_text() for text in part.axes[0].get_yticklabels()] == order
+        assert part.axes[0].yaxis_inverted()
+        for axis, score in zip(part.axes, ("accuracy", "ece_debiased"), strict=True):
+            for container in axis.containers:
+                mine = dots[(dots.model == container.get_label()) & (dots.score == score)]
+                expected = mine.groupby("set").value.mean()[order]
+                assert container.lines[0].get_xdata() == pytest.approx(expected.to_numpy())
+                assert container.lines[0].get_ydata().round().tolist() == [0, 1, 2]
+                assert container.lines[0].get_linestyle() == "None"
+                assert rgb(container.lines[0].get_color()) == rgb(
+                    style.looks(NAMES)[0][container.get_label()]
+                )
+
+
+def test_the_bar_of_a_corruption_is_the_interval_of_one_run():
+    table = tables.shifts(predict(0, seeds=(0,)), {"mnist_c/fog": predict(1, seeds=(0,))}, 10)
+    _, single = tables.by_severities(table)
+    for axis, score in zip(
+        figures.corruptions(single).axes[:2], ("accuracy", "ece_debiased"), strict=True
+    ):
+        for container in axis.containers:
+            (bar,) = container.lines[2][0].get_segments()
+            (row,) = single[
+                (single.model == container.get_label())
+                & (single.score == score)
+                & (single.severity == 1)
+            ].itertuples()
+            assert bar[:, 0] == pytest.approx([row.low, row.high])
+            assert axis.get_xlim()[0] <= row.low <= row.high <= axis.get_xlim()[1]
+
+
 def test_ood_histograms(test_set, foreign):
     table = tables.ood_histograms(test_set, foreign)
     figure = figures.ood_histograms(table)

@@ -220,6 +220,7 @@ def everything(path):
             figures.against_severity,
             findings.shifts(severities, shift_differences),
         ),
+        "corruptions": (tables.by_severities(severities)[1], figures.corruptions, ""),
         "shift_differences": (shift_differences, None, ""),
         "ood": (histograms, figures.ood_histograms, findings.ood(detection, ood_differences)),
         "ood_differences": (ood_differences, None, ""),

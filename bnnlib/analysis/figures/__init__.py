@@ -12,6 +12,7 @@ from bnnlib.analysis.figures.draws import (
 )
 from bnnlib.analysis.figures.other_sets import (
     against_severity,
+    corruptions,
     epistemic_against_aleatoric,
     ood_histograms,
     roc_curves,
@@ -30,6 +31,7 @@ __all__ = [
     "against_severity",
     "comparison_table",
     "convergence_with_draws",
+    "corruptions",
     "draws_of_images",
     "entropy_of_right_and_wrong",
     "epistemic_against_aleatoric",

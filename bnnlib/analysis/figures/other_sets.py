@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -24,13 +25,14 @@ from bnnlib.analysis.style import (
 )
 from bnnlib.analysis.tables.common import over_runs
 from bnnlib.metrics import Interval
-from bnnlib.names import in_order
+from bnnlib.names import in_order, network_of
 
 
 def against_severity(shifts: pd.DataFrame) -> Figure:
     """Accuracy and debiased ECE against severity, a column a family of shifts.
 
-    Networks are drawn with their twin alone, so that few lines share a panel.
+    Networks are drawn with their twin alone, so that few lines share a panel. Shifts of a single
+    severity are better read in :func:`corruptions`.
 
     Args:
         shifts: of :func:`bnnlib.analysis.tables.shifts`; means over runs. The band is the 95 %
@@ -42,7 +44,9 @@ def against_severity(shifts: pd.DataFrame) -> Figure:
     columns = min(5, len(families))
     rows = -(-len(families) // columns)
     groups = beside_twin(models)
-    figure, areas = parts(len(groups), figsize=(max(6.0, 2.2 * columns), 3.7 * rows * len(groups)))
+    # Further rows are lower, so that the 15 kinds of cifar10_c stay within two screens.
+    height = 3.7 + 3.1 * (rows - 1)
+    figure, areas = parts(len(groups), figsize=(max(6.0, 2.2 * columns), height * len(groups)))
     scores = {"accuracy": "accuracy", "ece_debiased": "debiased ECE"}
     drawn = shifts[shifts.score.isin(list(scores))]
     top = {"accuracy": 1.0, "ece_debiased": _highest(drawn[drawn.score == "ece_debiased"])}
@@ -72,16 +76,64 @@ def against_severity(shifts: pd.DataFrame) -> Figure:
 
 def _band(axis: Any, rows: pd.DataFrame, style: dict[str, Any]) -> None:
     """One model's mean over runs by severity, with its interval."""
+    severities = sorted(rows.severity.unique())
+    value, low, high = _over_runs(rows, "severity", severities)
+    axis.plot(severities, value, **style)
+    axis.fill_between(severities, low, high, color=style["color"], alpha=0.15, linewidth=0)
+
+
+def _over_runs(rows: pd.DataFrame, column: str, order: Iterable[Any]) -> np.ndarray:
+    """Value, low and high ``(3, num_places)``: one model's means over runs in the order given."""
     means = {
-        severity: over_runs([Interval(*run) for run in runs[["value", "low", "high"]].to_numpy()])
-        for severity, runs in rows.groupby("severity")
+        place: over_runs([Interval(*run) for run in runs[["value", "low", "high"]].to_numpy()])
+        for place, runs in rows.groupby(column)
     }
-    value, low, high = np.array(list(means.values()), float).reshape(-1, 3).T
-    axis.plot(list(means), value, **style)
-    axis.fill_between(list(means), low, high, color=style["color"], alpha=0.15, linewidth=0)
+    absent = (np.nan, np.nan, np.nan)
+    return np.array([means.get(place, absent) for place in order], float).reshape(-1, 3).T
 
 
 _SEVERITY_UNITS = {"rotate": "degrees", "translate": "pixels"}
+
+
+def corruptions(shifts: pd.DataFrame) -> Figure:
+    """Accuracy and debiased ECE of shifts that have one severity each, a row of dots a shift.
+
+    Networks are drawn with their twin, and the shift whose debiased ECE is the twin's least stands
+    first.
+
+    Args:
+        shifts: of :func:`bnnlib.analysis.tables.by_severities`, those of one severity; means over
+            runs. The bar is the 95 % interval, as in :func:`against_severity`.
+    """
+    set_style()
+    groups = beside_twin(shifts.model)
+    drawn = shifts[shifts.severity > 0]  # 0 is the test set, which other figures show
+    sets = list(dict.fromkeys(drawn["set"]))
+    # A row is as high as its name, or as its models' markers below each other.
+    heights = [1.2 + len(sets) * max(0.27, 0.1 * len(group)) for group in groups.values()]
+    figure, areas = parts(len(groups), figsize=(9.0, sum(heights)), height_ratios=heights)
+    scores = {"accuracy": "accuracy", "ece_debiased": "debiased ECE"}
+    highest = {"accuracy": 1.0, "ece_debiased": _highest(drawn[drawn.score == "ece_debiased"])}
+    for area, (twin, group) in zip(areas, groups.items(), strict=True):
+        # The twin, or the first of its variants; of the user's own networks the first.
+        first = max(group, key=lambda model: network_of(model) == twin)
+        of_twin = drawn[(drawn.model == first) & (drawn.score == "ece_debiased")]
+        order = of_twin.groupby("set").value.mean().reindex(sets).sort_values(kind="stable").index
+        axes = area.subplots(1, 2, sharey=True)
+        for axis, (score, label) in zip(axes, scores.items(), strict=True):
+            for place, model in enumerate(group):
+                selected = drawn[(drawn.model == model) & (drawn.score == score)]
+                value, low, high = _over_runs(selected, "set", order)
+                offset = 0.8 * ((place + 0.5) / len(group) - 0.5)
+                style = line(model, among(shifts)) | {"linestyle": "none"}
+                style |= {"markersize": 6, "elinewidth": 1.2}
+                bars = np.abs([value - low, high - value])
+                axis.errorbar(value, np.arange(len(order)) + offset, xerr=bars, **style)
+            axis.set(xlabel=label, xlim=(-0.03 * highest[score], 1.05 * highest[score]))
+        axes[0].set_yticks(range(len(order)), order)
+        axes[0].set_ylim(len(order) - 0.5, -0.5)
+        legend_above(area)
+    return figure
 
 
 def _highest(rows: pd.DataFrame) -> float:

@@ -21,6 +21,7 @@ from bnnlib.analysis.tables.draws import (
 from bnnlib.analysis.tables.other_sets import (
     FALSE_ALARMS,
     OOD_SCORES,
+    by_severities,
     corruption_means,
     ood,
     ood_groups,
@@ -50,6 +51,7 @@ __all__ = [
     "Example",
     "Group",
     "Predicted",
+    "by_severities",
     "conformal",
     "convergence",
     "corruption_means",

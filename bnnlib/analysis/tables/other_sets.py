@@ -77,6 +77,19 @@ def shifts(
     return pd.DataFrame(rows, columns=columns)
 
 
+def by_severities(shifts: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The rows of families that have several severities, and those of families that have one.
+
+    A line against severity shows the first; of the others it would have no course to show.
+
+    Args:
+        shifts: of :func:`shifts`.
+    """
+    levels = shifts[shifts.severity > 0].groupby("family").severity.nunique()
+    single = shifts.family.isin(levels.index[levels == 1])
+    return shifts[~single].reset_index(drop=True), shifts[single].reset_index(drop=True)
+
+
 def _plain_ece(probs: np.ndarray, labels: np.ndarray) -> metrics.Interval:
     return metrics.Interval(metrics.ece(probs, labels), math.nan, math.nan)
 
