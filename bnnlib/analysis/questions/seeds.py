@@ -9,14 +9,19 @@ import numpy as np
 import pandas as pd
 
 from bnnlib import metrics
+from bnnlib.analysis.tables.common import FEWEST_RUNS
 from bnnlib.metrics import Interval
 
 
 def interval(values: Sequence[float] | np.ndarray, level: float = 0.95) -> Interval:
-    """The mean over seeds and its interval (Student's t); of one seed the interval is unknown."""
+    """The mean over seeds and its interval (Student's t), unknown of fewer than three seeds.
+
+    Of two, t's interval reaches 12.7 standard errors to each side: it holds nearly everything and
+    says nothing.
+    """
     known = np.asarray(values, np.float64)
     mean = float(known.mean())
-    if len(known) < 2:
+    if len(known) < FEWEST_RUNS:
         return Interval(mean, math.nan, math.nan)
     return metrics.with_seeds(Interval(mean, mean, mean), [known], level)
 
