@@ -26,11 +26,12 @@ fi
 if [ ! -O "$mine" ] || [ -L "$mine" ]; then
   die "$mine is not your own folder; name another BNN_NODE_DISK."
 fi
-exec 9>"$copy.lock"
+# A number that nothing has: MPI's launcher has given the rank open files of its own, on PMI_FD.
+exec {lock}>"$copy.lock"
 
 if [ "$1" = --remove ]; then
   # The lock's file stays: another job may be waiting for it.
-  ! flock --exclusive --nonblock 9 || rm -rf "$copy" "$copy.new"
+  ! flock --exclusive --nonblock "$lock" || rm -rf "$copy" "$copy.new"
   exit 0
 fi
 
@@ -76,11 +77,11 @@ full() {
 }
 
 # The lock is the rank's own from here to its end: PROGRAM inherits it.
-flock --shared 9
+flock --shared "$lock"
 until whole; do
-  flock --exclusive 9
+  flock --exclusive "$lock"
   whole || unpack
-  flock --shared 9 # another job's --remove may come between, hence until
+  flock --shared "$lock" # another job's --remove may come between, hence until
 done
 
 export PATH=$copy$env/bin:$PATH

@@ -47,7 +47,7 @@ def test_a_command_says_what_it_does_with_an_example_and_its_exit_codes(name, ca
     told = capsys.readouterr().out
     assert f"python -m bnnlib {name} " in told.split("options:")[1]
     assert "exit codes:" in told
-    assert ("  75  stopped" in told) == (name in ("train", "plan", "laplace", "evaluate"))
+    assert ("  75  stopped" in told) == (name in ("train", "plan", "pack", "laplace", "evaluate"))
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -102,6 +102,18 @@ def test_interpreter_modules_and_libraries_are_the_copys(archive, environment, t
     assert not [name for name in told["maps"] if name.startswith(tuple(shared))]
 
 
+def test_a_rank_keeps_the_files_that_its_launcher_opened(archive, tmp_path):
+    """MPICH tells a rank on file 9, or another, where to find the others (PMI_FD)."""
+    code = "import os; os.write(9, b'to the launcher')"
+    subprocess.run(
+        ["bash", "-c", f'exec 9>"$1/told"; exec {PACKED} python -c "{code}"', "bash", tmp_path],
+        env=os.environ | {"BNN_PACKED": str(archive), "BNN_NODE_DISK": str(tmp_path)},
+        check=True,
+        timeout=120,
+    )
+    assert (tmp_path / "told").read_text() == "to the launcher"
+
+
 def test_a_compressed_archive_is_the_same(environment, tmp_path):
     path = tmp_path / "env.tar.zst"
     pack(environment, path)

@@ -130,6 +130,7 @@ def test_a_run_that_is_interrupted_goes_on_from_its_checkpoint_to_the_same_bits(
         if line.step > interrupted.steps_per_epoch:
             break
     assert line.step > interrupted.steps_per_epoch
+    run._writer.wait()  # for the epoch's checkpoint, which a thread of its own writes
     del run, interrupted
     SESSION.runs.clear()  # the process was killed: nothing closed the record
     assert read("runs/g/b")["status"] == "running"
