@@ -183,7 +183,8 @@ def flipout(figures: Path) -> str:
 
     def of(state: str, batch: int) -> str:
         row = rows.loc[(state, batch)]
-        return between(*(math.ceil(row[k]) for k in ("ranks", "ranks_low", "ranks_high")), 0)
+        value, low, high = (math.ceil(row[k]) for k in ("ranks", "ranks_low", "ranks_high"))
+        return between(value, low, high, 0)
 
     return (
         "At a fixed global batch, ranks with noise of their own take Flipout's place: in the dense "

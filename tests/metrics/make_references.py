@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import relplot  # type: ignore[import-not-found]
-import torch  # type: ignore[import-not-found]
+import torch
 import torch_uncertainty.metrics.classification as tu  # type: ignore[import-not-found]
 import torch_uncertainty.ood_criteria as criteria  # type: ignore[import-not-found]
 from crepes import ConformalClassifier  # type: ignore[import-not-found]
