@@ -79,9 +79,14 @@ full() {
 # The lock is the rank's own from here to its end: PROGRAM inherits it.
 flock --shared "$lock"
 until whole; do
-  flock --exclusive "$lock"
-  whole || unpack
-  flock --shared "$lock" # another job's --remove may come between, hence until
+  # Never wait for all others to let go: one that has begun may wait, in MPI_Init, for this rank.
+  if flock --exclusive --nonblock "$lock"; then
+    whole || unpack
+  else
+    flock --unlock "$lock"
+    sleep 0.2
+  fi
+  flock --shared "$lock" # waits for whoever unpacks; another job's --remove may come between
 done
 
 export PATH=$copy$env/bin:$PATH

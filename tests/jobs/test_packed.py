@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 import uuid
 from pathlib import Path
 
@@ -166,6 +167,36 @@ def test_ranks_that_start_at_once_unpack_once(archive, tmp_path):
     prefixes = {json.loads(p.communicate(timeout=120)[0])["prefix"] for p in processes}
     assert len(prefixes) == 1
     assert log.read_text().splitlines() == ["tar"]
+
+
+def test_a_rank_that_waits_for_another_does_not_hold_it_up(archive, tmp_path):
+    """The first rank waits, as in MPI_Init, for one that asks for the lock when it has begun."""
+    slow = tmp_path / "bin" / "flock"
+    slow.parent.mkdir()
+    slow.write_text(
+        f"""#!/bin/sh
+PATH={os.environ["PATH"]}
+for file; do :; done
+case $* in *--exclusive*) flock --unlock "$file"; touch {tmp_path}/asked; sleep 3 ;; esac
+exec flock "$@"
+"""
+    )
+    slow.chmod(0o755)
+    variables = {"BNN_PACKED": str(archive), "BNN_NODE_DISK": str(tmp_path)}
+    late = subprocess.Popen(
+        [PACKED, "python", "-c", f"open('{tmp_path}/begun', 'w')"],
+        env=os.environ | variables | {"PATH": f"{slow.parent}:{os.environ['PATH']}"},
+    )
+    wait = "import os, sys, time\nwhile not os.path.exists(sys.argv[1]): time.sleep(0.05)"
+    try:
+        while not (tmp_path / "asked").exists():
+            time.sleep(0.05)
+        first = start(archive, tmp_path, "python", "-c", wait, str(tmp_path / "begun"))
+        assert late.wait(timeout=60) == 0
+        assert first.wait(timeout=60) == 0
+    finally:
+        late.kill()
+        first.kill()
 
 
 def test_a_job_that_ends_leaves_the_copy_to_another_jobs_rank(archive, tmp_path):
