@@ -3,9 +3,10 @@
     python -m jobs.container.definition                  # writes bnnlib.def
     python -m jobs.container.definition --rehearse DIR   # as root: DIR holds a clean Debian
 
-A clean Debian is what `debootstrap --variant=minbase bookworm DIR` makes. The rehearsal shows that
-the steps run and that Horovod works where nothing else is installed; it shows nothing of Docker or
-of Apptainer.
+A clean Debian is what `debootstrap --variant=minbase bookworm DIR` makes; mount /proc, /sys and
+/dev in it, which a container has, too: without them MPI's ranks find no one. The rehearsal
+shows that the steps run and that Horovod works where nothing else is installed; it shows nothing of
+Docker or of Apptainer.
 """
 
 from __future__ import annotations

@@ -60,7 +60,7 @@ def test_the_launch_settings_are_the_job_scripts():
     settings = preparation.site("local", 3)
     assert settings.launch == ("mpiexec", "-n", "3")
     assert settings.ranks == 3
-    assert 'LAUNCH=(mpiexec -n "$RANKS")' in script
+    assert 'LAUNCH=(mpiexec -n "$RANKS" "${INSIDE[@]}")' in script
 
 
 @pytest.mark.parametrize(
