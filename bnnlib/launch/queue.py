@@ -130,8 +130,10 @@ def state(job: Job, site: str, asked: dict[str, bool | None] | None = None) -> t
 
     Returns:
         ``finished``, ``failed``, ``running`` or ``stopped`` as the record says; ``queued`` where
-        a job waits or starts; ``lost`` where a record says running and no job does; ``absent``
-        where there is neither; ``unknown`` where the queue does not say whether there is a job.
+        a job waits or starts; ``lost`` where a record says running and no job does; ``ended``
+        where its job has ended and left no record (its start was refused, which its output tells,
+        or it was cancelled); ``absent`` where there is neither; ``unknown`` where the queue does
+        not say whether there is a job.
 
     Raises:
         RecordError: the run's folder holds a run of other parameters or ranks.
@@ -146,7 +148,7 @@ def state(job: Job, site: str, asked: dict[str, bool | None] | None = None) -> t
         return "unknown", of
     if asked[of]:
         return ("running" if now == "running" else "queued"), of
-    return ("lost" if now == "running" else now), of
+    return {"running": "lost", "absent": "ended"}.get(now, now), of
 
 
 def states(jobs: Sequence[Job], site: str) -> list[tuple[str, str]]:

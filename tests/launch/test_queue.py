@@ -125,7 +125,7 @@ def test_a_state_is_the_records(read):
     assert queue.state(job, "local") == ("absent", "")
     job.directory.mkdir(parents=True)
     (job.directory / "job").write_text("local\n")
-    assert queue.state(job, "local") == ("absent", "local")  # there is no queue to wait in
+    assert queue.state(job, "local") == ("ended", "local")  # there is no queue to wait in
     for status, shown in [
         ("finished", "finished"),
         ("failed", "failed"),
@@ -185,9 +185,9 @@ def test_a_queue_that_cannot_be_asked_has_not_said_that_the_job_is_gone(
     assert queue.state(job, site) == ("unknown", "7")
     answer(gone, code)
     if site == "slurm":
-        assert queue.state(job, site) == ("absent", "7")
+        assert queue.state(job, site) == ("ended", "7")
         (tmp_path / "bin" / command).write_text("#!/bin/sh\n")  # it knows the job, as ended
-    assert queue.state(job, site) == ("absent", "7")
+    assert queue.state(job, site) == ("ended", "7")
 
 
 def test_nothing_is_submitted_while_a_job_may_still_be_there(read, tmp_path, monkeypatch, capsys):
