@@ -146,6 +146,7 @@ class Parser(argparse.ArgumentParser):
         """Ends the process with 2; rank 0 prints the message."""
         if launcher.rank() == 0:
             super().error(message)
+        process.let_rank_0_say_it()
         sys.exit(2)
 
 
@@ -203,7 +204,8 @@ def _run(parser: Parser, argv: list[str] | None) -> int:
     except BnnlibError as error:
         # Every rank meets what is wrong on the command line; one of them says it.
         if launcher.rank() == 0:
-            print(f"{parser.prog} {arguments.command}: {error}", file=sys.stderr)
+            print(f"{parser.prog} {arguments.command}: {error}", file=sys.stderr, flush=True)
+        process.let_rank_0_say_it()
         return 1
 
 

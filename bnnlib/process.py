@@ -17,6 +17,8 @@ from bnnlib import launcher
 # Seconds that a failed rank other than 0 waits for the launcher to end it. Rank 0 saves the
 # notebook meanwhile: a launcher ends all ranks as soon as the first one leaves.
 WAIT_FOR_END = 20.0
+# Seconds by which rank 0 is ahead where every rank ends by itself, before MPI has started.
+AFTER_RANK_0 = 4.0
 # Seconds for Horovod to shut down, which waits for ever for a rank that is gone.
 WAIT_FOR_SHUTDOWN = 5.0
 
@@ -140,6 +142,15 @@ def fail(error: BaseException) -> NoReturn:
     lines = "".join(f"[rank {launcher.rank()}] {line}\n" for line in text.splitlines())
     Terminal(sys.stderr).write(lines)
     leave(ERROR_STATUS)
+
+
+def let_rank_0_say_it() -> None:
+    """Waits on all other ranks, which meet the same error before MPI has started.
+
+    Horovod's launcher ends all ranks with the first: another would take rank 0's sentence with it.
+    """
+    if launcher.rank() != 0:
+        time.sleep(AFTER_RANK_0)
 
 
 def abort(exit_code: int = ERROR_STATUS) -> NoReturn:

@@ -154,6 +154,7 @@ def _run(argv: list[str] | None) -> None:
         stopping.stop_time()  # a mistyped deadline is told before MPI starts
     except BnnlibError as error:
         # Before MPI starts, on every rank alike: each can end by itself.
+        process.let_rank_0_say_it()
         parser.exit(1, f"{parser.prog}: {error}\n" if launcher.rank() == 0 else None)
     os.environ.update(environment)
     command.run(experiment, verbose)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ import click
 from bnnlib import launcher
 from bnnlib.errors import BnnlibError, ExperimentError
 from bnnlib.experiment import PAPERMILLS_OWN, Experiment
-from bnnlib.process import ERROR_STATUS, leave
+from bnnlib.process import ERROR_STATUS, leave, let_rank_0_say_it
 from bnnlib.record import lock, source
 from bnnlib.record.identity import refuse_other, run_directory
 from bnnlib.record.schema import read_record
@@ -40,8 +39,6 @@ RUN_DIR_VARIABLE = "BNN_RUN_DIR"
 START_DIR_VARIABLE = "BNN_START_DIR"
 # That papermill runs the notebook: JupyterLab's kernels start in another folder.
 PAPERMILL_VARIABLE = "BNN_PAPERMILL"
-# Seconds that the other ranks leave after rank 0, which says the error.
-AFTER_RANK_0 = 2.0
 
 
 def variables(target: str | None) -> dict[str, str]:
@@ -97,9 +94,8 @@ def _end(error: BnnlibError) -> None:
         raise error
     if launcher.rank() == 0:
         print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
-    else:
-        time.sleep(AFTER_RANK_0)  # Hydra ends nobody before MPI has started: each leaves by itself
-    leave(ERROR_STATUS)
+    let_rank_0_say_it()
+    leave(ERROR_STATUS)  # Hydra ends nobody before MPI has started: each leaves by itself
 
 
 def _refuse_parameters(nb: Any, kernel_name: str, input_path: str) -> None:

@@ -371,9 +371,12 @@ def test_the_original_studys_command_leaves_the_notebooks_record(launch, study, 
 
 
 def test_a_wrong_flag_ends_all_ranks(launch, tmp_path):
+    """Rank 0 says why, also where it comes after another rank."""
     path = flagfile(tmp_path, data_dir="tiny", model_data=str(tmp_path / "runs"))
     path.write_text(f"{path.read_text()}--bacth_size=64\n")
-    done = start_flagfile(launch, path)
+    late = ("bash", "-c", '[ "$HOROVOD_RANK" != 0 ] || sleep 2; exec "$@"', "bash")
+    words = ("python", "-m", "bnnlib.training", f"--flagfile={path}")
+    done = launch(*RANKS["horovodrun"], *late, *words)
     assert done.returncode != 0
     sentence = f"--flagfile={path}: bacth_size: no such flag; did you mean batch_size?"
     start = f"python -m bnnlib.training: {sentence}"
