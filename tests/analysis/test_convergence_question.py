@@ -1,5 +1,7 @@
 """The three states of a run, their differences, and the sentences, on records made by hand."""
 
+import math
+
 import pytest
 
 from bnnlib.analysis.questions import convergence
@@ -47,7 +49,7 @@ def record(group, model, seed, looks, prior=1.0):
 @pytest.fixture
 def records():
     made = []
-    for seed, shift in ((0, 0.0), (1, 0.02)):
+    for seed, shift in ((0, 0.0), (1, 0.02), (2, 0.01)):
         # The NLL on the images held out is least at epoch 10, that on the test images at 1.
         way = [(1, 0.1, 0.3, 1.0), (10, 0.2 + shift, 0.1, 0.9), (100, 0.3 + 2 * shift, 0.2, 0.7)]
         made.append(record("converged", "BNN_FC_flip", seed, way))
@@ -66,7 +68,7 @@ def value(table, **where):
 def test_a_run_is_stopped_by_the_images_held_out_and_judged_on_the_test_images(records):
     table = convergence.side_by_side(convergence.looks(records))
     stopped = value(table, model="BNN_FC_flip", state="stopped", score="nll")
-    assert (stopped["mean"], stopped.seeds, stopped.prior) == (pytest.approx(0.21), 2, "1")
+    assert (stopped["mean"], stopped.seeds, stopped.prior) == (pytest.approx(0.21), 3, "1")
     assert value(table, model="BNN_FC_flip", state="stopped", score="epoch")["mean"] == 10
     assert value(table, model="BNN_FC_flip", state="converged", score="epoch")["mean"] == 100
     assert value(table, model="BNN_FC_flip", state="ten epochs", score="nll")["mean"] == 0.15
@@ -78,8 +80,8 @@ def test_a_run_is_stopped_by_the_images_held_out_and_judged_on_the_test_images(r
 def test_differences_are_paired_by_seed(records):
     table = convergence.differences(convergence.looks(records))
     end = value(table, what="converged less stopped", model="BNN_FC_flip", score="nll")
-    assert end["mean"] == pytest.approx(0.11)  # 0.10 and 0.12
-    assert (end.low, end.high) == pytest.approx(interval([0.10, 0.12])[1:])
+    assert end["mean"] == pytest.approx(0.11)  # 0.10, 0.12 and 0.11
+    assert (end.low, end.high) == pytest.approx(interval([0.10, 0.12, 0.11])[1:])
     twin = value(table, what="stopped less stopped twin", model="BNN_FC_flip", score="nll")
     assert twin["mean"] == pytest.approx(0.21 - 0.5)
     end = value(table, what="converged less stopped twin", model="BNN_FC_flip", score="nll")
@@ -90,8 +92,8 @@ def test_differences_are_paired_by_seed(records):
     fewer = [one for one in records if one["run"] != "ten_epochs/BNN_FC_flip-prior=1.0-seed=1"]
     table = convergence.differences(convergence.looks(fewer))
     alone = value(table, what="converged less ten epochs", model="BNN_FC_flip", score="nll")
-    assert (alone["mean"], alone.seeds) == (pytest.approx(0.15), 1)
-    assert alone.low != alone.low
+    assert (alone["mean"], alone.seeds) == (pytest.approx(0.16), 2)
+    assert alone.low != alone.low  # two seeds have no interval
 
 
 def test_a_run_without_looks_has_its_end_and_was_not_stopped(records):
@@ -101,8 +103,12 @@ def test_a_run_without_looks_has_its_end_and_was_not_stopped(records):
 
 
 def test_an_interval_over_seeds_is_students():
-    # t of one degree of freedom at 97.5 % is 12.706; the standard error of 0 and 2 is 1.
-    assert interval([0.0, 2.0]) == pytest.approx((1.0, 1 - 12.7062, 1 + 12.7062), abs=1e-4)
+    # t of two degrees of freedom at 97.5 % is 4.3027; the standard error of 0, 1, 2 is 1 / sqrt(3).
+    assert interval([0.0, 1.0, 2.0]) == pytest.approx((1.0, 1 - 2.4841, 1 + 2.4841), abs=1e-4)
+    two = interval([0.0, 2.0])
+    assert two.estimate == 1
+    assert math.isnan(two.low)
+    assert math.isnan(two.high)
 
 
 def test_the_way_has_a_mean_an_epoch_and_kl_by_image(records):
@@ -116,16 +122,17 @@ def test_sentences_say_what_the_tables_say(records):
     said = convergence.told_calibrated(records)
     assert said.startswith("*converged* — underconfident: BNN_FC_flip under prior 1 (T 0.70 [0.70,")
     assert "overconfident: BNN_FC_flip" in convergence.told_calibrated(records, "ten epochs")
-    assert "after the long training 2 of 2 posteriors stand still" in convergence.told_trained(
+    assert "after the long training 3 of 3 posteriors stand still" in convergence.told_trained(
         records
     )
     said = convergence.told_stopped(records)
-    assert said.endswith("BNN_FC_flip under prior 1 10 (2 seeds); CNN_FC 1 (2 seeds).")
-    assert "BNN_FC_flip under prior 1 2 seeds; CNN_FC 2 seeds" in convergence.seeds(records)
+    assert said.endswith("BNN_FC_flip under prior 1 10 (3 seeds); CNN_FC 1 (3 seeds).")
+    assert "BNN_FC_flip under prior 1 3 seeds; CNN_FC 3 seeds" in convergence.seeds(records)
     said = convergence.told_differences(records, "converged less stopped", "nll")
-    assert "(2 seeds): " in said
-    assert "no difference shown for BNN_FC_flip under prior 1 +0.1100 [−0.0171, +0.2371]" in said
-    assert "higher for CNN_FC +0.4000" in said
+    assert "(3 seeds): " in said
+    assert "higher for BNN_FC_flip under prior 1 +0.1100 [+0.0852, +0.1348], CNN_FC +0.4000" in said
+    said = convergence.told_differences(records, "converged less stopped", "auroc_near")
+    assert "no difference shown for BNN_FC_flip under prior 1" in said
     assert "comparisons, of which" in convergence.told_comparisons(records)
 
 

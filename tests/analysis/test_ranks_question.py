@@ -74,5 +74,6 @@ def test_one_seed_is_neither_equal_nor_different():
 
 
 def test_the_interval_of_equivalence_is_narrower():
-    # t of one degree of freedom at 95 % is 6.314; the standard error of 0 and 2 is 1.
-    assert interval([0.0, 2.0], 0.9) == pytest.approx((1.0, 1 - 6.3138, 1 + 6.3138), abs=1e-4)
+    # t of two degrees of freedom at 95 % is 2.9200; the standard error of 0, 1, 2 is 1 / sqrt(3).
+    found = interval([0.0, 1.0, 2.0], 0.9)
+    assert found == pytest.approx((1.0, 1 - 1.6859, 1 + 1.6859), abs=1e-4)
