@@ -14,6 +14,9 @@ from typing import Literal
 
 from bnnlib.errors import DistributedError
 
+# Set by both of papermill's engines: papermill runs the notebook. JupyterLab's kernels lack it.
+PAPERMILL_VARIABLE = "BNN_PAPERMILL"
+
 Name = Literal["alone", "mpich", "slurm", "aprun", "horovodrun", "pals", "openmpi"]
 
 # Slurm numbers the steps that are no `srun` of the user (interactive, batch, extern) from here on.

@@ -18,7 +18,7 @@ from typing import Any
 from bnnlib.errors import RecordError
 from bnnlib.record.files import write_atomically
 from bnnlib.record.logs import LayerLog, StepLog, read_posterior, read_steps
-from bnnlib.record.schema import from_plain, plain, read_record
+from bnnlib.record.schema import from_plain, plain, read_finished
 
 FILE = "records.jsonl.gz"
 DIGITS = 6
@@ -52,12 +52,7 @@ def of_run(
         RecordError: the record is damaged, or the run has not finished.
     """
     directory = Path(directory)
-    record = read_record(directory)
-    if record["status"] != "finished":
-        raise RecordError(
-            f"{directory}: status = {record['status']!r}: expected a finished run; the command "
-            "that began it goes on with it"
-        )
+    record = read_finished(directory)
     origin = {name: record.get(name) for name in OF_ATTEMPT}
     metrics = record["metrics"]
     seconds = {name: metrics.get(f"{name}_seconds") for name in ("train", "evaluation")}

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import matplotlib as mpl
 import pandas as pd
 from IPython.display import Markdown, display
 from matplotlib.figure import Figure
@@ -82,6 +83,16 @@ def save(
 def save_picture(figure: Figure, path: Path) -> Path:
     """Writes the picture alone, for :func:`save`; returns its path."""
     write_atomically(path, lambda file: figure.savefig(file, format="png"))
+    return path
+
+
+def save_svg(figure: Figure, path: Path) -> Path:
+    """Writes the picture for print, at any size; the same figure gives the same bytes."""
+    # Neither the date nor random names of its parts.
+    with mpl.rc_context({"svg.hashsalt": path.stem}):
+        write_atomically(
+            path, lambda file: figure.savefig(file, format="svg", metadata={"Date": None})
+        )
     return path
 
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from bnnlib import launcher
+
 SITE = Path("jobs", "local", "site.sh")
-# Set by both of papermill's engines (bnnlib.spmd.start), whose package would draw tqdm's bars of
-# text in a kernel that imports it.
-BY_PAPERMILL = "BNN_PAPERMILL"
 
 
 def repository() -> Path:
@@ -28,5 +27,5 @@ def settle_paths() -> None:
     papermill's paths are from the folder that it was started in, as those of any command. A kernel
     of JupyterLab starts in its notebook's folder, where no path of the repository would be found.
     """
-    if BY_PAPERMILL not in os.environ:
+    if launcher.PAPERMILL_VARIABLE not in os.environ:
         os.chdir(repository())

@@ -8,7 +8,6 @@ failed ones tried again.
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import re
 import time
@@ -16,13 +15,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bnnlib import launcher
-from bnnlib.errors import ExperimentError, RecordError
+from bnnlib.errors import ExperimentError
 from bnnlib.experiment import Experiment
 from bnnlib.launch import command, study_file
 from bnnlib.record import provenance
 from bnnlib.record.failure import error_of
 from bnnlib.record.identity import refuse_other
-from bnnlib.record.schema import read_file, read_record
+from bnnlib.record.schema import is_finished, read_record
 from bnnlib.record.summary import closing_line
 from bnnlib.record.watchdog import Watch
 from bnnlib.session import Session
@@ -116,7 +115,9 @@ def _say(
     if done:
         text += ", finished before"
     else:
-        text += told_left(spent, sum(map(_is_left, experiments[number - 1 :])))
+        text += told_left(
+            spent, sum(not is_finished(one.run_dir) for one in experiments[number - 1 :])
+        )
     print(f"{text}: {experiments[number - 1].run_dir}", flush=True)
 
 
@@ -136,13 +137,6 @@ def told_left(spent: Sequence[float], left: int) -> str:
     if minutes == 0:
         return ", less than a minute left"
     return f", about {minutes} minute{'s' if minutes > 1 else ''} left"
-
-
-def _is_left(experiment: Experiment) -> bool:
-    """Whether a run is still to be trained, as far as its record says."""
-    with contextlib.suppress(RecordError):  # missing, or damaged: its own turn tells
-        return bool(read_file(experiment.run_dir)["status"] != "finished")
-    return True
 
 
 def _failed_alike(session: Session, experiment: Experiment, error: Exception) -> str:

@@ -12,7 +12,7 @@ from bnnlib.errors import RecordError
 from bnnlib.experiment import Experiment
 from bnnlib.record import checkpoint, logs
 from bnnlib.record.files import write_atomically
-from bnnlib.record.schema import read_file, read_record, write_record
+from bnnlib.record.schema import read_file, read_finished, write_record
 
 
 def experiment_of(source: str | Path, name: str, **changes: Any) -> Experiment:
@@ -29,12 +29,7 @@ def experiment_of(source: str | Path, name: str, **changes: Any) -> Experiment:
         ExperimentError: a change that is no parameter's.
     """
     source = Path(source)
-    record = read_record(source)
-    if record["status"] != "finished":
-        raise RecordError(
-            f"{source}: status = {record['status']!r}: expected a finished run; the command that "
-            "began it goes on with it"
-        )
+    record = read_finished(source)
     experiment = Experiment.from_mapping(record["parameters"])
     equal = [n for n, value in changes.items() if getattr(experiment, n, None) != value]
     if not equal:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
 import math
@@ -100,6 +101,28 @@ def read_record(directory: str | Path) -> dict[str, Any]:
     trained = [attempt for attempt in attempts if attempt["first_step"] is not None] or attempts
     ends = {"started": attempts[0]["started"], "ended": attempts[-1]["ended"]}
     return record | trained[-1] | ends
+
+
+def read_finished(directory: str | Path) -> dict[str, Any]:
+    """The :func:`read_record` of a finished run.
+
+    Raises:
+        RecordError: there is no readable record, or the run has not finished.
+    """
+    record = read_record(directory)
+    if record["status"] != "finished":
+        raise RecordError(
+            f"{directory}: status = {record['status']!r}: expected a finished run; the command "
+            "that began it goes on with it"
+        )
+    return record
+
+
+def is_finished(directory: str | Path) -> bool:
+    """Whether a run has finished, as far as its record says; a damaged one's own turn tells."""
+    with contextlib.suppress(RecordError):
+        return bool(read_file(directory)["status"] == "finished")
+    return False
 
 
 def read_file(directory: str | Path) -> dict[str, Any]:

@@ -70,7 +70,7 @@ class KernelEngine:
         if zmq.has("curve"):
             config.KernelManager.transport_encryption = "auto"
         target = nb.metadata.papermill.get("output_path")
-        found = {start.PAPERMILL_VARIABLE: "1"}
+        found = {launcher.PAPERMILL_VARIABLE: "1"}
         if str(target).startswith(RANK0_PREFIX):
             start.prepare(nb, kernel_name, str(options.get("input_path", "")), cls._refuse_mpi)
             found = start.variables(target)

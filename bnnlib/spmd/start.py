@@ -37,8 +37,6 @@ from bnnlib.spmd.shell import environment
 RUN_DIR_VARIABLE = "BNN_RUN_DIR"
 # The folder that papermill was started in: under --cwd the cells run in another.
 START_DIR_VARIABLE = "BNN_START_DIR"
-# That papermill runs the notebook: JupyterLab's kernels start in another folder.
-PAPERMILL_VARIABLE = "BNN_PAPERMILL"
 
 
 def variables(target: str | None) -> dict[str, str]:
@@ -48,7 +46,7 @@ def variables(target: str | None) -> dict[str, str]:
         target: the output path as papermill was given it.
     """
     local = local_path(target)
-    found = {PAPERMILL_VARIABLE: "1"}
+    found = {launcher.PAPERMILL_VARIABLE: "1"}
     if local is not None:
         found[RUN_DIR_VARIABLE] = str(local.parent)
     if start_folder() != os.getcwd():

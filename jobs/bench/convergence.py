@@ -16,7 +16,6 @@ first layer's entries: 10, 50 and 90 % of the deviations; 50, 90 and 99 % of abs
 
 from __future__ import annotations
 
-import csv
 import json
 import sys
 import time
@@ -35,6 +34,7 @@ from bnnlib.inference.trainer import Trainer
 from bnnlib.networks import Network, Tensor, posterior, to_inputs
 from bnnlib.session import Session
 from jobs.bench import natural
+from jobs.bench.common import append_rows
 
 STUDY: dict[str, Any] = {
     "dataset": "digits",
@@ -116,12 +116,7 @@ def main() -> None:
     distributed.init(Session(), threads=1, inter_threads=1)
     for line in sys.stdin:
         row = measure(json.loads(line))
-        is_new = not path.exists()
-        with path.open("a", newline="") as file:
-            writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-            if is_new:
-                writer.writeheader()
-            writer.writerow(row)
+        append_rows(path, [row], COLUMNS)
 
 
 if __name__ == "__main__":

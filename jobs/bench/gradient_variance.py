@@ -20,7 +20,6 @@ import argparse
 import csv
 import dataclasses
 import functools
-import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -221,7 +220,7 @@ def main() -> None:
         if case.key in done or arguments.of not in ("", of):
             continue
         rows = rows_of(case, arguments.runs)
-        _append(path, rows)
+        common.append_rows(path, rows, COLUMNS)
         print(*case.key, rows[-1]["noise"], rows[-1]["image"], rows[-1]["cpu_seconds"], flush=True)
 
 
@@ -230,18 +229,6 @@ def _read(path: Path) -> list[Mapping[str, str]]:
         return []
     with path.open(newline="") as file:
         return list(csv.DictReader(file))
-
-
-def _append(path: Path, rows: list[dict[str, Any]]) -> None:
-    """All rows of a case in one write, so that a stop leaves none half there."""
-    new = not path.exists()
-    with path.open("a", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        if new:
-            writer.writeheader()
-        writer.writerows(rows)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 if __name__ == "__main__":

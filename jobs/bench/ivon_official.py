@@ -11,7 +11,6 @@ PyTorch, uniform in +-1/sqrt(fan_in), or Glorot's, as Keras has them.
 from __future__ import annotations
 
 import argparse
-import csv
 import sys
 import time
 from pathlib import Path
@@ -24,6 +23,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy, softmax
 
 from bnnlib import data, metrics
+from jobs.bench.common import append_rows
 
 EPOCHS, BATCH, DRAWS = 12, 64, 30
 STARTS = ("torch", "glorot")
@@ -115,12 +115,7 @@ def main() -> int:
         for optimiser in arguments.optimisers:
             for start in arguments.starts:
                 row = run(seed, optimiser, start)
-                new = not arguments.out.exists()
-                with arguments.out.open("a", newline="") as file:
-                    writer = csv.DictWriter(file, row)
-                    if new:
-                        writer.writeheader()
-                    writer.writerow(row)
+                append_rows(arguments.out, [row])
                 print(row, flush=True)
     return 0
 

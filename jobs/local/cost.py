@@ -17,11 +17,11 @@ from pathlib import Path
 import pandas as pd
 
 from bnnlib.data import steps_per_epoch
-from bnnlib.errors import BnnlibError, ExperimentError, RecordError
+from bnnlib.errors import BnnlibError, ExperimentError
 from bnnlib.experiment import Experiment
 from bnnlib.launch import study_file
 from bnnlib.launch.study_file import StudyRun
-from bnnlib.record.schema import read_file
+from bnnlib.record.schema import is_finished
 
 ROOT = Path(__file__).parents[2]
 SECONDS = ROOT / "jobs" / "studies" / "seconds.csv"
@@ -68,7 +68,7 @@ def costs(
     rows = []
     for run in study:
         seconds = seconds_of(run.experiment, run.ranks, table, epochs)
-        done = _is_finished(run.directory)
+        done = is_finished(run.directory)
         rows.append(
             {"group": run.directory.parent.name, "model": run.experiment.model, "runs": 1}
             | {"finished": int(done), "seconds_a_run": seconds}
@@ -85,13 +85,6 @@ def told(study: Iterable[StudyRun], epochs: Sequence[int] = ()) -> str:
     shown = table.to_string(index=False, float_format="{:.2f}".format)
     left, total = table.core_hours_left.sum(), table.core_hours.sum()
     return f"{shown}\n{left:.2f} of {total:.2f} core-hours are left to do"
-
-
-def _is_finished(directory: Path) -> bool:
-    try:
-        return bool(read_file(directory)["status"] == "finished")
-    except RecordError:  # missing, or damaged: its own turn tells
-        return False
 
 
 def main() -> int:

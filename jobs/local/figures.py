@@ -12,13 +12,12 @@ import argparse
 import sys
 from pathlib import Path
 
-import matplotlib as mpl
 import pandas as pd
 from matplotlib.figure import Figure
 
 from bnnlib.analysis import compact, gallery
 from bnnlib.errors import BnnlibError
-from bnnlib.record.files import write_atomically, write_text
+from bnnlib.record.files import write_text
 from jobs.local import questions
 
 ROOT = Path(__file__).parents[2]
@@ -57,14 +56,10 @@ def draw(name: str, source: Path, target: Path) -> list[Path]:
 
 def _pictures(figure: Figure, path: Path) -> list[Path]:
     """The picture twice: for a README, and for print at any size."""
-    png, svg = path.with_suffix(".png"), path.with_suffix(".svg")
-    gallery.save_picture(figure, png)
-    # Neither date nor random names of its parts.
-    with mpl.rc_context({"svg.hashsalt": path.stem}):
-        write_atomically(
-            svg, lambda file: figure.savefig(file, format="svg", metadata={"Date": None})
-        )
-    return [png, svg]
+    return [
+        gallery.save_picture(figure, path.with_suffix(".png")),
+        gallery.save_svg(figure, path.with_suffix(".svg")),
+    ]
 
 
 def main() -> int:

@@ -21,7 +21,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
 import pandas as pd
 
 from bnnlib.analysis import gallery
@@ -226,9 +225,7 @@ def draw(folder: Path) -> None:
         table = pd.read_csv(io.StringIO(text))
         drawn = figure(table)
         gallery.save(drawn, table, folder, name, origin)
-        # Without the date and with fixed ids, so that the same table gives the same file.
-        with plt.rc_context({"svg.hashsalt": name}):
-            drawn.savefig(folder / f"{name}.svg", metadata={"Date": None})
+        gallery.save_svg(drawn, folder / f"{name}.svg")
 
 
 def main() -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from bnnlib import launcher
 from bnnlib.interactive import place
 
 
@@ -13,7 +14,7 @@ def notebooks(tmp_path, monkeypatch):
     (tmp_path / "jobs" / "local").mkdir(parents=True)
     (tmp_path / place.SITE).touch()
     (folder := tmp_path / "notebooks").mkdir()
-    monkeypatch.delenv(place.BY_PAPERMILL, raising=False)
+    monkeypatch.delenv(launcher.PAPERMILL_VARIABLE, raising=False)
     monkeypatch.chdir(folder)
     return folder
 
@@ -25,10 +26,10 @@ def test_in_jupyterlab_paths_are_from_the_repository(notebooks):
 
 
 def test_papermill_and_a_folder_of_no_repository_are_left_as_they_are(notebooks, monkeypatch):
-    monkeypatch.setenv(place.BY_PAPERMILL, "1")
+    monkeypatch.setenv(launcher.PAPERMILL_VARIABLE, "1")
     place.settle_paths()
     assert Path.cwd() == notebooks
-    monkeypatch.delenv(place.BY_PAPERMILL)
+    monkeypatch.delenv(launcher.PAPERMILL_VARIABLE)
     (notebooks.parent / place.SITE).unlink()
     place.settle_paths()
     assert Path.cwd() == notebooks

@@ -289,29 +289,28 @@ def agreements(simulations: pd.DataFrame) -> pd.DataFrame:
         A row a profile or simulation: ``ms_between`` two of them, how many ``a_step``, ``ms_each``,
         ``ms_average`` of the gradients, and ``model_ms`` of that average by α-β.
     """
-    rows = [
-        {
-            "run": f"profile, {row.run}",
-            "ms_between": 1e3 * row.seconds / row.agreements,
-            "a_step": row.agreements / row.averages,
-            "ms_each": 1e3 * row.agreement_seconds / row.agreements,
-            "ms_average": 1e3 * row.average_seconds / row.averages,
-            "model_ms": 1e3 * allreduce(row.bytes, 2, ARIES),
-        }
-        for row in PROFILES.itertuples()
-    ]
-    for row in simulations[(simulations.ranks == 2) & (simulations.cycle > 0)].itertuples():
-        rows.append(
-            {
-                "run": f"simulated, {source_of(row)}",
-                "ms_between": 1e3 * row.seconds / row.agreements,
-                "a_step": row.agreements / row.steps,
-                "ms_each": 1e3 * row.agreement_seconds / row.agreements,
-                "ms_average": 1e3 * row.average_seconds / row.steps,
-                "model_ms": 1e3 * allreduce(row.bytes, 2, ARIES),
-            }
-        )
-    return pd.DataFrame(rows)
+    simulated = simulations[(simulations.ranks == 2) & (simulations.cycle > 0)]
+    return pd.DataFrame(
+        [
+            *(_counted(f"profile, {row.run}", row, row.averages) for row in PROFILES.itertuples()),
+            *(
+                _counted(f"simulated, {source_of(row)}", row, row.steps)
+                for row in simulated.itertuples()
+            ),
+        ]
+    )
+
+
+def _counted(run: str, row: Any, averages: int) -> dict[str, Any]:
+    """One row of :func:`agreements`; a step has one average."""
+    return {
+        "run": run,
+        "ms_between": 1e3 * row.seconds / row.agreements,
+        "a_step": row.agreements / averages,
+        "ms_each": 1e3 * row.agreement_seconds / row.agreements,
+        "ms_average": 1e3 * row.average_seconds / averages,
+        "model_ms": 1e3 * allreduce(row.bytes, 2, ARIES),
+    }
 
 
 def rhythm(step_times: pd.DataFrame) -> pd.DataFrame:
