@@ -1,7 +1,7 @@
-"""The README's captions and numbers, made from the tables in figures/.
+"""The README's captions and numbers, made from the tables in figures/, and figures/ivon's own.
 
-    python -m jobs.local.readme            writes them between their comments in README.md
-    python -m jobs.local.readme --check    exit code 1 where README.md says something else
+    python -m jobs.local.readme            writes them between their comments
+    python -m jobs.local.readme --check    exit code 1 where a file says something else
 
 A sentence that carries a number stands in one of these functions, so that it changes with its
 table, and says what the table says, for or against. A test runs the check.
@@ -15,10 +15,11 @@ import json
 import math
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from bnnlib.analysis.words import between, counted, labels, listed, number, percent, side, span
@@ -221,39 +222,68 @@ def mnist(figures: Path) -> str:
     return "\n".join(lines)
 
 
+def ivon(figures: Path) -> str:
+    """The table of IVON here and of its official code."""
+    own, official = (pd.read_csv(figures / f"ivon/{name}.csv") for name in ("bnnlib", "official"))
+    own = own.assign(code="bnnlib", start=np.where(own.model == "CNN_LeNet5", "glorot", "torch"))
+    lines = ["| start | code | seeds | accuracy | NLL (nats) | ECE |", "|---|---|---|---|---|---|"]
+    for (start, code), rows in pd.concat([own, official]).groupby(["start", "code"]):
+        cells = [start, code, str(len(rows))]
+        for score in ("accuracy", "nll", "ece"):
+            mean, least, most = (rows[score].agg(how) for how in ("mean", "min", "max"))
+            cells.append(f"{number(mean, 4)} ({number(least, 4)} to {number(most, 4)})")
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 BLOCKS: dict[str, Callable[[Path], str]] = {
     made.__name__: made
     for made in (digits, ranks, efficiency, theta, convergence, flipout, speed, mnist)
 }
 
 
-def fill(text: str, figures: Path = ROOT / "figures") -> str:
-    """The README with every block as its table has it.
+# The blocks of each file that has some.
+FILES: dict[str, Mapping[str, Callable[[Path], str]]] = {
+    "README.md": BLOCKS,
+    "figures/ivon/README.md": {"ivon": ivon},
+}
+
+
+def fill(
+    text: str,
+    figures: Path = ROOT / "figures",
+    blocks: Mapping[str, Callable[[Path], str]] = BLOCKS,
+) -> str:
+    """A file's text with every block as its table has it.
 
     Raises:
-        KeyError: a comment names no function of this module.
+        KeyError: a comment names none of `blocks`.
     """
-    return _BLOCK.sub(lambda found: found[1] + f"{BLOCKS[found[2]](figures)}\n{found[3]}", text)
+    return _BLOCK.sub(lambda found: found[1] + f"{blocks[found[2]](figures)}\n{found[3]}", text)
 
 
 def write() -> None:
-    """Makes the blocks of README.md anew."""
-    path = ROOT / "README.md"
-    path.write_text(fill(path.read_text()))
+    """Makes the blocks of all files anew."""
+    for name, blocks in FILES.items():
+        path = ROOT / name
+        path.write_text(fill(path.read_text(), blocks=blocks))
 
 
 def main() -> int:
-    """Writes or checks README.md."""
+    """Writes or checks the files."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--check", action="store_true", help="write nothing, say what differs")
     if not parser.parse_args().check:
         write()
         return 0
-    before = (ROOT / "README.md").read_text()
-    after = fill(before)
-    lines, wanted = before.splitlines(keepends=True), after.splitlines(keepends=True)
-    sys.stdout.writelines(difflib.unified_diff(lines, wanted, "README.md", "the tables"))
-    return int(before != after)
+    differs = False
+    for name, blocks in FILES.items():
+        before = (ROOT / name).read_text()
+        after = fill(before, blocks=blocks)
+        lines, wanted = before.splitlines(keepends=True), after.splitlines(keepends=True)
+        sys.stdout.writelines(difflib.unified_diff(lines, wanted, name, "the tables"))
+        differs |= before != after
+    return int(differs)
 
 
 if __name__ == "__main__":

@@ -28,6 +28,17 @@ def test_the_readme_says_what_its_tables_say():
     assert readme.fill(text) == text, "run `python -m jobs.local.readme`"
 
 
+def test_ivons_table_says_what_its_tables_say(figures):
+    name = "figures/ivon/README.md"
+    text = (ROOT / name).read_text()
+    assert text.count("<!-- made: ivon -->") == 1
+    assert readme.fill(text, blocks=readme.FILES[name]) == text, "run `python -m jobs.local.readme`"
+    change(figures / "ivon" / "official.csv", nll=0.5, start="torch")
+    (row,) = (line for line in readme.ivon(figures).splitlines() if "ivon-opt" in line)
+    assert row.startswith("| torch | ivon-opt 0.1.3 | 6 | 0.9")
+    assert "| 0.5000 (0.5000 to 0.5000) |" in row
+
+
 def test_every_picture_and_file_that_the_readme_links_exists():
     text = (ROOT / "README.md").read_text()
     links = [part.split(")")[0].split("#")[0] for part in text.split("](")[1:]]
