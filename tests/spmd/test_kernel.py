@@ -40,7 +40,7 @@ def test_the_command_tells_the_kernel_the_notebooks_folder_and_says_nothing_else
     done = papermill(tmp_path, "rank0:runs/mine/conv/train.ipynb", "--no-progress-bar")
     assert done.returncode == 0, done.stderr
     assert shown(tmp_path / "runs/mine/conv/train.ipynb") == f"{tmp_path}/runs/mine/conv None\n"
-    # jupyter_client interrupts an idle kernel before it shuts it down, and ipykernel sometimes says so.
+    # jupyter_client interrupts the idle kernel at its end, and ipykernel sometimes says so.
     said = [line for line in done.stderr.splitlines() if "KeyboardInterrupt caught in" not in line]
     assert said == [
         "Input Notebook:  in.ipynb",
