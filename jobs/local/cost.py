@@ -56,6 +56,7 @@ def seconds_of(
     images = round(IMAGES[experiment.dataset] * (1 - experiment.holdout))
     steps = steps_per_epoch(images, experiment.batch_size, total)
     steps = experiment.steps or experiment.epochs * steps
+    steps *= experiment.train_draws  # at most: what a draw shares with others is not repeated
     looks = sum(epoch <= experiment.epochs for epoch in epochs)
     return float(steps * total * step + ranks * row.seconds_besides + looks * row.seconds_a_look)
 

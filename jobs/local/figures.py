@@ -41,6 +41,10 @@ def draw(name: str, source: Path, target: Path) -> list[Path]:
     origin = compact.origin(f"figures/{name}/{compact.FILE}", records)
     made = []
     question = questions.question(name)
+    for other in question.beside:
+        records += compact.read(source.parent / other / compact.FILE)
+    if question.beside:
+        origin["beside"] = [f"figures/{other}/{compact.FILE}" for other in question.beside]
     further = [pd.read_csv(source.parent / path) for path in question.tables]
     if question.tables:
         origin["tables"] = [f"figures/{path}" for path in question.tables]

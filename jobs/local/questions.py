@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from bnnlib.analysis.questions import convergence, gradient_variance, ranks
+from bnnlib.analysis.questions import convergence, gradient_variance, prior_temperature, ranks
 from bnnlib.errors import ExperimentError
 from bnnlib.names import unknown_name
 
@@ -35,6 +35,7 @@ class Question:
         measured_by: a module that measures the runs' networks, once they are trained: it is given
             their folder and that of the figures.
         epochs: of the looks at kept checkpoints (:mod:`jobs.local.looks`); none: no looks.
+        beside: other questions whose compact records `make` takes together with its own.
     """
 
     title: str
@@ -43,6 +44,7 @@ class Question:
     tables: tuple[str, ...] = ()
     measured_by: str = ""
     epochs: tuple[int, ...] = ()
+    beside: tuple[str, ...] = ()
 
 
 QUESTIONS: dict[str, Question] = {
@@ -63,6 +65,13 @@ QUESTIONS: dict[str, Question] = {
         gradient_variance.make,
         tables=("gradient_variance/variances.csv", "bench/bench.csv"),
         measured_by="jobs.bench.gradient_variance",
+    ),
+    "prior_temperature": Question(
+        "Is there a cold-posterior effect here?",
+        ("prior_temperature",),
+        prior_temperature.make,
+        epochs=(5, 15, 30, 50, 70),
+        beside=("convergence",),
     ),
 }
 

@@ -1,5 +1,6 @@
 """A question's way: study file, runs, looks, compact records, figures; and what git keeps of it."""
 
+import dataclasses
 import gzip
 import json
 import re
@@ -145,6 +146,18 @@ def test_a_questions_figures_are_the_same_bytes_each_time(records, tmp_path):
     assert set(table.seeds) == {2}
 
 
+def test_a_question_may_read_the_records_of_another_along(records, tmp_path):
+    for name, some in (("prior_temperature", records[:2]), ("convergence", records[2:])):
+        (tmp_path / name).mkdir()
+        compact.write(tmp_path / name / compact.FILE, some)
+    folder = tmp_path / "prior_temperature"
+    figures.draw("prior_temperature", folder, folder)
+    assert len(pd.read_csv(folder / "runs.csv")) == 4
+    origin = json.loads((folder / "runs.json").read_text())
+    assert len(origin["runs"]) == 2  # its own
+    assert origin["beside"] == ["figures/convergence/records.jsonl.gz"]
+
+
 @pytest.mark.parametrize("name", KEPT)
 def test_what_git_keeps_is_what_make_figures_makes(name, tmp_path):
     kept = ROOT / "figures" / name
@@ -176,6 +189,8 @@ def test_a_price_is_steps_times_their_seconds_and_what_comes_besides():
     table = pd.DataFrame([row | {"seconds_besides": 5.0, "seconds_a_look": 7.0}])
     steps = 3 * (54_000 // (32 * 4)) * 4  # of one virtual rank, on 32 images: 1 ms each
     assert cost.seconds_of(experiment, 1, table, (1, 3, 10)) == pytest.approx(steps / 1e3 + 5 + 14)
+    draws = cost.seconds_of(dataclasses.replace(experiment, train_draws=4), 1, table)
+    assert draws == pytest.approx(4 * steps / 1e3 + 5)
     with pytest.raises(ExperimentError, match=r"BNN_FC_flip on mnist: seconds\.csv has no"):
         cost.seconds_of(study_file.Experiment(model="BNN_FC_flip", dataset="mnist"), 1, table)
 
