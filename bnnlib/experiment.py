@@ -207,6 +207,12 @@ class Experiment:
         "share of the training images held out to fit the temperature on",
         (lambda v: 0 <= v < 0.5, "0 or more and less than 0.5"),
     )
+    train_images: int = _parameter(
+        0, "images to train on, every class with its share; 0: all not held out", NOT_NEGATIVE
+    )
+    train_images_seed: int = _parameter(
+        0, "which images these are, whatever the run's seed", NOT_NEGATIVE
+    )
     eval_sets: list[str] = _parameter(  # noqa: RUF009 - a field with a factory
         ["test"], "test sets, or groups such as shifts (bnnlib.data.expand)", NAMES
     )

@@ -75,6 +75,8 @@ LIMITS: dict[str, tuple[list[Any], list[Any]]] = {
     "predict_with": (["draws", "mean", "probit"], ["", "mode"]),
     "laplace": ([True, False], []),
     "holdout": ([0.0, 0.1, 0.499], [-0.1, 0.5, 1.0]),
+    "train_images": ([0, 540], [-1]),
+    "train_images_seed": ([0, 4], [-1]),
     "eval_sets": ([[], ["test"], ["test", "shifts"]], [[""], [" test"], ["test", "test"]]),
     "ood_sets": (
         [[], ["kmnist", "/data/mine.npz"]],

@@ -29,6 +29,8 @@ SCORES = (
     *("auroc_entropy", "auroc_mutual_information"),
 )
 OF_STEPS = ("epoch", "loss", "nll", "kl")
+# A small training set has thousands of epochs in a run of the usual length.
+MOST_LINES = 400
 OF_ATTEMPT = ("commit", "clean", "command", "started", "ended", "cores", "threads", "platform")
 
 
@@ -142,9 +144,14 @@ def origin(path: str | Path, records: Sequence[Mapping[str, Any]]) -> dict[str, 
 
 
 def _by_epoch(lines: Sequence[StepLog]) -> dict[str, list[float]]:
-    """The last line of each epoch, as a list for each of :data:`OF_STEPS`."""
-    last = {-int(-line.epoch // 1): line for line in lines}
-    return {name: [getattr(line, name) for line in last.values()] for name in OF_STEPS}
+    """The last line of each epoch, as a list for each of :data:`OF_STEPS`.
+
+    Of more than :data:`MOST_LINES` epochs one in so many is kept, and the last.
+    """
+    last = [*{-int(-line.epoch // 1): line for line in lines}.values()]
+    every = -(-len(last) // MOST_LINES) or 1
+    kept = last[::-every][::-1]
+    return {name: [getattr(line, name) for line in kept] for name in OF_STEPS}
 
 
 def _posterior(lines: Sequence[LayerLog], epochs: set[float]) -> list[dict[str, Any]]:

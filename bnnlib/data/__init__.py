@@ -12,7 +12,7 @@ was expected and what to do.
 
 from bnnlib.data.batches import epoch_batches, steps_per_epoch, told_waste
 from bnnlib.data.content import content
-from bnnlib.data.datasets import NAMES, Dataset, checked_for, load, load_for, split
+from bnnlib.data.datasets import NAMES, Dataset, checked_for, load, load_for, part_of, split
 from bnnlib.data.inputs import Inputs
 from bnnlib.data.ood import (
     OOD_FILES,
@@ -61,6 +61,7 @@ __all__ = [
     "ood_remedy",
     "ood_set",
     "ood_sets",
+    "part_of",
     "split",
     "steps_per_epoch",
     "subset",

@@ -21,6 +21,7 @@ from bnnlib.data.meaning import (
 )
 from bnnlib.data.npz import MAX_CLASSES, Array, path_of, read_npz
 from bnnlib.data.sources import ARRAY_KEYS, DOWNLOADS, SHA256, canonical, sha256_of
+from bnnlib.data.subset import chosen
 from bnnlib.errors import DataError
 from bnnlib.experiment import Experiment
 from bnnlib.metrics import modal_labels
@@ -29,6 +30,8 @@ from bnnlib.names import nearest as nearest_name
 
 # The seed of the permutation by which every run chooses the training images that it holds out.
 HOLDOUT_SEED = 0x401D
+# With a run's `train_images_seed`, that of the order in which training images are taken.
+TRAIN_SEED = 0x7A19
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +58,7 @@ class Dataset:
             most chose.
         told_range: What the user says of the pixels in files of his own, as a run's `pixel_range`.
         told_channels: What he says of their axes, as a run's `channels`.
+        whole_range: `pixel_range` of the whole data set, where only a part of it is trained on.
     """
 
     name: str
@@ -70,6 +74,7 @@ class Dataset:
     told_range: str = "auto"
     told_channels: str = "auto"
     soft_test: npt.NDArray[np.float32] | None = None
+    whole_range: tuple[float, float] | None = None
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -99,7 +104,9 @@ class Dataset:
             return 0.0, 255.0
         if self.told_range == "0..1":
             return 0.0, 1.0
-        # With the images held out, so that the shifted sets are the same whatever is held out.
+        # With all images, so that the shifted sets are the same whatever is held out or left out.
+        if self.whole_range is not None:
+            return self.whole_range
         parts = [self.x_train, self.x_test, *([] if self.x_holdout is None else [self.x_holdout])]
         return float(min(part.min() for part in parts)), float(max(part.max() for part in parts))
 
@@ -132,6 +139,8 @@ def load_for(experiment: Experiment) -> Dataset:
         experiment.holdout,
         experiment.pixel_range,
         experiment.channels,
+        experiment.train_images,
+        experiment.train_images_seed,
     )
 
 
@@ -141,6 +150,8 @@ def load(
     holdout: float = 0.0,
     pixel_range: str = "auto",
     channels: str = "auto",
+    train_images: int = 0,
+    train_images_seed: int = 0,
 ) -> Dataset:
     """Loads a data set by name, or the user's own from a path that ends in `.npz`.
 
@@ -165,6 +176,8 @@ def load(
             `any` (used as they are), or `auto`, where their type and values tell.
         channels: Where the channels of a user's images stand: `last`, `first`, or `auto`, where
             their shape tells.
+        train_images: Number of images to train on, of those not held out; see `part_of`.
+        train_images_seed: Which ones.
 
     Returns:
         The data set.
@@ -190,7 +203,7 @@ def load(
             f"{', '.join(NAMES)}, or a path that ends in .npz."
         )
     dataset = dataclasses.replace(dataset, told_range=pixel_range, told_channels=channels)
-    dataset = split(dataset, holdout)
+    dataset = part_of(split(dataset, holdout), train_images, train_images_seed)
     if subtract_mean:
         mean = dataset.x_train.mean(axis=0, dtype=np.float64) * dataset.scale
         dataset = dataclasses.replace(dataset, mean_image=mean.astype(np.float32))
@@ -235,6 +248,44 @@ def split(dataset: Dataset, fraction: float) -> Dataset:
         y_train=dataset.y_train[~held],
         x_holdout=dataset.x_train[held],
         y_holdout=dataset.y_train[held],
+    )
+
+
+def part_of(dataset: Dataset, count: int, seed: int = 0) -> Dataset:
+    """The data set with fewer training images, of which every class has its share.
+
+    Which ones depends on the labels and `seed` alone, never on a run's own seed or its rank: the
+    members of an ensemble are trained on the same images, and other seeds show what the choice of
+    images does. A greater count has the same images and more. They keep their order.
+
+    Args:
+        dataset: The data set; what is held out stays held out.
+        count: Number of training images; 0 for all.
+        seed: Which images, 0 or more.
+
+    Returns:
+        The data set; the same one for a count of 0.
+
+    Raises:
+        DataError: It has fewer images, or the count or the seed is negative.
+    """
+    if count == 0:
+        return dataset
+    total = dataset.num_train_examples
+    if not 0 < count <= total:
+        held = "" if dataset.x_holdout is None else f" ({len(dataset.x_holdout)} are held out)"
+        raise DataError(
+            f"train_images is {count}, expected 1 to {total}, the training images of "
+            f"{dataset.name!r}{held}, or 0 for all of them."
+        )
+    if seed < 0:
+        raise DataError(f"train_images_seed is {seed}, expected 0 or more.")
+    part = chosen(total, count, dataset.y_train, [TRAIN_SEED, seed])
+    return dataclasses.replace(
+        dataset,
+        x_train=dataset.x_train[part],
+        y_train=dataset.y_train[part],
+        whole_range=dataset.pixel_range,
     )
 
 

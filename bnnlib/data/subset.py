@@ -8,7 +8,10 @@ SUBSET_SEED = 0x5E75
 
 
 def chosen(
-    num_images: int, count: int, labels: npt.NDArray[np.int64] | None = None
+    num_images: int,
+    count: int,
+    labels: npt.NDArray[np.int64] | None = None,
+    seed: int | list[int] = SUBSET_SEED,
 ) -> npt.NDArray[np.int64]:
     """Which images a part of a set has: by its labels alone, whatever the run, rank or seed.
 
@@ -19,12 +22,13 @@ def chosen(
         num_images: Images of the set.
         count: Images of the part.
         labels: `(num_images,)`; None where the images have no classes.
+        seed: Of the order in which they are taken.
 
     Returns:
         Their indices, growing, `(min(count, num_images),)`.
     """
     classes = np.zeros(num_images, np.int64) if labels is None else labels
-    order = np.random.default_rng(SUBSET_SEED).permutation(num_images)
+    order = np.random.default_rng(seed).permutation(num_images)
     place = np.empty(num_images)  # of an image among those of its class: from 0 to 1
     for one in np.unique(classes):
         of_class = order[classes[order] == one]

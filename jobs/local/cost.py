@@ -54,6 +54,7 @@ def seconds_of(
     step = row.ms_a_step / 1000 * experiment.batch_size / row.batch_size
     total = ranks * experiment.virtual_ranks_of(ranks)
     images = round(IMAGES[experiment.dataset] * (1 - experiment.holdout))
+    images = experiment.train_images or images
     steps = steps_per_epoch(images, experiment.batch_size, total)
     steps = experiment.steps or experiment.epochs * steps
     steps *= experiment.train_draws  # at most: what a draw shares with others is not repeated

@@ -1,5 +1,6 @@
 """Data sets by name, the ones that come with the library, and images held out."""
 
+import dataclasses
 import hashlib
 
 import numpy as np
@@ -129,3 +130,69 @@ def test_the_mean_image_is_that_of_the_images_trained_on():
     mean = split.x_train.astype(np.float64).mean(axis=0) / 255
     np.testing.assert_allclose(split.mean_image, mean, atol=1e-6)
     assert np.abs(split.mean_image - data.load("tiny", subtract_mean=True).mean_image).max() > 1e-3
+
+
+# --- a part of the training images ---------------------------------------------------------------
+
+
+def _keys(images) -> list[bytes]:
+    return [image.tobytes() for image in images]
+
+
+def test_a_part_has_every_class_and_keeps_the_order_and_what_is_held_out(dataset):
+    whole = data.split(dataset, 0.25)
+    part = data.load(dataset.name, holdout=0.25, train_images=40)
+    assert part.num_train_examples == part.inputs.num_train_examples == 40
+    np.testing.assert_array_equal(part.x_holdout, whole.x_holdout)
+    np.testing.assert_array_equal(part.x_test, whole.x_test)
+    places = [_keys(whole.x_train).index(key) for key in _keys(part.x_train)]
+    assert places == sorted(places)
+    np.testing.assert_array_equal(part.y_train, whole.y_train[places])
+    counts = np.bincount(part.y_train, minlength=10)
+    shares = np.bincount(whole.y_train, minlength=10) * 40 / 192
+    assert np.abs(counts - shares).max() <= 1
+
+
+def test_a_greater_part_has_the_same_images_and_more_and_another_seed_has_others(dataset):
+    small, large, other = (
+        set(_keys(data.part_of(dataset, count, seed).x_train))
+        for count, seed in ((30, 7), (90, 7), (30, 8))
+    )
+    assert small < large
+    assert len(other) == 30
+    assert other != small
+
+
+def test_all_images_are_the_same_data_set_and_the_part_is_what_is_said_to_be_trained_on(dataset):
+    assert data.part_of(dataset, 0) is dataset
+    np.testing.assert_array_equal(data.part_of(dataset, 256, 3).x_train, dataset.x_train)
+    one, other = (data.content(data.part_of(dataset, 30, seed)) for seed in (0, 1))
+    assert one["arrays"]["x_train"]["sha256"] != other["arrays"]["x_train"]["sha256"]
+
+
+def test_the_mean_image_is_that_of_the_part():
+    part = data.load("tiny", subtract_mean=True, train_images=20)
+    mean = part.x_train.astype(np.float64).mean(axis=0) / 255
+    np.testing.assert_allclose(part.mean_image, mean, atol=1e-6)
+
+
+def test_a_part_leaves_the_shifted_sets_as_they_are(dataset):
+    """They are made within the range of the pixels, which the images left out take part in."""
+    images = np.linspace(-3, 3, 256, dtype=np.float32)[:, None, None, None]
+    images = np.broadcast_to(images, (256, 28, 28, 1))
+    whole = dataclasses.replace(dataset, x_train=images, x_test=images[100:150], scale=1.0)
+    part = data.part_of(whole, 20)
+    assert part.x_train.max() < 3
+    assert part.pixel_range == whole.pixel_range == (-3.0, 3.0)
+
+
+@pytest.mark.parametrize(("count", "seed"), [(-1, 0), (193, 0), (20, -1)])
+def test_a_part_that_cannot_be_is_refused(dataset, count, seed):
+    told = r"train_images_seed is -1" if seed else rf"train_images is {count}, expected 1 to 192"
+    with pytest.raises(DataError, match=told):
+        data.part_of(data.split(dataset, 0.25), count, seed)
+
+
+def test_a_refusal_says_what_is_held_out():
+    with pytest.raises(DataError, match=r"of 'tiny' \(64 are held out\), or 0 for all"):
+        data.load("tiny", holdout=0.25, train_images=256)

@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import matplotlib as mpl
@@ -91,6 +92,14 @@ def test_a_compact_record_says_what_the_run_does(runs, records):
     sets = [row["set"] for row in record["evaluation"]]
     assert [row["set"] for row in made["evaluation"]] == sets == ["test", "holdout"]
     assert [line["epoch"] for line in made["posterior"]] == [0, 1, 2]
+
+
+def test_of_very_many_epochs_one_in_so_many_is_kept_and_the_last(monkeypatch):
+    lines = [types.SimpleNamespace(epoch=e / 2, loss=e, nll=0, kl=0) for e in range(1, 15)]
+    assert compact._by_epoch(lines)["loss"] == [2, 4, 6, 8, 10, 12, 14]
+    monkeypatch.setattr(compact, "MOST_LINES", 3)
+    assert compact._by_epoch(lines)["loss"] == [2, 8, 14]
+    assert compact._by_epoch([])["loss"] == []
 
 
 def test_records_of_elsewhere_stay_and_those_of_here_are_made_anew(runs, records, tmp_path):
@@ -191,6 +200,8 @@ def test_a_price_is_steps_times_their_seconds_and_what_comes_besides():
     assert cost.seconds_of(experiment, 1, table, (1, 3, 10)) == pytest.approx(steps / 1e3 + 5 + 14)
     draws = cost.seconds_of(dataclasses.replace(experiment, train_draws=4), 1, table)
     assert draws == pytest.approx(4 * steps / 1e3 + 5)
+    part = dataclasses.replace(experiment, train_images=540)
+    assert cost.seconds_of(part, 1, table) == pytest.approx(3 * (540 // 128) * 4 / 1e3 + 5)
     with pytest.raises(ExperimentError, match=r"BNN_FC_flip on mnist: seconds\.csv has no"):
         cost.seconds_of(study_file.Experiment(model="BNN_FC_flip", dataset="mnist"), 1, table)
 
