@@ -115,6 +115,7 @@ HOW: dict[str, Callable[..., Path]] = {
     "04_interactive.ipynb": watched,
     "05_draws.ipynb": inside,
     "06_gradient_variance.ipynb": varied,
+    "09_uncertainty_decomposition.ipynb": of_records("uncertainty_decomposition"),
     "10_convergence.ipynb": of_records("convergence"),
     "11_simulation.ipynb": from_tables,
 }
