@@ -239,9 +239,10 @@ def draw_kl_weight(table: pd.DataFrame) -> Figure:
             style = {"color": "0.35", "linestyle": ":", "linewidth": 1.6}
             axis.axhline(twin["mean"].iloc[0], **style, label="CNN_FC, ten epochs")
         if score == "temperature":
-            plain_log(axis, "y")
             axis.axhline(1.0, color="0.4", linewidth=1)
         plain_log(axis, "x")
+        weights = sorted(set(lines.setting))
+        axis.set_xticks(weights, [f"{weight:g}" for weight in weights])
         axis.set_ylabel(SCORES[score])
     for axis in axes[-1]:
         axis.set_xlabel("KL weight (1: the ELBO)")
@@ -300,7 +301,9 @@ def draw_others(table: pd.DataFrame) -> Figure:
             if score == "temperature":
                 axis.axhline(1.0, color="0.4", linewidth=1)
             axis.set_xlim(-0.6, len(values) - 0.4)
-            axis.set_xticks(range(len(values)), [said(knob, one) for one in values])
+            axis.set_xticks(
+                range(len(values)), [said(knob, one).replace(" ", "\n") for one in values]
+            )
             if column == 0:
                 axis.set_ylabel(SCORES[score].replace(" (", "\n("), fontsize=11)
         axes[-1, column].set_xlabel(KNOBS[knob])
