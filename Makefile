@@ -1,6 +1,6 @@
 # `make` lists what can be made. The steps are in jobs/local/, each a script to read in one go.
 .DEFAULT_GOAL := help
-.PHONY: help env study figures reproduce publish test test-all test-faults test-slurm bench check lock lab clean
+.PHONY: help env study figures site reproduce publish test test-all test-faults test-slurm bench check lock lab clean
 
 BIN := .venv/bin
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
@@ -27,6 +27,9 @@ test-all: test ## test, then the long ones: the study, kills, a browser, Slurm, 
 figures: env ## draw the figures of the study's questions anew from their compact records (a minute)
 	@$(BIN)/python -m jobs.local.figures
 	@$(BIN)/python -m jobs.simulation.run --draw
+
+site: env ## all notebooks, executed, as pages in site/ that need no network (minutes)
+	@$(BIN)/python -m jobs.local.pages
 
 reproduce: env ## make the runs of a question and its figures, QUESTION=convergence; says its cost first
 	@$(BIN)/python -m jobs.local.reproduce $(QUESTION) $(if $(DRY_RUN),--dry-run)
