@@ -27,6 +27,7 @@ test-all: test ## test, then the long ones: the study, kills, a browser, Slurm, 
 figures: env ## draw the figures of the study's questions anew from their compact records (a minute)
 	@$(BIN)/python -m jobs.local.figures
 	@$(BIN)/python -m jobs.simulation.run --draw
+	@$(BIN)/python -m jobs.local.answers
 
 site: env ## all notebooks, executed, as pages in site/ that need no network (minutes)
 	@$(BIN)/python -m jobs.local.pages

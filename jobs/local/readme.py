@@ -1,4 +1,4 @@
-"""The README's captions and numbers, made from the tables in figures/, and figures/ivon's own.
+"""The sentences of README.md and others that carry numbers, made from the tables in figures/.
 
     python -m jobs.local.readme            writes them between their comments
     python -m jobs.local.readme --check    exit code 1 where a file says something else
@@ -17,105 +17,106 @@ import re
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from bnnlib.analysis.words import between, counted, labels, listed, number, percent, side, span
+from bnnlib.analysis.words import between, counted, number, percent, side
 from bnnlib.names import in_order
 
 ROOT = Path(__file__).parents[2]
-# Of a difference and its interval, and of what counts as zero.
-_DIGITS = 3
-_BLOCK = re.compile(r"(<!-- made: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+# Lines of their own, or within one, such as a table's cell.
+_BLOCK = re.compile(r"(<!-- made: (\w+) -->)(\n?).*?(<!-- end -->)", re.DOTALL)
 
 
-def digits(figures: Path) -> str:
-    """The caption of accuracy and ECE against severity."""
-    runs = pd.read_csv(figures / "digits/runs.csv")
-    pairs = pd.read_csv(figures / "digits/differences.csv").set_index(["set", "score"])
-    seeds = runs.seed.nunique()
-    text = (
-        f"Real handwritten digits, {runs.num_train.iloc[0]:,} to train on and "
-        f"{runs.num_test.iloc[0]:,} to test on; {runs.ranks.iloc[0]} ranks, "
-        f"{counted(seeds, 'seed')}. {_posteriors(runs)} "
+def answers(figures: Path) -> str:
+    """The three answers below the first figure."""
+    told = (calibrated(figures), replaced(figures), nodes(figures))
+    return "\n".join(f"{place}. {sentence}" for place, sentence in enumerate(told, 1))
+
+
+def calibrated(figures: Path) -> str:
+    """What training to the end of the ELBO does to the calibration."""
+    scores, change = (
+        pd.read_csv(figures / f"convergence/{name}.csv", dtype={"prior": str})
+        for name in ("side_by_side", "differences")
     )
-    judged = 0
-    for key, where, less, more in (
-        (("rotate-60", "ece"), "Turned by 60 degrees", "have a lower", "have a higher"),
-        (("test", "ece"), "On unshifted digits", "have a lower", "have a higher"),
-        (("gaussian_noise-5", "accuracy"), "Under the strongest noise", "lose", "gain"),
-    ):
-        what = "debiased ECE than their twin" if key[1] == "ece" else "accuracy beside their twin"
-        text += f"{where}, {_beside_twin(pairs.loc[[key]], less, more, what)}. "
-        judged += len(pairs.loc[[key]])
-    text += f"Brackets: 95 % intervals over test images, of {counted(judged, 'comparison')}"
-    return f"*{text}{'; one seed says nothing of the spread over seeds' * (seeds == 1)}.*"
+    own = scores[(scores.model == "BNN_FC_flip") & (scores.prior == "1")]
+    rows = own.set_index(["state", "score"])
+    less = change[change.what == "converged less ten epochs"]
+    less = less[(less.model == "BNN_FC_flip") & (less.prior == "1")].set_index("score")
 
+    def of(state: str, score: str, places: int) -> str:
+        row = rows.loc[(state, score)]
+        return between(row["mean"], row.low, row.high, places)
 
-def _posteriors(runs: pd.DataFrame) -> str:
-    """How many posteriors have converged, and which have not."""
-    bayesian = runs[runs.kl_change.notna()]
-    not_yet = bayesian[~bayesian.converged.astype(bool)]
-    if len(not_yet):
-        shown = ", ".join(
-            f"{row.model} ({percent(row.kl_change, 1)})" for row in not_yet.itertuples()
-        )
-        return f"Posteriors that have not converged (KL's change over the last tenth): {shown}."
-    change = bayesian.kl_change.abs()
+    ece = less.loc["ece_debiased"]
+    so = {
+        1: "A posterior is calibrated worse at the end of its training than after ten epochs",
+        -1: "A posterior is calibrated better at the end of its training than after ten epochs",
+        0: "Between ten epochs and the end of training a posterior shows no other calibration",
+    }[side(ece.low, ece.high)]
+    temperature = rows.loc[("converged", "temperature")]
+    sure = {1: ": it is too sure", -1: ": it is not sure enough", 0: ""}[
+        side(temperature.low - 1, temperature.high - 1, 2)
+    ]
     return (
-        f"All {len(bayesian)} posteriors have converged: over the last tenth of training KL "
-        f"changed by {percent(change.min(), 1)} to {percent(change.max(), 1)}."
+        f"**{so}.** Dense network (`BNN_FC_flip`), full MNIST, prior N(0, 1): the debiased ECE is "
+        f"{of('converged', 'ece_debiased', 4)} where the ELBO improves no more and "
+        f"{of('ten epochs', 'ece_debiased', 4)} after ten epochs, and the temperature that "
+        f"calibrates it at the end is {of('converged', 'temperature', 2)}{sure} "
+        f"({counted(int(rows.seeds.min()), 'seed')})."
     )
 
 
-def _beside_twin(rows: pd.DataFrame, less: str, more: str, what: str) -> str:
-    """How many networks lie below their twin and above it, and by how much; the rest are named."""
-    rows = rows.assign(
-        model=rows.model.map(labels(rows.model)),
-        side=[side(row.low, row.high, _DIGITS) for row in rows.itertuples()],
-        size=rows.difference.abs(),
+def replaced(figures: Path) -> str:
+    """From how many ranks on Flipout is needless, and where it never is."""
+    needless, per_rank = (
+        pd.read_csv(figures / f"gradient_variance/{name}.csv") for name in ("needless", "per_rank")
     )
-    parts = []
-    for which, verb in ((-1, less), (1, more)):
-        there = rows[rows.side == which].sort_values("size")
-        if len(there):
-            ends = [f"{_size(row)} ({row.model})" for row in there.iloc[[0, -1]].itertuples()]
-            who = "all" if len(there) == len(rows) else f"{len(there)} of {len(rows)}"
-            parts.append(f"{who} {verb} {what}: by {span(*ends)}")
-    rest = rows.model[rows.side == 0]
-    if len(rest):
-        parts.append(f"no difference is shown for {listed(rest)}")
-    return "; ".join(parts)
+    dense = needless[(needless.network == "BNN_FC") & (needless.bayesian_layers == "first")]
+    rows = dense.set_index(["state", "global_batch"])
+    kept = per_rank[(per_rank.network == "BNN_FC") & (per_rank.bayesian_layers == "first")]
+    kept = kept[kept.state == "initial"].sort_values("ranks")
+    few, many = kept.iloc[0], kept.iloc[-1]
+    not_there = ", not where each keeps its own" if many.low > 1.05 else ""
 
+    def of(state: str, batch: int) -> str:
+        row = rows.loc[(state, batch)]
+        value, low, high = (math.ceil(row[k]) for k in ("ranks", "ranks_low", "ranks_high"))
+        return between(value, low, high, 0)
 
-def _size(row: Any) -> str:
-    """A difference without its sign, and its interval."""
-    low, high = sorted((abs(row.low), abs(row.high)))
-    return between(abs(row.difference), low, high, _DIGITS)
-
-
-def ranks(figures: Path) -> str:
-    """The caption of calibration against ranks."""
-    table = pd.read_csv(figures / "scaling/calibration_against_ranks.csv")
-    ece = table[(table.score == "ece") & (table.noise == "independent")]
-    apart = {batch: _furthest(rows) for batch, rows in ece.groupby("batch")}
     return (
-        f"*The same digits, six epochs, {counted(table.seed.nunique(), 'seed')}; the posteriors "
-        "have not converged. With a fixed global batch, shared by the ranks, the ECE at 2 to "
-        f"{table.ranks.max()} ranks differs from that of one rank by at most "
-        f"{apart['global']:.3f}, over all networks. With a fixed batch per rank it differs by up "
-        f"to {apart['per rank']:.3f}; but there more ranks also mean fewer steps, so these panels "
-        "compare runs of different lengths. Dotted: all ranks share their weight noise. "
-        "One seed has no interval: this figure describes, it proves nothing.*"
+        f"**Ranks take Flipout's place where they share a batch{not_there}.** "
+        "Plain reparameterization comes within 5 % of Flipout's gradient noise from "
+        f"{of('initial', 64)} ranks on that share 64 images before training, from "
+        f"{of('converged', 64)} once converged; with 64 images a rank it has "
+        f"{between(few.ratio, few.low, few.high, 2)} times Flipout's noise on one rank and "
+        f"{between(many.ratio, many.low, many.high, 2)} times on {many.ranks}."
     )
 
 
-def _furthest(rows: pd.DataFrame) -> float:
-    """The largest distance of any number of ranks from one rank, over networks."""
-    wide = rows.pivot_table(index="model", columns="ranks", values="value")
-    return float(wide.drop(columns=1).sub(wide[1], axis=0).abs().max().max())
+def nodes(figures: Path) -> str:
+    """What a step costs on thousands of nodes, by simulation and by the cost model."""
+    table = pd.read_csv(figures / "simulation/simulated.csv")
+    steps = table.set_index(["source", "nodes"])
+    most = int(table.nodes.max())
+    varied = steps.loc[("recursive doubling, computing varies as measured", most)]
+    low, high = (varied.efficiency * varied.ms / end for end in (varied.high, varied.low))
+    even, fitted = (
+        steps.loc[(source, most)].efficiency
+        for source in ("recursive doubling", "α-β and a wait a doubling")
+    )
+    more = "more" if even - high > 1 - even else "no more"
+    published = table[table.source == "published, by eye"].iloc[-1]
+    return (
+        f"**On thousands of nodes the ranks' waiting should cost {more} than the network.** Of "
+        f"a perfect speed-up on {most:,} nodes a message-by-message simulation keeps "
+        f"{between(varied.efficiency, low, high, 2)} if computing varies as measured on one node "
+        f"of Theta, {number(even, 2)} if it does not vary, and a cost model fitted to two nodes "
+        f"{number(fitted, 2)}; nobody measured more than {int(published.nodes)} nodes, with "
+        f"{number(published.efficiency, 2)}."
+    )
 
 
 def efficiency(figures: Path) -> str:
@@ -145,57 +146,6 @@ def theta(figures: Path) -> str:
     )
 
 
-def convergence(figures: Path) -> str:
-    """What training to the end of the ELBO does to the calibration."""
-    scores, change = (
-        pd.read_csv(figures / f"convergence/{name}.csv", dtype={"prior": str}).query(
-            "model == 'BNN_FC_flip' and prior == '1'"
-        )
-        for name in ("side_by_side", "differences")
-    )
-    rows = scores.set_index(["state", "score"])
-    paired = change[change.what == "converged less ten epochs"].set_index("score")
-
-    def of(state: str, score: str, places: int) -> str:
-        row = rows.loc[(state, score)]
-        return between(row["mean"], row.low, row.high, places)
-
-    accuracy = paired.loc["accuracy"]
-    same = side(accuracy.low, accuracy.high) == 0
-    told = "with no difference of accuracy shown" if same else "at another accuracy"
-    modest = rows.loc[("converged", "temperature")].high < 1
-    so = ", so that its converged posterior is underconfident" if modest else ""
-    return (
-        "Trained to the end of the ELBO, `BNN_FC_flip` under N(0, 1) on full MNIST has a debiased "
-        f"ECE of {of('converged', 'ece_debiased', 4)}, after ten epochs of the defaults "
-        f"{of('ten epochs', 'ece_debiased', 4)}, {told}; the temperatures that calibrate it are "
-        f"{of('converged', 'temperature', 2)} and {of('ten epochs', 'temperature', 2)}"
-        f"{so}; the AUROC of near foreign images is "
-        f"{of('converged', 'auroc_near', 3)} and {of('ten epochs', 'auroc_near', 3)} "
-        f"(means over {counted(int(rows.seeds.min()), 'seed')}, 95 % intervals)."
-    )
-
-
-def flipout(figures: Path) -> str:
-    """From how many ranks on Flipout is needless."""
-    table = pd.read_csv(figures / "gradient_variance/needless.csv")
-    dense = table[(table.network == "BNN_FC") & (table.bayesian_layers == "first")]
-    rows = dense.set_index(["state", "global_batch"])
-
-    def of(state: str, batch: int) -> str:
-        row = rows.loc[(state, batch)]
-        value, low, high = (math.ceil(row[k]) for k in ("ranks", "ranks_low", "ranks_high"))
-        return between(value, low, high, 0)
-
-    return (
-        "At a fixed global batch, ranks with noise of their own take Flipout's place: in the dense "
-        "network plain reparameterization comes within 5 % of Flipout's noise from "
-        f"{of('initial', 64)} ranks on at 64 images a step, and from {of('initial', 512)} at 512, "
-        f"before training; from {of('converged', 64)} and {of('converged', 512)} once it has "
-        "converged (95 % intervals). Where every rank keeps its batch, they never do."
-    )
-
-
 def speed(figures: Path) -> str:
     """How fast a step is beside TFP's layers."""
     table = pd.read_csv(figures / "bench/bench.csv")
@@ -207,19 +157,6 @@ def speed(figures: Path) -> str:
         "How many times as fast a step of this library is as the same step by TFP's layers in a "
         f"hand-written `tf.function`, on one core (medians of {repeats} turns): {shown}."
     )
-
-
-def mnist(figures: Path) -> str:
-    """The table of full MNIST."""
-    lines = [
-        "| network | accuracy | NLL (nats) | ECE | ECE at T | training | evaluation |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for row in pd.read_csv(figures / "mnist/table.csv").itertuples():
-        scores = [number(row.accuracy), *(number(x, 3) for x in (row.nll, row.ece, row.ece_scaled))]
-        seconds = [f"{value:.0f} s" for value in (row.train_seconds, row.evaluation_seconds)]
-        lines.append(f"| `{row.model}` | {' | '.join([*scores, *seconds])} |")
-    return "\n".join(lines)
 
 
 def ivon(figures: Path) -> str:
@@ -237,14 +174,14 @@ def ivon(figures: Path) -> str:
 
 
 BLOCKS: dict[str, Callable[[Path], str]] = {
-    made.__name__: made
-    for made in (digits, ranks, efficiency, theta, convergence, flipout, speed, mnist)
+    made.__name__: made for made in (answers, efficiency, theta, speed)
 }
 
 
 # The blocks of each file that has some.
 FILES: dict[str, Mapping[str, Callable[[Path], str]]] = {
     "README.md": BLOCKS,
+    "notebooks/README.md": {made.__name__: made for made in (calibrated, replaced, nodes)},
     "figures/ivon/README.md": {"ivon": ivon},
 }
 
@@ -259,7 +196,12 @@ def fill(
     Raises:
         KeyError: a comment names none of `blocks`.
     """
-    return _BLOCK.sub(lambda found: found[1] + f"{blocks[found[2]](figures)}\n{found[3]}", text)
+
+    def made(found: re.Match[str]) -> str:
+        opening, name, line, end = found.groups()
+        return f"{opening}{line}{blocks[name](figures)}{line}{end}"
+
+    return _BLOCK.sub(made, text)
 
 
 def write() -> None:

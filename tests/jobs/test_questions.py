@@ -18,8 +18,8 @@ from bnnlib.analysis.questions import convergence
 from bnnlib.errors import ExperimentError, RecordError
 from bnnlib.launch import study_file
 from bnnlib.record.schema import read_record
+from jobs.local import answers, cost, figures, questions, reproduce
 from jobs.local import compact as taking_over
-from jobs.local import cost, figures, questions, reproduce
 from tests.conftest import ROOT
 
 KEPT = sorted(
@@ -167,10 +167,13 @@ def test_a_question_may_read_the_records_of_another_along(records, tmp_path):
     assert origin["beside"] == ["figures/convergence/records.jsonl.gz"]
 
 
-@pytest.mark.parametrize("name", KEPT)
+@pytest.mark.parametrize("name", [*KEPT, "answers"])
 def test_what_git_keeps_is_what_make_figures_makes(name, tmp_path):
     kept = ROOT / "figures" / name
-    made = figures.draw(name, kept, tmp_path)
+    if name == "answers":
+        made = answers.draw(ROOT / "figures", tmp_path)
+    else:
+        made = figures.draw(name, kept, tmp_path)
     lock = re.search(r"^matplotlib==(\S+)", (ROOT / "requirements.lock").read_text(), re.MULTILINE)
     assert lock
     same = mpl.__version__ == lock[1]

@@ -19,7 +19,7 @@ def figures(tmp_path):
 
 def change(path, **columns):
     """Writes a table again, with other values in some columns."""
-    pd.read_csv(path).assign(**columns).to_csv(path, index=False)
+    pd.read_csv(path, dtype={"prior": str}).assign(**columns).to_csv(path, index=False)
 
 
 def test_the_readme_says_what_its_tables_say():
@@ -47,41 +47,51 @@ def test_every_picture_and_file_that_the_readme_links_exists():
     assert [link for link in files if not (ROOT / link).exists()] == []
 
 
-def test_a_difference_whose_interval_holds_zero_is_none(figures):
-    file = figures / "digits" / "differences.csv"
-    change(file, difference=-0.25, low=-0.5, high=-0.125)
-    clear = readme.digits(figures)
-    assert "all have a lower debiased ECE than their twin: by 0.250 [0.125, 0.500] (" in clear
-    assert "all lose accuracy beside their twin" in clear
-    assert "no difference" not in clear
-    change(file, high=0.125)
-    unclear = readme.digits(figures)
-    assert "no difference is shown for BNN_conv_flip, BNN_conv_nonflip, BNN_FC_flip" in unclear
-    assert "lower" not in unclear
-    change(file, low=0.0625, difference=0.09375)
-    assert "all have a higher debiased ECE than their twin: by 0.094" in readme.digits(figures)
+def test_the_contents_of_the_notebooks_say_what_their_tables_say():
+    name = "notebooks/README.md"
+    text = (ROOT / name).read_text()
+    assert text.count("<!-- made: ") == text.count("<!-- end -->") == len(readme.FILES[name])
+    assert readme.fill(text, blocks=readme.FILES[name]) == text, "run `python -m jobs.local.readme`"
 
 
-def test_a_posterior_that_has_not_converged_is_named(figures):
-    file = figures / "digits" / "runs.csv"
-    assert "have converged" in readme.digits(figures)
-    change(file, converged=False, kl_change=0.031)
-    assert "have not converged" in readme.digits(figures)
-    assert "BNN_FC_flip (3.1 %)" in readme.digits(figures)
+def test_a_block_within_a_line_stays_there(figures):
+    made = {"ivon": lambda folder: folder.name}
+    row = "| a | <!-- made: ivon -->old<!-- end --> and more |"
+    assert readme.fill(row, figures, made) == row.replace("old", "figures")
+    lines = "<!-- made: ivon -->\nold\nlines\n<!-- end -->"
+    assert readme.fill(lines, figures, made) == lines.replace("old\nlines", "figures")
 
 
-def test_the_distance_of_ranks_is_the_tables(tmp_path):
-    (tmp_path / "scaling").mkdir()
-    rows = [
-        {"model": "CNN_FC", "ranks": ranks, "batch": batch, "noise": "independent", "seed": 0}
-        | {"score": "ece", "value": value}
-        for batch, values in (("global", (0.10, 0.13, 0.08)), ("per rank", (0.1, 0.1, 0.35)))
-        for ranks, value in zip((1, 2, 4), values, strict=True)
-    ]
-    pd.DataFrame(rows).to_csv(tmp_path / "scaling/calibration_against_ranks.csv", index=False)
-    text = readme.ranks(tmp_path)
-    assert "2 to 4 ranks differs from that of one rank by at most 0.030" in text
-    assert "up to 0.250" in text
+def test_the_first_answer_is_the_paired_difference_s(figures):
+    file = figures / "convergence" / "differences.csv"
+    change(file, mean=-0.01, low=-0.02, high=-0.005)
+    assert "**A posterior is calibrated better at the end" in readme.calibrated(figures)
+    change(file, high=0.005)
+    assert "shows no other calibration" in readme.calibrated(figures)
+    change(file, mean=0.01, low=0.005, high=0.015)
+    assert "**A posterior is calibrated worse at the end" in readme.calibrated(figures)
+    change(figures / "convergence" / "side_by_side.csv", mean=1.5, low=1.25, high=1.75)
+    assert "is 1.50 [1.25, 1.75]: it is too sure (5 seeds)." in readme.calibrated(figures)
+    change(figures / "convergence" / "side_by_side.csv", mean=1.0, low=0.75, high=1.25)
+    assert "is 1.00 [0.75, 1.25] (5 seeds)." in readme.calibrated(figures)
+
+
+def test_the_second_answer_claims_of_single_batches_only_what_is_measured(figures):
+    assert "not where each keeps its own.**" in readme.replaced(figures)
+    change(figures / "gradient_variance" / "per_rank.csv", ratio=1.25, low=1.03125, high=1.5)
+    assert "where they share a batch.**" in readme.replaced(figures)
+    assert "1.25 [1.03, 1.50] times Flipout's noise on one rank" in readme.replaced(figures)
+    change(figures / "gradient_variance" / "needless.csv", ranks=6.5, ranks_low=6, ranks_high=7.1)
+    assert "from 7 [6, 8] ranks on that share 64 images" in readme.replaced(figures)
+
+
+def test_the_third_answer_weighs_waiting_against_the_network(figures):
+    file = figures / "simulation" / "simulated.csv"
+    assert "waiting should cost more than the network" in readme.nodes(figures)
+    change(file, efficiency=0.5, ms=10.0, low=8.0, high=12.5)
+    told = readme.nodes(figures)
+    assert "waiting should cost no more than the network" in told
+    assert "keeps 0.50 [0.40, 0.62] if computing varies" in told
 
 
 def as_of(folder, commit, clean=True):
