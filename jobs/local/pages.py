@@ -101,6 +101,8 @@ def execute(root: Path, folder: Path) -> dict[str, Executed]:
 def build(done: Mapping[str, Executed], target: Path, root: Path = ROOT) -> list[Path]:
     """Writes a page a notebook, in the reading order of notebooks/README.md, and the index.
 
+    A notebook that has no row there yet comes last.
+
     Args:
         done: of :func:`execute`.
         target: the folder of the site; what it held before is replaced.
@@ -110,16 +112,13 @@ def build(done: Mapping[str, Executed], target: Path, root: Path = ROOT) -> list
         The pages, the index first.
 
     Raises:
-        ValueError: notebooks/README.md lacks a notebook, or names one that was not executed.
+        ValueError: notebooks/README.md names a notebook that was not executed.
         FileExistsError: `target` holds something that is no site.
     """
     readme, contents = ((root / at).read_text() for at in ("README.md", "notebooks/README.md"))
-    order = list(dict.fromkeys(re.findall(r"\]\((\w+\.ipynb)\)", contents)))
-    if set(order) != set(done):
-        raise ValueError(
-            f"notebooks/README.md and the executed notebooks differ in {set(order) ^ set(done)}: "
-            "expected a row for each notebook"
-        )
+    order = list(dict.fromkeys([*re.findall(r"\]\((\w+\.ipynb)\)", contents), *sorted(done)]))
+    if lost := set(order) - set(done):
+        raise ValueError(f"notebooks/README.md names {sorted(lost)}, which were not executed")
     index = target / "index.html"
     if target.exists() and any(target.iterdir()) and not index.exists():
         raise FileExistsError(f"{target} holds no site: expected a new folder, choose another")
@@ -248,7 +247,8 @@ code { font-size: .88em; background: #f4f4f4; padding: .05em .2em; overflow-wrap
 .s1, .s2, .sa, .si, .sd { color: #8a3b00; }
 .mi, .mf { color: #44662a; }
 .output_area { margin: .8rem 0; overflow-x: auto; }
-.output_stderr { color: #777; }
+.output_stream pre { white-space: pre-wrap; overflow-wrap: anywhere; }
+.output_stderr { color: #666; }
 table { border-collapse: collapse; font-size: .88rem; }
 main > table, .text_cell_render table { display: block; overflow-x: auto; }
 th, td { padding: .3rem .6rem; text-align: left; vertical-align: top; }
@@ -257,6 +257,10 @@ tr { border-bottom: 1px solid #ddd; }
 .told { background: #fff6dd; border-left: 3px solid #e0a800; padding: .1rem .8rem; }
 .formula { display: block; overflow-x: auto; margin: 1rem 0; }
 svg[role=img] { max-width: none; }
+@media (max-width: 40rem) { /* pictures keep a size that can be read, and are moved instead */
+  p:has(img) { overflow-x: auto; } p img { max-width: none; width: 52rem; }
+  .output_area img { max-width: none; }
+}
 @media print { nav { display: none; } }
 """
 
