@@ -173,6 +173,39 @@ def ivon(figures: Path) -> str:
     return "\n".join(lines)
 
 
+def tried(figures: Path) -> str:
+    """The settings that were tried on the digits."""
+    return _settings(pd.read_csv(figures / "convergence/tried.csv"), 3)
+
+
+def tried_mnist(figures: Path) -> str:
+    """The settings that were tried on full MNIST."""
+    return _settings(pd.read_csv(figures / "convergence/mnist.csv"), 4)
+
+
+def _settings(table: pd.DataFrame, digits: int) -> str:
+    """A row a setting, the least loss first."""
+    lines = [
+        "| network | epochs | rate | rho × | besides | loss | KL fell by | accuracy | NLL | ECE |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    table = table.sort_values(["model", "epochs", "loss"], ascending=[False, True, True])
+    for row in table.itertuples():
+        besides = [
+            "constant rate" if row.learning_rate_schedule == "constant" else "",
+            f"natural step {row.natural}" if isinstance(row.natural, str) else "",
+            f"KL annealed over {row.kl_annealing_epochs:g}" if row.kl_annealing_epochs else "",
+            f"first deviation {row.posterior_stddev:g}" if row.posterior_stddev else "",
+        ]
+        cells = [f"`{row.model}`", f"{row.epochs}", f"{row.learning_rate:g}", f"{row.rho_rate:g}"]
+        cells += [", ".join(filter(None, besides)), number(row.loss, digits)]
+        cells += [percent(row.kl_change, 1), number(row.accuracy, digits)]
+        lines.append(
+            f"| {' | '.join([*cells, number(row.nll, digits), number(row.ece, digits)])} |"
+        )
+    return "\n".join(lines)
+
+
 BLOCKS: dict[str, Callable[[Path], str]] = {
     made.__name__: made for made in (answers, efficiency, theta, speed)
 }
@@ -183,6 +216,7 @@ FILES: dict[str, Mapping[str, Callable[[Path], str]]] = {
     "README.md": BLOCKS,
     "notebooks/README.md": {made.__name__: made for made in (calibrated, replaced, nodes)},
     "figures/ivon/README.md": {"ivon": ivon},
+    "figures/convergence/README.md": {made.__name__: made for made in (tried, tried_mnist)},
 }
 
 
