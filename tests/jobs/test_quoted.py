@@ -26,7 +26,7 @@ NO_RESULT = re.compile(
     r"<!-- made: \w+ -->.*?<!-- end -->"
     r"|```.*?```|`[^`]*`"  # code
     r"|\$\$.*?\$\$|\$[^$]*\$"  # formulas
-    r"|https?://\S+|\]\([^)]*\)|arXiv [\d.]+|Apache-2\.0"
+    r"|https?://\S+|\]\([^)]*\)|arXiv [\d.]+|Apache-2\.0|Python [\d.]+(?: or [\d.]+)?"
     r"|^#+ [^\n]*(?:expect|[Pp]redict)[^\n]*\n(?:(?!#+ )[^\n]*\n)*",  # what was said beforehand
     re.DOTALL | re.MULTILINE,
 )

@@ -60,7 +60,7 @@ def _calibration(path: pd.DataFrame) -> list[pd.DataFrame]:
     dense = rows[(rows.model == "BNN_FC_flip") & (rows.prior == "1")]
     twin = rows[(rows.model == "CNN_FC") & (rows.group == "ten_epochs")]
     lines = {
-        "Bayesian, trained until the ELBO ends": dense[dense.group == "converged"],
+        "Bayesian, a long training": dense[dense.group == "converged"],
         "Bayesian, ten epochs of the defaults": dense[dense.group == "ten_epochs"],
         "deterministic twin, ten epochs": twin,
     }
@@ -105,7 +105,7 @@ def _nodes(simulated: pd.DataFrame) -> list[pd.DataFrame]:
 
 
 _LOOKS: dict[str, dict[str, Any]] = {
-    "Bayesian, trained until the ELBO ends": {"color": PALETTE["BNN_FC_flip"]},
+    "Bayesian, a long training": {"color": PALETTE["BNN_FC_flip"]},
     "Bayesian, ten epochs of the defaults": {"color": PALETTE["BNN_FC_flip"], "linestyle": "--"},
     "deterministic twin, ten epochs": {"color": "0.45", "linestyle": ":"},
     "before training": {"color": COLOURS[0], "marker": "o", "linestyle": "none"},
