@@ -137,6 +137,7 @@ def build(done: Mapping[str, Executed], target: Path, root: Path = ROOT) -> list
         if place + 1 < len(order):
             links.append((names[order[place + 1]], f"{order[place + 1].partition('.')[0]} →"))
         notebook = nbformat.read(done[name].path, as_version=4)
+        notebook.metadata.pop("widgets", None)  # their state, for a program that pages lack
         shown, _ = exporter.from_notebook_node(notebook)
         told = f'<div class="told">{_markdown(done[name].told)}</div>'
         page = target / names[name]

@@ -69,9 +69,8 @@ def test_the_first_answer_is_the_paired_difference_s(figures):
     change(file, mean=0.01, low=0.005, high=0.015)
     assert "**A posterior is calibrated worse after a long" in readme.calibrated(figures)
     change(figures / "convergence" / "side_by_side.csv", mean=1.5, low=1.25, high=1.75)
-    assert (
-        "is 1.50 [1.25, 1.75] after 2: it is too sure (5 seeds; one of"
-        in readme.calibrated(figures)
+    assert "is 1.50 [1.25, 1.75] after 2: it is too sure (5 seeds; one of" in readme.calibrated(
+        figures
     )
     change(figures / "convergence" / "side_by_side.csv", mean=1.0, low=0.75, high=1.25)
     assert "is 1.00 [0.75, 1.25] after 1 (5 seeds; one of" in readme.calibrated(figures)

@@ -22,7 +22,9 @@ from jupyter_client.manager import start_new_kernel
 from bnnlib.experiment import Experiment
 from bnnlib.record.logs import read_steps
 from bnnlib.record.schema import read_record
+from jobs.local.pages import Executed, build
 from tests.analysis.records import random_probs, write_run
+from tests.notebooks.pages_read import fetched
 
 ROOT = Path(__file__).parents[2]
 # Stored notebooks wherever they lie; those below runs/ are executed copies.
@@ -145,6 +147,17 @@ def of_type(nb, mime: str) -> list[str]:
 
 def text(nb, stream: str) -> str:
     return "".join(o.text for o in outputs(nb) if o.get("name") == stream)
+
+
+# ------------------------------------------------------------------------------------------- site
+
+
+def test_the_pages_of_executed_notebooks_fetch_nothing(executed, tmp_path):
+    done = {name: Executed(path, "On tiny data.") for name, path in executed.items()}
+    site = build(done, tmp_path / "site")
+    assert [fetched(page) for page in site[1:]] == [[]] * len(executed)
+    (train,) = (page.read_text() for page in site if page.name == "01_train.html")
+    assert "data:image/png" in train
 
 
 # ----------------------------------------------------------------------------------------- stored

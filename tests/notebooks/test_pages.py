@@ -35,7 +35,10 @@ def site(tmp_path_factory):
     ]
     cells = [v4.new_markdown_cell("# 1 One"), v4.new_code_cell("1 + 1", outputs=outputs)]
     cells.append(v4.new_markdown_cell("See [the next](02_calibration.ipynb) and [a file](x.csv)."))
-    nbformat.write(v4.new_notebook(cells=cells), folder / "01_train.ipynb")
+    state = {"version_major": 2, "version_minor": 0, "state": {"x": {"model_name": "Button"}}}
+    metadata = {"widgets": {"application/vnd.jupyter.widget-state+json": state}}
+    notebook = v4.new_notebook(cells=cells, metadata=metadata)
+    nbformat.write(notebook, folder / "01_train.ipynb")
     done = {path.name: Executed(path, "As it is *stored*.") for path in NOTEBOOKS}
     done["01_train.ipynb"] = Executed(folder / "01_train.ipynb", "On synthetic images.")
     return build(done, folder / "site")
