@@ -35,7 +35,7 @@ site: env ## all notebooks, executed, as pages in site/ that need no network (mi
 reproduce: env ## make the runs of a question and its figures, QUESTION=convergence; says its cost first
 	@$(BIN)/python -m jobs.local.reproduce $(QUESTION) $(if $(DRY_RUN),--dry-run)
 
-publish: study ## take the study's figures into figures/digits, and their numbers into the README
+publish: study ## take the study's figures and tables into figures/digits
 	@jobs/local/study.sh tiny
 	$(BIN)/python -m jobs.local.publish runs/digits runs/tiny figures/digits
 

@@ -5,8 +5,7 @@
 copies the pictures that figures/digits holds, with their tables and origins, and writes beside them
 `runs.csv` (a row a run: its method, scores, convergence, images, commit), `differences.csv` (each
 Bayesian network less its twin on the test set and on every shift) and `numbers.csv` (the same study
-on tiny data). The README's captions are then made anew. Runs of several commits, or of changed
-files, are refused: a figure has one origin.
+on tiny data). Runs of several commits, or of changed files, are refused: a figure has one origin.
 
 tests/end_to_end/test_numbers.py trains on the tiny data again. Where it finds other numbers than
 `numbers.csv`, the code has changed what a seed gives, and the figures are of older code.
@@ -26,7 +25,6 @@ from bnnlib.analysis import tables
 from bnnlib.errors import BnnlibError, RecordError
 from bnnlib.record.files import write_text
 from bnnlib.record.schema import read_record
-from jobs.local import readme
 
 COLUMNS = [
     *("run_id", "model", "inference", "dataset", "seed", "ranks", "virtual_ranks", "epochs"),
@@ -83,7 +81,7 @@ def _write(path: Path, table: pd.DataFrame) -> None:
 
 
 def main() -> int:
-    """Publishes one group, and makes the README's captions anew."""
+    """Publishes one group."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("runs", type=Path, help="the study's records, such as runs/digits")
     parser.add_argument("tiny", type=Path, help="of the same study on tiny data: runs/tiny")
@@ -94,7 +92,6 @@ def main() -> int:
     except BnnlibError as error:
         print(f"publish: {error}", file=sys.stderr)
         return 1
-    readme.write()
     return 0
 
 
