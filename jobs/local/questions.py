@@ -14,7 +14,13 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from bnnlib.analysis.questions import convergence, gradient_variance, prior_temperature, ranks
+from bnnlib.analysis.questions import (
+    convergence,
+    gradient_variance,
+    prior_temperature,
+    ranks,
+    uncertainty_decomposition,
+)
 from bnnlib.errors import ExperimentError
 from bnnlib.names import unknown_name
 
@@ -72,6 +78,13 @@ QUESTIONS: dict[str, Question] = {
         prior_temperature.make,
         epochs=(5, 15, 30, 50, 70),
         beside=("convergence",),
+    ),
+    "uncertainty_decomposition": Question(
+        "What does uncertainty say?",
+        ("uncertainty_decomposition",),
+        uncertainty_decomposition.make,
+        tables=("uncertainty_decomposition/uncertainties.csv",),
+        measured_by="jobs.bench.uncertainty_decomposition",
     ),
 }
 

@@ -1,0 +1,161 @@
+"""The two parts of uncertainty: tables and sentences of numbers that were chosen by hand."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+
+from bnnlib.analysis.questions import uncertainty_decomposition as question
+from tests.analysis.test_sentences import faults
+
+SIZES = (540, 5400, 54_000)
+SETS = [
+    ("clean", "test"),
+    *(("rotated", str(degrees)) for degrees in (0, 90, 180)),
+    *(("mixed", str(share)) for share in (0.0, 0.5, 1.0)),
+    *(("near", name) for name in ("fashion_mnist", "kmnist")),
+    ("far", "uniform_noise"),
+]
+
+
+def parts(method, size, kind, value):
+    """Epistemic and aleatoric: which falls with data, and where, depends on the method."""
+    fewer = {540: 0.3, 5400: 0.1, 54_000: 0.0}[size]
+    middle = {"90": 0.2, "0.5": 0.2, "kmnist": 0.6, "uniform_noise": 0.3}.get(value, 0.1)
+    if method == "ensemble":  # as theory says
+        return middle + fewer, (0.6 if kind == "mixed" and value == "0.5" else 0.1)
+    return middle + (fewer if kind == "clean" else -0.1 * fewer), 0.1 + 2 * fewer
+
+
+def table(methods=question.METHODS, seeds=(0, 1, 2), sizes=SIZES) -> pd.DataFrame:
+    rows = []
+    for method in methods:
+        for size in sizes:
+            for seed in seeds:
+                for kind, value in SETS:
+                    wobble = 0.001 * seed * (1 + len(method) % 3 + size % 7)
+                    epistemic, aleatoric = parts(method, size, kind, value)
+                    row = {"method": method, "steps": 8430 if method == "ensemble" else 10_500}
+                    row |= {"train_images": size, "seed": seed, "kind": kind, "value": value}
+                    row |= {"epistemic": epistemic + wobble, "aleatoric": aleatoric + wobble}
+                    known = kind != "clean"
+                    row |= {f"auroc_{part}": 0.9 if known else np.nan for part in question.PARTS}
+                    rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def test_a_kind_is_one_set_or_the_mean_of_a_group():
+    found = question.by_kind(table(seeds=(0,), sizes=(54_000,)))
+    found = found[found.method == "ensemble"].set_index(["part", "kind"]).value
+    assert found["epistemic", "near"] == pytest.approx((0.1 + 0.6) / 2)
+    assert found["epistemic", "turned"] == pytest.approx(0.2)
+    assert found["aleatoric", "ambiguous"] == pytest.approx(0.6)
+    assert found["share", "ambiguous"] == pytest.approx(0.2 / 0.8)
+    assert [*dict.fromkeys(found.index.get_level_values("kind"))] == [*question.KINDS]
+
+
+def test_a_mixture_that_is_not_even_and_a_turn_that_is_no_quarter_are_no_kind_of_their_own():
+    rows = table(seeds=(0,)).replace({"value": {"0.5": "0.4", "90": "75"}})
+    assert set(question.by_kind(rows).kind) == {"clean", "near", "far"}
+
+
+def test_the_differences_are_the_ones_that_were_named():
+    found = question.differences(table())
+    assert len(found) == 12 * len(question.METHODS)
+    found = found.set_index(["method", "part", "kind"])["mean"]
+    # Seeds 0, 1, 2 add 0.001 (1 + the size's rest by 7), the same to both parts.
+    apart = 0.001 * (540 % 7 - 54_000 % 7)
+    assert found["BNN_FC_flip", "epistemic", "clean"] == pytest.approx(0.3 + apart)
+    assert found["BNN_FC_flip", "epistemic", "far"] == pytest.approx(-0.03 + apart)
+    assert found["ensemble", "aleatoric", "near"] == pytest.approx(apart)
+    assert found["ensemble", "share", "near"] > found["BNN_FC_nonflip", "share", "near"]
+
+
+def test_the_longer_training_stands_beside_the_others_and_in_no_other_table():
+    rows = table()
+    more = rows[(rows.train_images == 54_000) & (rows.method == "BNN_FC_nonflip")]
+    more = more.assign(steps=42_100, epistemic=more.epistemic - 0.05)
+    both = pd.concat([rows, more])
+    for made in (question.against_size, question.differences, question.detection):
+        pd.testing.assert_frame_equal(made(both), made(rows))
+    pd.testing.assert_frame_equal(question.along(both, "mixed"), question.along(rows, "mixed"))
+    found = question.longer(both)
+    assert set(found.steps) == {42_100}
+    np.testing.assert_allclose(found[found.part == "epistemic"]["mean"], -0.05)
+    np.testing.assert_allclose(found[found.part == "aleatoric"]["mean"], 0, atol=1e-12)
+    assert question.longer(rows).empty
+
+
+def test_the_sentences_say_what_the_numbers_do():
+    rows = table()
+    size = question.told_size(rows, "epistemic")
+    assert size.count("(falls with data)") == 1 + 1 + 5
+    assert size.count("(rises with data)") == 4 + 4
+    theory = question.told_theory(rows)
+    assert "the epistemic part falls with data on 5 of 5 kinds of image" in theory
+    assert "the epistemic part falls with data on 1 of 5 kinds of image, rises on 4" in theory
+    assert "far 74 %, a difference of +0.4909" in question.told_share(rows)
+    assert "(greater, as theory says)" in question.told_share(rows)
+    peaks = question.told_peaks(rows, "mixed")
+    assert "- **ensemble, 54,000 images**: epistemic 0.10 [0.09, 0.12] at 0" in peaks
+    assert "aleatoric 0.10 [0.09, 0.12] at 0, greatest at λ = 0.5: 0.60 [0.59, 0.62]" in peaks
+    assert " at 90°" in question.told_peaks(rows, "rotated")
+    assert "no difference shown" in question.told_beside(rows)
+    assert "46 comparisons" not in question.told_comparisons(rows)
+    assert "56 comparisons" in question.told_comparisons(rows)  # 3 x 12 and 2 x 10
+    assert "ensemble 3 on 540 images" in question.seeds([], rows)
+
+
+def test_every_sentence_is_written_as_the_house_writes():
+    rows = table()
+    more = rows[rows.train_images == 54_000].assign(steps=42_100)
+    rows = pd.concat([rows, more[more.method != "ensemble"]])
+    told = [
+        question.seeds([], rows),
+        question.told_longer(rows),
+        *(question.told_size(rows, part) for part in question.PARTS),
+        *(question.told_peaks(rows, kind) for kind in ("mixed", "rotated")),
+        *(
+            say(rows)
+            for say in (
+                question.told_theory, question.told_share, question.told_beside,
+                question.told_detection, question.told_comparisons,
+            )
+        ),
+    ]  # fmt: skip
+    assert [fault for text in told for fault in faults(text)] == []
+
+
+def test_of_few_seeds_nothing_is_claimed():
+    rows = table(seeds=(0, 1))
+    assert question.differences(rows).low.isna().all()
+    assert "falls" not in question.told_size(rows, "epistemic")
+    assert "56" not in question.told_comparisons(rows)
+
+
+def test_without_measurements_the_sentences_say_so():
+    none = table()[:0]
+    assert question.seeds([], none) == "Nothing has been measured yet."
+    assert "nothing to compare" in question.told_size(none, "epistemic").lower()
+    assert "No longer training" in question.told_longer(none)
+    assert "No mean-field network" in question.told_converged([])
+    for say in (question.told_theory, question.told_share, question.told_beside):
+        assert "yet" in say(none)
+    assert len(question.make([], none)) == 8
+
+
+def test_the_pictures_show_what_is_there():
+    rows = table(methods=("BNN_FC_nonflip", "ensemble"))
+    figure = question.draw_size(question.against_size(rows))
+    assert figure.axes[0].get_title() == "clean"
+    assert len(figure.axes) == 10
+    assert all(axis.get_ylim()[0] == 0 for axis in figure.axes)
+    assert all(axis.get_ylim()[1] > 0.7 for axis in figure.axes)  # the greatest mean
+    for kind, draw in (("rotated", question.draw_rotation), ("mixed", question.draw_mixture)):
+        figure = draw(question.along(rows, kind))
+        assert len(figure.axes) == 4
+        assert [axis.get_title() for axis in figure.axes[:2]] == ["mean-field", "ensemble"]
+        lines = figure.axes[0].lines
+        assert [line.get_label() for line in lines] == [*question.PARTS]
+        assert len(lines[0].get_xdata()) == 3
+    plt.close("all")
