@@ -177,8 +177,8 @@ def rows_of(network: Network, judged: Sequence[Judged]) -> list[dict[str, Any]]:
         row: dict[str, Any] = dict(zip(KEYS[:4], network[:4], strict=True))
         row |= {"kind": one.kind, "value": one.value, "images": len(one.images)}
         row["draws"] = MEMBERS if network.method == "ensemble" else DRAWS
-        known = one.labels is not None
-        row["accuracy"] = _short(metrics.accuracy(probs, one.labels)) if known else ""
+        accuracy = None if one.labels is None else metrics.accuracy(probs, one.labels)
+        row["accuracy"] = "" if accuracy is None else _short(accuracy)
         row["entropy"] = _short(metrics.predictive_entropy(probs).mean())
         row |= {"aleatoric": _short(expected.mean()), "epistemic": _short(epistemic.mean())}
         for place, part in enumerate(("aleatoric", "epistemic")):

@@ -35,7 +35,6 @@ KINDS = {
 }
 UNKNOWN = ("near", "far")
 FEW, ALL = 540, 54_000
-_INTERVAL = ["mean", "low", "high"]
 _WHOSE = ["method", "train_images", "seed"]
 _NAMES = {"BNN_FC_nonflip": "mean-field", "BNN_FC_flip": "mean-field, Flipout", ENSEMBLE: ENSEMBLE}
 
@@ -438,7 +437,8 @@ def told_peaks(measured: pd.DataFrame, kind: str) -> str:
             of_part = rows[rows.part == part].set_index("value")
             peak = float(of_part["mean"].idxmax())
             place = f"{peak:g}°" if kind == "rotated" else f"λ = {peak:g}"
-            first, most = (between(*of_part[_INTERVAL].loc[at], 2) for at in (0.0, peak))
+            at = of_part.loc[[0.0, peak], ["mean", "low", "high"]].to_numpy()
+            first, most = (between(mean, low, high, 2) for mean, low, high in at)
             said.append(f"{part} {first} at 0, greatest at {place}: {most}")
         lines.append(f"- **{_NAMES[str(method)]}, {size:,} images**: {'; '.join(said)}")
     return "Each part at the start and where it is greatest, in nats:\n\n" + "\n".join(lines)
