@@ -2,7 +2,6 @@
 
 import base64
 import itertools
-import shutil
 
 import nbformat
 import pytest
@@ -94,13 +93,18 @@ def test_a_row_of_the_contents_without_its_notebook_is_refused(tmp_path):
         build(done, tmp_path / "site")
 
 
-def test_a_folder_that_holds_no_site_is_left_as_it_is(site, tmp_path):
-    (tmp_path / "mine.txt").write_text("mine")
-    done = {path.name: Executed(path, "") for path in NOTEBOOKS}
+def test_a_folder_that_holds_no_site_is_left_as_it_is(tmp_path):
+    root, target = tmp_path / "root", tmp_path / "site"
+    (root / "notebooks").mkdir(parents=True)
+    (root / "README.md").write_text("# Title")
+    (root / "notebooks" / "README.md").write_text("[05_draws](05_draws.ipynb)")
+    done = {"05_draws.ipynb": Executed(ROOT / "notebooks" / "05_draws.ipynb", "")}
+    target.mkdir()
+    (target / "mine.txt").write_text("mine")
     with pytest.raises(FileExistsError, match="choose another"):
-        build(done, tmp_path)
-    assert (tmp_path / "mine.txt").read_text() == "mine"
-    copy = shutil.copytree(site[0].parent, tmp_path / "old")
-    (copy / "of_an_older_site.html").write_text("")
-    build(done, copy)
-    assert not (copy / "of_an_older_site.html").exists()
+        build(done, target, root)
+    (target / "mine.txt").rename(tmp_path / "mine.txt")
+    build(done, target, root)
+    (target / "of_an_older_site.html").write_text("")
+    build(done, target, root)
+    assert sorted(path.name for path in target.iterdir()) == ["05_draws.html", "index.html"]
