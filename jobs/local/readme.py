@@ -136,18 +136,6 @@ def efficiency(figures: Path) -> str:
     )
 
 
-def theta(figures: Path) -> str:
-    """How far the cost model is from the original study's measurements."""
-    table = pd.read_csv(figures / "scaling/theta.csv")
-    most = table[table.nodes == table.nodes.max()].set_index("network")
-    shown = " and ".join(f"{percent(row.error)} ({name})" for name, row in most.iterrows())
-    return (
-        "For thousands of nodes there is only a [prediction](figures/scaling/predictions.png). Its "
-        f"cost model predicts {shown} more speed at {table.nodes.max()} nodes than the original "
-        "study measured, as long as the wait for the slowest rank is left out."
-    )
-
-
 def speed(figures: Path) -> str:
     """How fast a step is beside TFP's layers."""
     table = pd.read_csv(figures / "bench/bench.csv")
@@ -209,7 +197,7 @@ def _settings(table: pd.DataFrame, digits: int) -> str:
 
 
 BLOCKS: dict[str, Callable[[Path], str]] = {
-    made.__name__: made for made in (answers, efficiency, theta, speed)
+    made.__name__: made for made in (answers, efficiency, speed)
 }
 
 
