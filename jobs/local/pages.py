@@ -53,7 +53,7 @@ def execute(root: Path, folder: Path) -> dict[str, Executed]:
 
     Args:
         root: the repository.
-        folder: for the copies that are made here, and for what they write.
+        folder: of it, for the copies that are made here, and for what they write.
 
     Returns:
         Each by its notebook's name.
@@ -61,12 +61,12 @@ def execute(root: Path, folder: Path) -> dict[str, Executed]:
     Raises:
         subprocess.CalledProcessError: a notebook or the study failed; its output is on the screen.
     """
-    group, told = "digits", "Executed by `make study`, on real handwritten digits."
+    group, told = "digits", "Shows the runs of `make study`: real handwritten digits, one seed."
     if not (root / "runs" / group / "02_calibration.ipynb").exists():
         group = "tiny"
         told = (
-            "Executed on a few synthetic images, to show what the notebook shows: **its numbers "
-            "mean nothing**. `make study`, and `make site` after it, put real digits in their "
+            "Shows runs on a few synthetic images, so that the notebook can be seen: **their "
+            "numbers mean nothing**. `make study`, and `make site` after it, put real digits in their "
             "place."
         )
         subprocess.run([root / "jobs/local/study.sh", group], cwd=root, check=True)
@@ -79,9 +79,10 @@ def execute(root: Path, folder: Path) -> dict[str, Executed]:
         "02_calibration.ipynb": Executed(root / f"runs/{group}/02_calibration.ipynb", told),
         "03_scaling.ipynb": Executed(root / f"runs/{scaling}/03_scaling.ipynb", told),
     }
+    place = folder.relative_to(root)
     parameters = {
-        "04_interactive.ipynb": {"run_dir": str(folder / "first")},
-        "05_draws.ipynb": {"run": run, "figures": str(folder / "draws")},
+        "04_interactive.ipynb": {"run_dir": str(place / "first")},
+        "05_draws.ipynb": {"run": run, "figures": str(place / "draws")},
     }
     for notebook in sorted((root / "notebooks").glob("*.ipynb")):
         if notebook.name not in done:
@@ -125,7 +126,7 @@ def build(done: Mapping[str, Executed], target: Path, root: Path = ROOT) -> list
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
     names = {name: f"{Path(name).stem}.html" for name in order}
-    opening = readme.partition("\n```")[0]
+    opening = readme.partition("\n```")[0].rpartition("\n\n")[0]  # what leads to a command stays
     body = _markdown(opening) + _markdown(contents)
     exporter = _Exporter(template_name="basic")
     index.write_text(_page("bnnlib", [], _local(body, root, target)))
