@@ -66,8 +66,7 @@ def execute(root: Path, folder: Path) -> dict[str, Executed]:
         group = "tiny"
         told = (
             "Shows runs on a few synthetic images, so that the notebook can be seen: **their "
-            "numbers mean nothing**. `make study`, and `make site` after it, put real digits in their "
-            "place."
+            "numbers mean nothing**. `make study`, and `make site` after it, put real digits there."
         )
         subprocess.run([root / "jobs/local/study.sh", group], cwd=root, check=True)
     scaling = "scaling_tiny" if group == "tiny" else "scaling_short"
