@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
@@ -132,8 +133,9 @@ def draw(table: pd.DataFrame) -> Figure:
             look = {"label": series, "linewidth": 2.2, "markersize": 7} | _LOOKS[str(series)]
             known = own.dropna(subset=["low", "high"])
             if look.get("marker"):
-                ends = [known.value - known.low, known.high - known.value]
-                axis.errorbar(known.x, known.value, ends, fmt="none", ecolor=look["color"])
+                ends = np.array([known.value - known.low, known.high - known.value])
+                at = known[["x", "value"]].to_numpy().T
+                axis.errorbar(*at, ends, fmt="none", ecolor=look["color"])
             else:
                 band = {"color": look["color"], "alpha": 0.15, "linewidth": 0}
                 axis.fill_between(known.x, known.low, known.high, **band)
