@@ -71,11 +71,12 @@ def test_the_differences_are_the_ones_that_were_named():
     assert found["ensemble", "share", "near"] > found["BNN_FC_nonflip", "share", "near"]
 
 
-def test_the_longer_training_stands_beside_the_others_and_in_no_other_table():
+def test_the_longest_training_of_a_size_stands_for_it_and_a_shorter_one_beside_it():
     rows = table()
-    more = rows[(rows.train_images == 54_000) & (rows.method == "BNN_FC_nonflip")]
-    more = more.assign(steps=42_100, epistemic=more.epistemic - 0.05)
-    both = pd.concat([rows, more])
+    all_images = (rows.train_images == 54_000) & (rows.method == "BNN_FC_nonflip")
+    rows = rows.assign(steps=rows.steps.where(~all_images, 42_100))
+    fewer = rows[all_images].assign(steps=10_500)
+    both = pd.concat([rows, fewer.assign(epistemic=fewer.epistemic + 0.05)])
     for made in (question.against_size, question.differences, question.detection):
         pd.testing.assert_frame_equal(made(both), made(rows))
     pd.testing.assert_frame_equal(question.along(both, "mixed"), question.along(rows, "mixed"))
@@ -83,6 +84,9 @@ def test_the_longer_training_stands_beside_the_others_and_in_no_other_table():
     assert set(found.steps) == {42_100}
     np.testing.assert_allclose(found[found.part == "epistemic"]["mean"], -0.05)
     np.testing.assert_allclose(found[found.part == "aleatoric"]["mean"], 0, atol=1e-12)
+    assert "42,100 steps less 10,500: epistemic on clean images −0.0500 [" in (
+        question.told_longer(both)
+    )
     assert question.longer(rows).empty
 
 
@@ -137,7 +141,7 @@ def test_without_measurements_the_sentences_say_so():
     none = table()[:0]
     assert question.seeds([], none) == "Nothing has been measured yet."
     assert "nothing to compare" in question.told_size(none, "epistemic").lower()
-    assert "No longer training" in question.told_longer(none)
+    assert "No shorter training" in question.told_longer(none)
     assert "No mean-field network" in question.told_converged([])
     for say in (question.told_theory, question.told_share, question.told_beside):
         assert "yet" in say(none)

@@ -94,14 +94,15 @@ def _ordered(table: pd.DataFrame) -> pd.DataFrame:
     return table.loc[keys.sort_values([*keys], kind="stable").index].reset_index(drop=True)
 
 
-def _equal_steps(measured: pd.DataFrame) -> pd.DataFrame:
-    """Without the longer trainings: of each method those of the fewest steps."""
-    return measured[measured.steps == measured.groupby("method").steps.transform("min")]
+def _longest(measured: pd.DataFrame) -> pd.DataFrame:
+    """Of each method and size the trainings of the most steps."""
+    steps = measured.groupby(["method", "train_images"]).steps
+    return measured[measured.steps == steps.transform("max")]
 
 
 def against_size(measured: pd.DataFrame) -> pd.DataFrame:
     """Each part of each kind of image against the number of training images, over seeds."""
-    return over_seeds(by_kind(_equal_steps(measured)), ["method", "part", "kind", "train_images"])
+    return over_seeds(by_kind(_longest(measured)), ["method", "part", "kind", "train_images"])
 
 
 def along(measured: pd.DataFrame, kind: str) -> pd.DataFrame:
@@ -111,7 +112,7 @@ def along(measured: pd.DataFrame, kind: str) -> pd.DataFrame:
         Columns ``method``, ``train_images``, ``part``, ``value`` (degrees, or the share of the
         second image), ``mean``, ``low``, ``high``, ``seeds``.
     """
-    table = _equal_steps(measured)
+    table = _longest(measured)
     table = table[table.kind == kind].rename(columns={"value": "place"})
     long = table.melt([*_WHOSE, "place"], [*PARTS], var_name="part", value_name="value")
     long = long.assign(place=long.place.astype(float))
@@ -122,7 +123,7 @@ def along(measured: pd.DataFrame, kind: str) -> pd.DataFrame:
 def detection(measured: pd.DataFrame) -> pd.DataFrame:
     """How well each part by itself tells unknown images from clean ones: AUROC, over seeds."""
     columns = [f"auroc_{part}" for part in PARTS]
-    table = by_kind(_equal_steps(measured), columns)
+    table = by_kind(_longest(measured), columns)
     table = table[table.kind.isin([kind for kind in KINDS if kind != "clean"])]
     return over_seeds(table, ["method", "part", "kind", "train_images"])
 
@@ -134,7 +135,7 @@ def differences(measured: pd.DataFrame) -> pd.DataFrame:
         Columns ``method``, ``what`` (``540 less 54,000 images`` or ``less ambiguous``), ``part``,
         ``kind``, ``mean``, ``low``, ``high``, ``seeds``.
     """
-    table = by_kind(_equal_steps(measured))
+    table = by_kind(_longest(measured))
     table = table.drop(columns="steps")
     few, whole = (
         table[table.train_images == size].drop(columns="train_images") for size in (FEW, ALL)
@@ -153,7 +154,7 @@ def beside_ensemble(measured: pd.DataFrame) -> pd.DataFrame:
 
     They are paired by seed: both are trained on the same images.
     """
-    table = by_kind(_equal_steps(measured)).drop(columns="steps")
+    table = by_kind(_longest(measured)).drop(columns="steps")
     table = table[(table.part == "epistemic") & table.train_images.isin((FEW, ALL))]
     is_ensemble = table.method == ENSEMBLE
     others = table[is_ensemble].drop(columns="method")
@@ -161,16 +162,16 @@ def beside_ensemble(measured: pd.DataFrame) -> pd.DataFrame:
 
 
 def longer(measured: pd.DataFrame) -> pd.DataFrame:
-    """What more steps change at all training images, paired by seed."""
+    """What the longer training changes at all training images, paired by seed."""
     table = by_kind(measured[(measured.train_images == ALL) & (measured.method != ENSEMBLE)])
-    fewest = table.groupby("method").steps.transform("min")
-    first, second = table[table.steps > fewest], table[table.steps == fewest]
+    most = table.groupby("method").steps.transform("max")
+    first, second = table[table.steps == most], table[table.steps < most]
     return paired(first, second.drop(columns="steps"), ["method", "steps", "part", "kind"])
 
 
 def accuracies(measured: pd.DataFrame) -> pd.DataFrame:
     """Accuracy on the clean images, a row a method and a column a size; means over seeds."""
-    clean = _equal_steps(measured)
+    clean = _longest(measured)
     clean = clean[clean.kind == "clean"]
     wide = clean.pivot_table(index="method", columns="train_images", values="accuracy")
     return wide.reindex([method for method in METHODS if method in wide.index])
@@ -306,7 +307,7 @@ def seeds(records: Records, measured: pd.DataFrame) -> str:
     """How many networks and seeds the answers rest on, and what they cost."""
     if measured.empty:
         return "Nothing has been measured yet."
-    table = _equal_steps(measured)
+    table = _longest(measured)
     parts = []
     for method in [name for name in METHODS if name in set(table.method)]:
         counts = table[table.method == method].groupby("train_images").seed.nunique()
@@ -335,21 +336,23 @@ def told_converged(records: Records) -> str:
 
 
 def told_longer(measured: pd.DataFrame) -> str:
-    """What four times the steps change of both parts."""
+    """What the longer training changes of both parts."""
     table = longer(measured)
     table = table[table.part.isin(list(PARTS))]
     if table.empty:
-        return "No longer training has been measured yet."
-    parts = [
-        f"{row.part} on {row.kind} images {signed_between(row.mean, row.low, row.high)}"
-        for row in table.itertuples()
-    ]
-    steps = f"{int(table.steps.max()):,} steps less {int(_fewest(measured)):,}"
-    return f"{steps}, on all images, in nats: {'; '.join(parts)}."
-
-
-def _fewest(measured: pd.DataFrame) -> int:
-    return int(measured[measured.method != ENSEMBLE].steps.min())
+        return "No shorter training on all images has been measured yet."
+    lines = []
+    for method, rows in table.groupby("method", sort=False):
+        said = [
+            f"{row.part} on {row.kind} images {signed_between(row.mean, row.low, row.high)}"
+            for row in rows.itertuples()
+        ]
+        steps = measured[(measured.method == method) & (measured.train_images == ALL)].steps
+        lines.append(
+            f"- **{_NAMES[str(method)]}** ({_pairs(rows)}), {steps.max():,} steps less "
+            f"{steps.min():,}: {'; '.join(said)}"
+        )
+    return f"Longer trainings on all {ALL:,} images, in nats:\n\n" + "\n".join(lines)
 
 
 WORDS = {1: "falls with data", -1: "rises with data", 0: "no difference shown"}
