@@ -24,10 +24,11 @@ test-all: test ## test, then the long ones: the study, kills, a browser, Slurm, 
 	$(BIN)/pytest -m long
 
 # From the compact records in figures/<question>, which git keeps; nothing is trained.
-figures: env ## draw the figures of the study's questions anew from their compact records (a minute)
+figures: env ## the questions' figures anew from their compact records, and what READMEs say of them (a minute)
 	@$(BIN)/python -m jobs.local.figures
 	@$(BIN)/python -m jobs.simulation.run --draw
 	@$(BIN)/python -m jobs.local.answers
+	@$(BIN)/python -m jobs.local.readme
 
 site: env ## all notebooks, executed, as pages in site/ that need no network (minutes)
 	@$(BIN)/python -m jobs.local.pages
