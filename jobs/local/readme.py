@@ -90,11 +90,11 @@ def replaced(figures: Path) -> str:
 
     return (
         f"**Ranks take Flipout's place where they share a batch{not_there}.** "
-        "Plain reparameterization comes within 5 % of Flipout's gradient noise from "
-        f"{of('initial', 64)} ranks on that share 64 images before training, from "
-        f"{of('converged', 64)} once converged; with 64 images a rank it has "
+        "Where they share 64 images, plain reparameterization comes within 5 % of Flipout's "
+        f"gradient noise from {of('initial', 64)} ranks on before training, and from "
+        f"{of('converged', 64)} on once converged; with 64 images for each rank it has "
         f"{between(few.ratio, few.low, few.high, 2)} times Flipout's noise on one rank and "
-        f"{between(many.ratio, many.low, many.high, 2)} times on {many.ranks}."
+        f"{between(many.ratio, many.low, many.high, 2)} times on {many.ranks}, before training."
     )
 
 
@@ -112,12 +112,12 @@ def nodes(figures: Path) -> str:
     more = "more" if even - high > 1 - even else "no more"
     published = table[table.source == "published, by eye"].iloc[-1]
     return (
-        f"**On thousands of nodes the ranks' waiting should cost {more} than the network.** Of "
-        f"a perfect speed-up on {most:,} nodes a message-by-message simulation keeps "
-        f"{between(varied.efficiency, low, high, 2)} if computing varies as measured on one node "
-        f"of Theta, {number(even, 2)} if it does not vary, and a cost model fitted to two nodes "
-        f"{number(fitted, 2)}; nobody measured more than {int(published.nodes)} nodes, with "
-        f"{number(published.efficiency, 2)}."
+        f"**On thousands of nodes the ranks' waiting should cost {more} than the network.** On "
+        f"{most:,} nodes a simulation of every message keeps "
+        f"{between(varied.efficiency, low, high, 2)} of a perfect speed-up if computing varies as "
+        f"measured on one node of Theta, {number(even, 2)} if it does not vary, and a cost model "
+        f"fitted to two nodes keeps {number(fitted, 2)}; the original study measured "
+        f"{int(published.nodes)} nodes at most, where {number(published.efficiency, 2)} was kept."
     )
 
 

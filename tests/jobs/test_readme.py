@@ -82,7 +82,7 @@ def test_the_second_answer_claims_of_single_batches_only_what_is_measured(figure
     assert "where they share a batch.**" in readme.replaced(figures)
     assert "1.25 [1.03, 1.50] times Flipout's noise on one rank" in readme.replaced(figures)
     change(figures / "gradient_variance" / "needless.csv", ranks=6.5, ranks_low=6, ranks_high=7.1)
-    assert "from 7 [6, 8] ranks on that share 64 images" in readme.replaced(figures)
+    assert "from 7 [6, 8] ranks on before training" in readme.replaced(figures)
 
 
 def test_the_third_answer_weighs_waiting_against_the_network(figures):
@@ -91,7 +91,7 @@ def test_the_third_answer_weighs_waiting_against_the_network(figures):
     change(file, efficiency=0.5, ms=10.0, low=8.0, high=12.5)
     told = readme.nodes(figures)
     assert "waiting should cost no more than the network" in told
-    assert "keeps 0.50 [0.40, 0.62] if computing varies" in told
+    assert "keeps 0.50 [0.40, 0.62] of a perfect speed-up" in told
 
 
 def as_of(folder, commit, clean=True):
