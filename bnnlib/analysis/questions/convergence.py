@@ -16,9 +16,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from bnnlib.analysis.questions.seeds import over_seeds, paired
+from bnnlib.analysis.questions.seeds import by_side, end_of, how_many, over_seeds, paired
 from bnnlib.analysis.style import legend_above, line, plain_log, set_style, subplots
-from bnnlib.analysis.words import between, counted, number, percent, side, signed_between, span
+from bnnlib.analysis.words import between, counted, number, percent, side, span
 from bnnlib.names import in_order, twin_of
 
 Records = Sequence[Mapping[str, Any]]
@@ -187,16 +187,12 @@ def trained(records: Records) -> pd.DataFrame:
     """A row a run: its parameters, its end, whether it has converged, seconds, commit."""
     rows = []
     for record in records:
-        parameters, last = record["parameters"], record["metrics"]
-        posterior = record["converged"] or {}
+        parameters, posterior = record["parameters"], record["converged"]
         rows.append(
             {"run": record["run"], "model": parameters["model"]}
             | {"prior": f"{parameters['prior_stddev']:g}" if posterior else ""}
             | {name: parameters[name] for name in ("seed", "epochs")}
-            | {"converged": posterior.get("converged"), "kl_change": posterior.get("change")}
-            | {name: last.get(name) for name in ("kl", "train_nll", "accuracy", "nll", "ece")}
-            | {"seconds": sum(filter(None, record["origin"]["seconds"].values()))}
-            | {"commit": record["origin"]["commit"]}
+            | end_of(record)
         )
     return pd.DataFrame(rows)
 
@@ -400,16 +396,9 @@ def told_differences(records: Records, what: str, score: str) -> str:
     rows = table[(table.what == what) & (table.score == score)]
     if rows.empty:
         return f"{what}: nothing to compare yet."
-    kinds: dict[str, list[str]] = {"higher": [], "lower": [], "no difference shown": []}
-    for row in rows.itertuples():
-        kind = {1: "higher", -1: "lower", 0: "no difference shown"}[side(row.low, row.high)]
-        shown = signed_between(row.mean, row.low, row.high)
-        kinds[kind].append(f"{_name(row.model, row.prior)} {shown}")
-    parts = [f"{kind} for {', '.join(names)}" for kind, names in kinds.items() if names]
-    least, most = int(rows.seeds.min()), int(rows.seeds.max())
-    count = counted(most, "seed") if least == most else f"{least} to {most} seeds"
+    names = [_name(row.model, row.prior) for row in rows.itertuples()]
     words = SCORES.get(score, score).partition(" (")[0]
-    return f"{words}, {what} ({count}): {'; '.join(parts)}."
+    return f"{words}, {what} ({how_many(rows)}): {by_side(rows, names)}."
 
 
 def told_comparisons(records: Records) -> str:

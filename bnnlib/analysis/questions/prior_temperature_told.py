@@ -21,6 +21,7 @@ from bnnlib.analysis.questions.prior_temperature import (
     runs,
     said,
 )
+from bnnlib.analysis.questions.seeds import by_side, how_many
 from bnnlib.analysis.words import (
     between,
     counted,
@@ -161,15 +162,8 @@ def difference(
     title += "" if state in what else f", {state}"
     if rows.empty:
         return f"{title}: nothing to compare yet."
-    kinds: dict[str, list[str]] = {"higher": [], "lower": [], "no difference shown": []}
-    for row in rows.itertuples():
-        kind = {1: "higher", -1: "lower", 0: "no difference shown"}[side(row.low, row.high)]
-        shown = signed_between(row.mean, row.low, row.high)
-        kinds[kind].append(f"{row.model} at {row.setting:g} {shown}")
-    parts = [f"{kind} for {', '.join(names)}" for kind, names in kinds.items() if names]
-    least, most = int(rows.seeds.min()), int(rows.seeds.max())
-    count = counted(most, "seed") if least == most else f"{least} to {most} seeds"
-    return f"{title} ({count}): {'; '.join(parts)}."
+    names = [f"{row.model} at {row.setting:g}" for row in rows.itertuples()]
+    return f"{title} ({how_many(rows)}): {by_side(rows, names)}."
 
 
 def differences(

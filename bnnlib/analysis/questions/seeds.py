@@ -1,15 +1,17 @@
-"""What several questions share: means over seeds with their intervals, and pairs of seeds."""
+"""What several questions share: means over seeds with intervals, pairs of seeds, a run's end."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from bnnlib import metrics
 from bnnlib.analysis.tables.common import FEWEST_RUNS
+from bnnlib.analysis.words import counted, side, signed_between
 from bnnlib.metrics import Interval
 
 
@@ -56,3 +58,37 @@ def paired(first: pd.DataFrame, second: pd.DataFrame, by: Sequence[str]) -> pd.D
     shared = [name for name in by if name in second]
     both = first.merge(second, on=[*shared, "seed"], suffixes=("", "_second"))
     return over_seeds(both.assign(value=both.value - both.value_second), by)
+
+
+def by_side(rows: pd.DataFrame, names: Sequence[str]) -> str:
+    """Which differences are above 0, which below, and of which neither is shown.
+
+    Args:
+        rows: of :func:`paired`.
+        names: of the rows, in their order.
+    """
+    kinds: dict[str, list[str]] = {"higher": [], "lower": [], "no difference shown": []}
+    for row, name in zip(rows.itertuples(), names, strict=True):
+        kind = {1: "higher", -1: "lower", 0: "no difference shown"}[side(row.low, row.high)]
+        kinds[kind].append(f"{name} {signed_between(row.mean, row.low, row.high)}")
+    return "; ".join(f"{kind} for {', '.join(named)}" for kind, named in kinds.items() if named)
+
+
+def how_many(rows: pd.DataFrame) -> str:
+    """The number of seeds, or from how few to how many, as a sentence has it."""
+    least, most = int(rows.seeds.min()), int(rows.seeds.max())
+    return counted(most, "seed") if least == most else f"{least} to {most} seeds"
+
+
+def end_of(record: Mapping[str, Any]) -> dict[str, Any]:
+    """How a run ended: whether its posterior stands still, its last scores, seconds and commit.
+
+    Args:
+        record: compact, of :mod:`bnnlib.analysis.compact`.
+    """
+    posterior, last, origin = record["converged"] or {}, record["metrics"], record["origin"]
+    return (
+        {"converged": posterior.get("converged"), "kl_change": posterior.get("change")}
+        | {name: last.get(name) for name in ("kl", "train_nll", "accuracy", "nll", "ece")}
+        | {"seconds": sum(filter(None, origin["seconds"].values())), "commit": origin["commit"]}
+    )

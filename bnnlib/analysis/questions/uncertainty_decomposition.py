@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from bnnlib.analysis.questions.seeds import over_seeds, paired
+from bnnlib.analysis.questions.seeds import end_of, over_seeds, paired
 from bnnlib.analysis.style import COLOURS, PALETTE, legend_above, plain_log, set_style, subplots
 from bnnlib.analysis.words import between, counted, number, percent, side, signed_between, span
 
@@ -182,15 +182,11 @@ def trained(records: Records) -> pd.DataFrame:
     rows = []
     for record in records:
         parameters, last = record["parameters"], record["metrics"]
-        posterior = record["converged"] or {}
         rows.append(
             {"run": record["run"], "model": parameters["model"]}
             | {"train_images": parameters.get("train_images") or ALL}
             | {"seed": parameters["seed"], "steps": last.get("steps_done")}
-            | {"converged": posterior.get("converged"), "kl_change": posterior.get("change")}
-            | {name: last.get(name) for name in ("kl", "train_nll", "accuracy", "nll", "ece")}
-            | {"seconds": sum(filter(None, record["origin"]["seconds"].values()))}
-            | {"commit": record["origin"]["commit"]}
+            | end_of(record)
         )
     return pd.DataFrame(rows)
 
