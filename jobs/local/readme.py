@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from bnnlib.analysis.words import between, counted, number, percent, side
+from bnnlib.analysis.words import between, counted, number, percent, side, signed_between
 from bnnlib.names import in_order
 
 ROOT = Path(__file__).parents[2]
@@ -95,6 +95,36 @@ def replaced(figures: Path) -> str:
         f"{of('converged', 64)} on once converged; with 64 images for each rank it has "
         f"{between(few.ratio, few.low, few.high, 2)} times Flipout's noise on one rank and "
         f"{between(many.ratio, many.low, many.high, 2)} times on {many.ranks}, before training."
+    )
+
+
+def unsure(figures: Path) -> str:
+    """What fewer training images do to both parts of a mean-field network's uncertainty."""
+    table = pd.read_csv(figures / "uncertainty_decomposition/differences.csv").dropna()
+    sizes = table[table.what != "less ambiguous"]
+    network = sizes[sizes.method == "BNN_FC_nonflip"]
+    sides = {
+        (method, part): [side(row.low, row.high) for row in rows.itertuples()]
+        for (method, part), rows in sizes.groupby(["method", "part"])
+    }
+    epistemic, aleatoric = (sides["BNN_FC_nonflip", part] for part in ("epistemic", "aleatoric"))
+    twins = sides.get(("ensemble", "epistemic"))
+    beside = f"; five twins' ensemble lowers its own on {twins.count(1)}" if twins else ""
+    rows = network.set_index(["part", "kind"])
+
+    def of(part: str, kind: str) -> str:
+        row = rows.loc[(part, kind)]
+        return signed_between(row["mean"], row.low, row.high)
+
+    kinds = f"{len(epistemic)} kinds of image"
+    return (
+        f"**More data lower the epistemic part on {epistemic.count(1)} of {kinds} and raise it on "
+        f"{epistemic.count(-1)}; the aleatoric part, which should stay, falls on "
+        f"{aleatoric.count(1)}.** Dense mean-field network, 540 less 54,000 training images: "
+        f"epistemic {of('epistemic', 'clean')} nats on clean and {of('epistemic', 'near')} on "
+        f"unknown (near) images, aleatoric {of('aleatoric', 'clean')} and "
+        f"{of('aleatoric', 'near')}{beside} ({counted(int(network.seeds.min()), 'seed')}; of "
+        f"{counted(len(table), 'comparison')})."
     )
 
 
@@ -204,7 +234,7 @@ BLOCKS: dict[str, Callable[[Path], str]] = {
 # The blocks of each file that has some.
 FILES: dict[str, Mapping[str, Callable[[Path], str]]] = {
     "README.md": BLOCKS,
-    "notebooks/README.md": {made.__name__: made for made in (calibrated, replaced, nodes)},
+    "notebooks/README.md": {made.__name__: made for made in (calibrated, replaced, unsure, nodes)},
     "figures/ivon/README.md": {"ivon": ivon},
     "figures/convergence/README.md": {made.__name__: made for made in (tried, tried_mnist)},
 }

@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 
 from bnnlib.analysis.questions import uncertainty_decomposition as question
+from bnnlib.analysis.questions import uncertainty_said as said
 from tests.analysis.test_sentences import faults
 
 SIZES = (540, 5400, 54_000)
@@ -85,29 +86,29 @@ def test_the_longest_training_of_a_size_stands_for_it_and_a_shorter_one_beside_i
     np.testing.assert_allclose(found[found.part == "epistemic"]["mean"], -0.05)
     np.testing.assert_allclose(found[found.part == "aleatoric"]["mean"], 0, atol=1e-12)
     assert "42,100 steps less 10,500: epistemic on clean images −0.0500 [" in (
-        question.told_longer(both)
+        said.told_longer(both)
     )
     assert question.longer(rows).empty
 
 
 def test_the_sentences_say_what_the_numbers_do():
     rows = table()
-    size = question.told_size(rows, "epistemic")
+    size = said.told_size(rows, "epistemic")
     assert size.count("(falls with data)") == 1 + 1 + 5
     assert size.count("(rises with data)") == 4 + 4
-    theory = question.told_theory(rows)
+    theory = said.told_theory(rows)
     assert "the epistemic part falls with data on 5 of 5 kinds of image" in theory
     assert "the epistemic part falls with data on 1 of 5 kinds of image, rises on 4" in theory
-    assert "far 74 %, a difference of +0.4909" in question.told_share(rows)
-    assert "(greater, as theory says)" in question.told_share(rows)
-    peaks = question.told_peaks(rows, "mixed")
+    assert "far 74 %, a difference of +0.4909" in said.told_share(rows)
+    assert "(greater, as theory says)" in said.told_share(rows)
+    peaks = said.told_peaks(rows, "mixed")
     assert "- **ensemble, 54,000 images**: epistemic 0.10 [0.09, 0.12] at 0" in peaks
     assert "aleatoric 0.10 [0.09, 0.12] at 0, greatest at λ = 0.5: 0.60 [0.59, 0.62]" in peaks
-    assert " at 90°" in question.told_peaks(rows, "rotated")
-    assert "no difference shown" in question.told_beside(rows)
-    assert "46 comparisons" not in question.told_comparisons(rows)
-    assert "56 comparisons" in question.told_comparisons(rows)  # 3 x 12 and 2 x 10
-    assert "ensemble 3 on 540 images" in question.seeds([], rows)
+    assert " at 90°" in said.told_peaks(rows, "rotated")
+    assert "no difference shown" in said.told_beside(rows)
+    assert "46 comparisons" not in said.told_comparisons(rows)
+    assert "56 comparisons" in said.told_comparisons(rows)  # 3 x 12 and 2 x 10
+    assert "ensemble 3 on 540 images" in said.seeds([], rows)
 
 
 def test_every_sentence_is_written_as_the_house_writes():
@@ -115,35 +116,50 @@ def test_every_sentence_is_written_as_the_house_writes():
     more = rows[rows.train_images == 54_000].assign(steps=42_100)
     rows = pd.concat([rows, more[more.method != "ensemble"]])
     told = [
-        question.seeds([], rows),
-        question.told_longer(rows),
-        *(question.told_size(rows, part) for part in question.PARTS),
-        *(question.told_peaks(rows, kind) for kind in ("mixed", "rotated")),
+        said.seeds([], rows),
+        said.told_longer(rows),
+        *(said.told_size(rows, part) for part in question.PARTS),
+        *(said.told_peaks(rows, kind) for kind in ("mixed", "rotated")),
         *(
             say(rows)
             for say in (
-                question.told_theory, question.told_share, question.told_beside,
-                question.told_detection, question.told_comparisons,
+                said.told_theory, said.told_share, said.told_beside,
+                said.told_detection, said.told_comparisons,
             )
         ),
     ]  # fmt: skip
     assert [fault for text in told for fault in faults(text)] == []
 
 
+def test_what_was_expected_is_held_against_what_was_found():
+    told = said.told_expected(table()).splitlines()
+    assert [line[:2] for line in told] == ["1.", "2.", "3.", "4."]
+    assert [("did **not** hold" in line, "decided" in line) for line in told] == [
+        (False, False), (False, False), (True, False), (True, False)
+    ]  # fmt: skip
+    few = said.told_expected(table(seeds=(0,))).splitlines()
+    assert all("not decided" in line for line in few)
+    assert "not decided" in said.told_expected(table()[:0])
+    alone = said.told_expected(table(methods=("BNN_FC_nonflip",))).splitlines()
+    assert ["decided" in line for line in alone] == [False, False, False, True]
+
+
 def test_of_few_seeds_nothing_is_claimed():
     rows = table(seeds=(0, 1))
     assert question.differences(rows).low.isna().all()
-    assert "falls" not in question.told_size(rows, "epistemic")
-    assert "56" not in question.told_comparisons(rows)
+    assert "falls" not in said.told_size(rows, "epistemic")
+    assert "(too few seeds for an interval)" in said.told_size(rows, "epistemic")
+    assert "no difference" not in said.told_share(rows)
+    assert "56" not in said.told_comparisons(rows)
 
 
 def test_without_measurements_the_sentences_say_so():
     none = table()[:0]
-    assert question.seeds([], none) == "Nothing has been measured yet."
-    assert "nothing to compare" in question.told_size(none, "epistemic").lower()
-    assert "No shorter training" in question.told_longer(none)
-    assert "No mean-field network" in question.told_converged([])
-    for say in (question.told_theory, question.told_share, question.told_beside):
+    assert said.seeds([], none) == "Nothing has been measured yet."
+    assert "nothing to compare" in said.told_size(none, "epistemic").lower()
+    assert "No shorter training" in said.told_longer(none)
+    assert "No mean-field network" in said.told_converged([])
+    for say in (said.told_theory, said.told_share, said.told_beside):
         assert "yet" in say(none)
     assert len(question.make([], none)) == 8
 

@@ -6,8 +6,10 @@ import shutil
 import pandas as pd
 import pytest
 
+from bnnlib.analysis.questions import uncertainty_decomposition
 from bnnlib.errors import RecordError
 from jobs.local import publish, readme
+from tests.analysis.test_uncertainty_question import table as uncertainties
 from tests.conftest import ROOT
 
 
@@ -42,6 +44,24 @@ def test_a_setting_that_was_tried_has_a_row(figures):
     assert row.startswith(
         "| `BNN_FC_flip` | 100 | 0.003 | 10 | natural step 0.1/0.2 | 0.2500 | 50.0 %"
     )
+
+
+def test_what_uncertainty_says_is_counted_from_its_table(figures):
+    """Of the rows that the table lacks an interval of, nothing is said."""
+    table = uncertainty_decomposition.differences(uncertainties())
+    path = figures / "uncertainty_decomposition" / "differences.csv"
+    path.parent.mkdir(exist_ok=True)
+    table.to_csv(path, index=False)
+    told = readme.unsure(figures)
+    assert told.startswith(
+        "**More data lower the epistemic part on 1 of 5 kinds of image and raise it on 4; the "
+        "aleatoric part, which should stay, falls on 5.**"
+    )
+    assert "epistemic +0.2990 [" in told
+    assert "; five twins' ensemble lowers its own on 5 (3 seeds; of 36 comparisons)" in told
+    change(path, low=table.low.where(table.method == "BNN_FC_nonflip"))
+    assert "of 12 comparisons" in readme.unsure(figures)
+    assert "twins" not in readme.unsure(figures)
 
 
 def test_every_picture_and_file_that_the_readme_links_exists():

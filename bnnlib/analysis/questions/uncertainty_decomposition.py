@@ -18,7 +18,6 @@ from matplotlib.figure import Figure
 
 from bnnlib.analysis.questions.seeds import end_of, over_seeds, paired
 from bnnlib.analysis.style import COLOURS, PALETTE, legend_above, plain_log, set_style, subplots
-from bnnlib.analysis.words import between, counted, number, percent, side, signed_between, span
 
 Records = Sequence[Mapping[str, Any]]
 ENSEMBLE = "ensemble"
@@ -36,7 +35,7 @@ KINDS = {
 UNKNOWN = ("near", "far")
 FEW, ALL = 540, 54_000
 _WHOSE = ["method", "train_images", "seed"]
-_NAMES = {"BNN_FC_nonflip": "mean-field", "BNN_FC_flip": "mean-field, Flipout", ENSEMBLE: ENSEMBLE}
+NAMES = {"BNN_FC_nonflip": "mean-field", "BNN_FC_flip": "mean-field, Flipout", ENSEMBLE: ENSEMBLE}
 
 
 def make(records: Records, measured: pd.DataFrame) -> dict[str, tuple[pd.DataFrame, Any]]:
@@ -94,7 +93,7 @@ def _ordered(table: pd.DataFrame) -> pd.DataFrame:
     return table.loc[keys.sort_values([*keys], kind="stable").index].reset_index(drop=True)
 
 
-def _longest(measured: pd.DataFrame) -> pd.DataFrame:
+def longest(measured: pd.DataFrame) -> pd.DataFrame:
     """Of each method and size the trainings of the most steps."""
     steps = measured.groupby(["method", "train_images"]).steps
     return measured[measured.steps == steps.transform("max")]
@@ -102,7 +101,7 @@ def _longest(measured: pd.DataFrame) -> pd.DataFrame:
 
 def against_size(measured: pd.DataFrame) -> pd.DataFrame:
     """Each part of each kind of image against the number of training images, over seeds."""
-    return over_seeds(by_kind(_longest(measured)), ["method", "part", "kind", "train_images"])
+    return over_seeds(by_kind(longest(measured)), ["method", "part", "kind", "train_images"])
 
 
 def along(measured: pd.DataFrame, kind: str) -> pd.DataFrame:
@@ -112,7 +111,7 @@ def along(measured: pd.DataFrame, kind: str) -> pd.DataFrame:
         Columns ``method``, ``train_images``, ``part``, ``value`` (degrees, or the share of the
         second image), ``mean``, ``low``, ``high``, ``seeds``.
     """
-    table = _longest(measured)
+    table = longest(measured)
     table = table[table.kind == kind].rename(columns={"value": "place"})
     long = table.melt([*_WHOSE, "place"], [*PARTS], var_name="part", value_name="value")
     long = long.assign(place=long.place.astype(float))
@@ -123,7 +122,7 @@ def along(measured: pd.DataFrame, kind: str) -> pd.DataFrame:
 def detection(measured: pd.DataFrame) -> pd.DataFrame:
     """How well each part by itself tells unknown images from clean ones: AUROC, over seeds."""
     columns = [f"auroc_{part}" for part in PARTS]
-    table = by_kind(_longest(measured), columns)
+    table = by_kind(longest(measured), columns)
     table = table[table.kind.isin([kind for kind in KINDS if kind != "clean"])]
     return over_seeds(table, ["method", "part", "kind", "train_images"])
 
@@ -135,7 +134,7 @@ def differences(measured: pd.DataFrame) -> pd.DataFrame:
         Columns ``method``, ``what`` (``540 less 54,000 images`` or ``less ambiguous``), ``part``,
         ``kind``, ``mean``, ``low``, ``high``, ``seeds``.
     """
-    table = by_kind(_longest(measured))
+    table = by_kind(longest(measured))
     table = table.drop(columns="steps")
     few, whole = (
         table[table.train_images == size].drop(columns="train_images") for size in (FEW, ALL)
@@ -154,7 +153,7 @@ def beside_ensemble(measured: pd.DataFrame) -> pd.DataFrame:
 
     They are paired by seed: both are trained on the same images.
     """
-    table = by_kind(_longest(measured)).drop(columns="steps")
+    table = by_kind(longest(measured)).drop(columns="steps")
     table = table[(table.part == "epistemic") & table.train_images.isin((FEW, ALL))]
     is_ensemble = table.method == ENSEMBLE
     others = table[is_ensemble].drop(columns="method")
@@ -171,7 +170,7 @@ def longer(measured: pd.DataFrame) -> pd.DataFrame:
 
 def accuracies(measured: pd.DataFrame) -> pd.DataFrame:
     """Accuracy on the clean images, a row a method and a column a size; means over seeds."""
-    clean = _longest(measured)
+    clean = longest(measured)
     clean = clean[clean.kind == "clean"]
     wide = clean.pivot_table(index="method", columns="train_images", values="accuracy")
     return wide.reindex([method for method in METHODS if method in wide.index])
@@ -239,7 +238,7 @@ def _look(method: str) -> dict[str, Any]:
     else:
         colour = PALETTE[method]
         style = {"marker": "v" if method.endswith("nonflip") else "^"}
-    return {"color": colour, "label": _NAMES[method], "markersize": 6} | style
+    return {"color": colour, "label": NAMES[method], "markersize": 6} | style
 
 
 def _line(axis: Any, x: pd.Series, rows: pd.DataFrame, **style: Any) -> None:
@@ -281,213 +280,17 @@ def _draw_along(table: pd.DataFrame, words: str, ticks: np.ndarray) -> Figure:
         for column, method in enumerate(methods):
             axis = axes[row, column]
             here = table[(table.method == method) & (table.train_images == size)]
+            axis.set_visible(len(here) > 0)
             for part, marker in zip(PARTS, "os", strict=True):
                 lines = here[here.part == part]
                 look = {"color": PARTS[part], "marker": marker, "markersize": 5, "label": part}
                 _line(axis, lines.value, lines, **look)
             axis.set_xticks(ticks)
             if row == 0:
-                axis.set_title(_NAMES[method], fontsize=12)
+                axis.set_title(NAMES[method], fontsize=12)
             if row == len(sizes) - 1:
                 axis.set_xlabel(words)
         axes[row, 0].set_ylabel(f"uncertainty (nats)\n{size:,} training images")
     axes[0, 0].set_ylim(0, None)  # of all: last, since it ends autoscaling
     legend_above(figure)
     return figure
-
-
-# --- Sentences -----------------------------------------------------------------------------------
-
-
-def seeds(records: Records, measured: pd.DataFrame) -> str:
-    """How many networks and seeds the answers rest on, and what they cost."""
-    if measured.empty:
-        return "Nothing has been measured yet."
-    table = _longest(measured)
-    parts = []
-    for method in [name for name in METHODS if name in set(table.method)]:
-        counts = table[table.method == method].groupby("train_images").seed.nunique()
-        sizes = ", ".join(f"{count} on {size:,} images" for size, count in counts.items())
-        parts.append(f"{_NAMES[method]} {sizes}")
-    runs = trained(records)
-    hours = runs.seconds.sum() / 3600 if len(runs) else 0.0
-    return f"Seeds: {'; '.join(parts)}. All {counted(len(runs), 'run')}: {hours:.2f} core-hours."
-
-
-def told_converged(records: Records) -> str:
-    """How many posteriors have converged, by number of training images."""
-    table = trained(records)
-    table = table[table.converged.notna()] if len(table) else table
-    if table.empty:
-        return "No mean-field network has been trained yet."
-    parts = [
-        f"{int(runs.converged.astype(bool).sum())} of {len(runs)} on {size:,} images "
-        f"(KL {span(number(runs.kl.min(), 0), number(runs.kl.max(), 0))} nats)"
-        for size, runs in table.groupby("train_images")
-    ]
-    return (
-        "KL(q‖p) has changed by less than 2 % over the last tenth of the training in "
-        f"{', '.join(parts)}."
-    )
-
-
-def told_longer(measured: pd.DataFrame) -> str:
-    """What the longer training changes of both parts."""
-    table = longer(measured)
-    table = table[table.part.isin(list(PARTS))]
-    if table.empty:
-        return "No shorter training on all images has been measured yet."
-    lines = []
-    for method, rows in table.groupby("method", sort=False):
-        said = [
-            f"{row.part} on {row.kind} images {signed_between(row.mean, row.low, row.high)}"
-            for row in rows.itertuples()
-        ]
-        steps = measured[(measured.method == method) & (measured.train_images == ALL)].steps
-        lines.append(
-            f"- **{_NAMES[str(method)]}** ({_pairs(rows)}), {steps.max():,} steps less "
-            f"{steps.min():,}: {'; '.join(said)}"
-        )
-    return f"Longer trainings on all {ALL:,} images, in nats:\n\n" + "\n".join(lines)
-
-
-WORDS = {1: "falls with data", -1: "rises with data", 0: "no difference shown"}
-
-
-def told_size(measured: pd.DataFrame, part: str) -> str:
-    """What fewer training images change of one part, a line a method."""
-    table = differences(measured)
-    table = table[(table.part == part) & table.what.str.endswith("images")]
-    if table.empty:
-        return "Nothing to compare yet."
-    lines = []
-    for method, rows in table.groupby("method", sort=False):
-        said = [
-            f"{row.kind} {signed_between(row.mean, row.low, row.high)} "
-            f"({WORDS[side(row.low, row.high)]})"
-            for row in rows.itertuples()
-        ]
-        lines.append(f"- **{_NAMES[str(method)]}** ({_pairs(rows)}): {'; '.join(said)}")
-    return f"The {part} part on {FEW} less on {ALL:,} images, in nats:\n\n" + "\n".join(lines)
-
-
-def _pairs(rows: pd.DataFrame) -> str:
-    return counted(int(rows.seeds.max()), "pair") + " of seeds"
-
-
-def told_theory(measured: pd.DataFrame) -> str:
-    """On how many kinds of image each part does what theory says, a line a method."""
-    table = differences(measured)
-    table = table[table.what.str.endswith("images")].dropna(subset="low")
-    if table.empty:
-        return "Nothing to compare with theory yet."
-    lines = []
-    for method, rows in table.groupby("method", sort=False):
-        said = []
-        for part in PARTS:
-            of_part = rows[rows.part == part]
-            sides = [side(row.low, row.high) for row in of_part.itertuples()]
-            counts = {where: sides.count(where) for where in (1, -1, 0)}
-            said.append(
-                f"the {part} part falls with data on {counts[1]} of {len(sides)} kinds of image, "
-                f"rises on {counts[-1]}, and shows no difference on {counts[0]}"
-            )
-        lines.append(f"- **{_NAMES[str(method)]}**: {'; '.join(said)}")
-    theory = "Theory has the epistemic part fall on all kinds, and the aleatoric part stay:"
-    return f"{theory}\n\n" + "\n".join(lines)
-
-
-def told_share(measured: pd.DataFrame) -> str:
-    """Whether the epistemic share tells unknown images from ambiguous ones, a line a method."""
-    table = differences(measured)
-    table = table[table.part == "share"]
-    if table.empty:
-        return "Nothing to compare yet."
-    means = against_size(measured)
-    means = means[(means.part == "share") & (means.train_images == ALL)]
-    words = {1: "greater, as theory says", -1: "smaller", 0: "no difference shown"}
-    lines = []
-    for method, rows in table.groupby("method", sort=False):
-        of = means[means.method == method].set_index("kind")["mean"]
-        said = [
-            f"{row.kind} {percent(of[row.kind])}, a difference of "
-            f"{signed_between(row.mean, row.low, row.high)} ({words[side(row.low, row.high)]})"
-            for row in rows.itertuples()
-        ]
-        lines.append(
-            f"- **{_NAMES[str(method)]}** ({_pairs(rows)}): ambiguous {percent(of['ambiguous'])}; "
-            f"{'; '.join(said)}"
-        )
-    head = f"The epistemic share of the whole at {ALL:,} images, and its difference to ambiguous:"
-    return f"{head}\n\n" + "\n".join(lines)
-
-
-def told_peaks(measured: pd.DataFrame, kind: str) -> str:
-    """Where each part is greatest along rotations or mixtures, a line a method and size."""
-    table = along(measured, kind)
-    if table.empty:
-        return "Nothing has been measured along it yet."
-    lines = []
-    for (method, size), rows in table.groupby(["method", "train_images"], sort=False):
-        if size not in (FEW, ALL):
-            continue
-        said = []
-        for part in PARTS:
-            of_part = rows[rows.part == part].set_index("value")
-            peak = float(of_part["mean"].idxmax())
-            place = f"{peak:g}°" if kind == "rotated" else f"λ = {peak:g}"
-            at = of_part.loc[[0.0, peak], ["mean", "low", "high"]].to_numpy()
-            first, most = (between(mean, low, high, 2) for mean, low, high in at)
-            said.append(f"{part} {first} at 0, greatest at {place}: {most}")
-        lines.append(f"- **{_NAMES[str(method)]}, {size:,} images**: {'; '.join(said)}")
-    return "Each part at the start and where it is greatest, in nats:\n\n" + "\n".join(lines)
-
-
-def told_beside(measured: pd.DataFrame) -> str:
-    """The epistemic part of the mean-field networks less the ensemble's, a line each."""
-    table = beside_ensemble(measured)
-    if table.empty:
-        return "Nothing stands beside an ensemble yet."
-    words = {1: "more", -1: "less", 0: "no difference shown"}
-    lines = []
-    for (method, size), rows in table.groupby(["method", "train_images"], sort=False):
-        said = [
-            f"{row.kind} {signed_between(row.mean, row.low, row.high)} "
-            f"({words[side(row.low, row.high)]})"
-            for row in rows.itertuples()
-        ]
-        lines.append(
-            f"- **{_NAMES[str(method)]}, {size:,} images** ({_pairs(rows)}): {'; '.join(said)}"
-        )
-    return "The epistemic part less the ensemble's, in nats:\n\n" + "\n".join(sorted(lines))
-
-
-def told_detection(measured: pd.DataFrame) -> str:
-    """How well each part tells unknown images from clean ones, a line a method and size."""
-    table = detection(measured)
-    table = table[table.kind.isin(UNKNOWN) & table.train_images.isin((FEW, ALL))]
-    if table.empty:
-        return "Nothing has been measured yet."
-    lines = []
-    for (method, size), rows in table.groupby(["method", "train_images"], sort=False):
-        said = [
-            f"{row.kind} by the {str(row.part).removeprefix('auroc_')} part "
-            f"{between(row.mean, row.low, row.high, 2)}"
-            for row in rows.sort_values(
-                "kind", key=lambda kinds: kinds.map([*KINDS].index)
-            ).itertuples()
-        ]
-        lines.append(f"- **{_NAMES[str(method)]}, {size:,} images**: {'; '.join(said)}")
-    return "AUROC against clean images:\n\n" + "\n".join(lines)
-
-
-def told_comparisons(measured: pd.DataFrame) -> str:
-    """How many comparisons the page makes, and how many exclude 0 by chance alone."""
-    count = sum(
-        len(table.dropna(subset="low"))
-        for table in (differences(measured), beside_ensemble(measured))
-    )
-    return (
-        f"The page makes {counted(count, 'comparison')}; if nothing differed, "
-        f"{number(0.05 * count, 1)} of their intervals would exclude 0 by chance."
-    )
