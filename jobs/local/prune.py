@@ -1,0 +1,291 @@
+"""Prunes the networks of finished runs and judges what is left: pruned.csv and speed.csv.
+
+    python -m jobs.local.prune runs/pruning figures/pruning
+
+A case is a run's network at its end, pruned by one score at one share, and judged as the run's own
+evaluation does: all test images, the run's draws (the same noise at every share), and near sets.
+Each case appends a row when it is done; what is there already is passed over, so a measurement that
+was stopped goes on. It takes about 1.4 CPU seconds a case of a dense network on MNIST.
+
+pruned.csv: ``scope`` is what a share is taken of, all weights with a posterior (`global`) or each
+layer's (`layer`); a twin's are the kernels that have a posterior in its Bayesian network.
+``removed`` says what a removed weight is: `zero` in mean and deviation, or `trap`, mean and rho 0.
+``of_a_draw`` is the mean accuracy of single draws. ``units`` and ``inputs`` are those left where
+whole ones are taken out, ``bytes`` the file of what is left.
+
+speed.csv: CPU seconds of predicting 2,000 images by the run's draws, of the pruned network as it
+was laid out (`whole`) and without the units and inputs that no weight needs (`shrunk`), and the
+unpruned network's: in turns, median and quartiles. `--only speed` makes it alone, and anew.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import csv
+import dataclasses
+import statistics
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from bnnlib.data import Dataset, Inputs
+from bnnlib.errors import BnnlibError
+from bnnlib.experiment import Experiment
+from bnnlib.inference import distributed, evaluation
+from bnnlib.inference.prediction import Predictor
+from bnnlib.inference.restore import restore
+from bnnlib.launch.here import forget_graphs
+from bnnlib.metrics import HOLDOUT, TEST, Evaluation
+from bnnlib.networks import Network, pruned, pruning
+from bnnlib.record.schema import read_record
+from jobs.bench import common
+
+SHARES = (0.3, 0.6, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995)
+KEYS = ("run", "scope", "by", "removed", "share")
+COLUMNS = (
+    *KEYS,
+    *("weights", "units", "inputs", "bytes", "accuracy", "of_a_draw", "nll", "ece_debiased"),
+    *("epistemic", "auroc_near", "cpu_seconds"),
+)
+SPEED_SHARES = (0.8, 0.9, 0.95, 0.98, 0.99, 0.995)
+SPEED_IMAGES, SPEED_ROUNDS = 2000, 15
+
+
+class Case(NamedTuple):
+    """One pruning of one network; `by` is ``none`` at share 0."""
+
+    scope: str = "global"
+    by: str = "none"
+    removed: str = "zero"
+    share: float = 0.0
+
+
+def cases(experiment: Experiment) -> Iterator[Case]:
+    """The cases of a run, most valuable first."""
+    yield Case()
+    bayesian = experiment.model.startswith("BNN")
+    every = experiment.bayesian_layers == "all"
+    whole = experiment.model == "BNN_FC_flip" and not every
+    for by in pruning.SCORES if bayesian else pruning.POINT_SCORES:
+        yield from (Case("global", by, "zero", share) for share in SHARES)
+        if bayesian and (whole or by == "signal_to_noise"):
+            yield from (Case("global", by, "trap", share) for share in SHARES)
+    if every:
+        for by in ("signal_to_noise", "kl", "magnitude"):
+            yield from (Case("layer", by, "zero", share) for share in SHARES)
+
+
+def prunable(network: Network) -> list[int]:
+    """The numbers of the layers that are pruned: those with a posterior; of a twin, the first."""
+    return [index for index, layer in enumerate(network.layers) if layer.bayesian] or [0]
+
+
+def prune(experiment: Experiment, network: Network, case: Case) -> list[pruning.Weights]:
+    """The network's weights after a case's pruning; the network stays as it is."""
+    weights = pruned.weights_of(network)
+    if case.share == 0:
+        return weights
+    layers = prunable(network)
+    found = pruned.scores_of(network, layers, case.by, experiment.seed)
+    stays = pruning.kept(found, case.share, case.scope == "layer")
+    of_layer = dict(zip(layers, stays, strict=True))
+    stddev = pruning.TRAP_STDDEV if case.removed == "trap" else 0.0
+    return pruning.without(weights, [of_layer.get(i) for i in range(len(weights))], stddev)
+
+
+def row_of(
+    case: Case,
+    experiment: Experiment,
+    dataset: Dataset,
+    network: Network,
+    sets: Sequence[evaluation.Set],
+) -> dict[str, Any]:
+    """Prunes, judges, and says what is left."""
+    started = time.process_time()
+    weights = prune(experiment, network, case)
+    network.posterior = pruned.PrunedPosterior(weights)
+    try:
+        judged = evaluation.evaluate(experiment, network, dataset, sets)
+    finally:
+        network.posterior = None
+    left, inputs = pruning.shrunk(weights)
+    layers = prunable(network)
+    entries = sum(int(pruning.remaining(weights[index]).sum()) for index in layers)
+    return case._asdict() | {
+        "weights": entries,
+        "units": left[0].mean["bias"].size,
+        "inputs": inputs.size,
+        "bytes": pruning.packed_bytes(weights),
+        **scores(judged),
+        "cpu_seconds": round(time.process_time() - started, 2),
+    }
+
+
+def scores(judged: Evaluation) -> dict[str, Any]:
+    """What a row says of an evaluation, to six digits."""
+    rows = {row["set"]: row for row in judged.rows}
+    prediction, labels = judged.predictions[TEST]
+    near = [row["auroc_entropy"] for row in rows.values() if row.get("ood_group") == "near"]
+    assert prediction.votes is not None
+    draws = prediction.votes.sum(axis=1, dtype=np.int64)[0]
+    right = prediction.votes[np.arange(len(labels)), labels].mean() / draws
+    found = {name: rows[TEST][name] for name in ("accuracy", "nll", "ece_debiased", "epistemic")}
+    found |= {"of_a_draw": right, "auroc_near": float(np.mean(near))}
+    return {name: f"{value:.6g}" for name, value in found.items()}
+
+
+def judge(runs: Path, figures: Path) -> None:
+    """Appends the rows that pruned.csv lacks of the runs below a folder."""
+    path = figures / "pruned.csv"
+    done = {tuple(row[key] for key in KEYS) for row in _read(path)}
+    for directory in finished(runs):
+        name = directory.relative_to(runs).as_posix()
+        experiment = Experiment.from_mapping(read_record(directory)["parameters"])
+        left = [
+            case
+            for case in cases(experiment)
+            if (name, *map(str, case[:3]), str(case.share)) not in done
+        ]
+        if not left:
+            continue
+        experiment, dataset, network = restore(directory)
+        experiment = dataclasses.replace(
+            experiment,
+            ood_sets=["near"],
+            test_draws=experiment.test_draws if network.is_stochastic else 1,
+        )
+        sets = [one for one in evaluation.sets(experiment, dataset) if one.name != HOLDOUT]
+        for case in left:
+            row = {"run": name} | row_of(case, experiment, dataset, network, sets)
+            common.append_rows(path, [row], COLUMNS)
+        print(f"{name}: {len(left)} cases", flush=True)
+        forget_graphs()
+    common.write_origin(path.with_suffix(".json"), runs=str(runs))
+
+
+def finished(runs: Path) -> list[Path]:
+    """The finished runs below a folder, seed by seed, so that a stop leaves whole seeds."""
+    found = [file.parent for file in sorted(runs.rglob("run.json"))]
+    records = {directory: read_record(directory) for directory in found}
+    done = [one for one in found if records[one]["status"] == "finished"]
+    return sorted(done, key=lambda one: records[one]["parameters"]["seed"])
+
+
+# --- Time ----------------------------------------------------------------------------------------
+
+
+def speeds(runs: Path, figures: Path) -> None:
+    """Times what each network of `BNN_FC_flip`, seed 0, needs to predict, pruned and shrunk."""
+    rows = []
+    for directory in finished(runs):
+        experiment = Experiment.from_mapping(read_record(directory)["parameters"])
+        if experiment.model == "BNN_FC_flip" and experiment.seed == 0:
+            rows += speed_of(directory, directory.relative_to(runs).as_posix())
+            forget_graphs()
+    common.write_table(figures / "speed.csv", rows)
+    common.write_origin(figures / "speed.json", runs=str(runs), images=SPEED_IMAGES)
+
+
+def speed_of(directory: Path, name: str) -> list[dict[str, Any]]:
+    """The rows of one run: each share by signal to noise, whole and shrunk, and share 0."""
+    experiment, dataset, network = restore(directory)
+    images = dataset.x_test[:SPEED_IMAGES]
+    ways: dict[tuple[float, str], Any] = {}
+    for share in (0.0, *SPEED_SHARES):
+        by = "signal_to_noise" if share else "none"
+        weights = prune(experiment, network, Case("global", by, "zero", share))
+        left, inputs = pruning.shrunk(weights)
+        ways[share, "whole"] = _way(experiment, network, dataset, weights, None)
+        if share:
+            ways[share, "shrunk"] = _way(experiment, network, dataset, left, inputs)
+    seconds: dict[tuple[float, str], list[float]] = {key: [] for key in ways}
+    for turn in range(SPEED_ROUNDS + 1):
+        for key, way in ways.items():
+            started = time.process_time()
+            way(images)
+            if turn:  # the first traces the graph
+                seconds[key].append(time.process_time() - started)
+    return [
+        {"run": name, "share": share, "way": way, "images": len(images)}
+        | {"draws": experiment.test_draws, "rounds": SPEED_ROUNDS}
+        | dict(
+            zip(
+                ("quarter", "median", "three_quarters"),
+                (f"{one:.5g}" for one in statistics.quantiles(taken, n=4)),
+                strict=True,
+            )
+        )
+        for (share, way), taken in seconds.items()
+    ]
+
+
+def _way(
+    experiment: Experiment,
+    network: Network,
+    dataset: Dataset,
+    weights: Sequence[pruning.Weights],
+    places: np.ndarray | None,
+) -> Any:
+    """What predicts images by these weights, of the pixels at `places` alone."""
+    own = network_with(network, weights)
+    inputs = dataset.inputs if places is None else inputs_at(dataset.inputs, places)
+    predictor = Predictor(own, inputs, experiment.test_draws, experiment.seed)
+
+    def way(images: np.ndarray) -> None:
+        predictor(images if places is None else images_at(images, places))
+
+    return way
+
+
+def network_with(network: Network, weights: Sequence[pruning.Weights]) -> Network:
+    """The network with a posterior of its own; its layers are shared and take any shape."""
+    own = copy.copy(network)
+    own.posterior = pruned.PrunedPosterior(weights)
+    return own
+
+
+def images_at(images: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """The pixels at `places` of each image, as an image of one row."""
+    return images.reshape(len(images), -1)[:, places].reshape(len(images), 1, -1, 1)
+
+
+def inputs_at(inputs: Inputs, places: np.ndarray) -> Inputs:
+    """What describes :func:`images_at`."""
+    mean = None if inputs.mean_image is None else images_at(inputs.mean_image[None], places)[0]
+    return dataclasses.replace(inputs, image_shape=(1, places.size, 1), mean_image=mean)
+
+
+def _read(path: Path) -> list[Mapping[str, str]]:
+    if not path.is_file():
+        return []
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def main() -> int:
+    """Prunes what is below one folder."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("runs", type=Path, help="a folder of runs, such as runs/pruning")
+    parser.add_argument("figures", type=Path, help="folder of the tables")
+    parser.add_argument("--only", choices=["pruned", "speed"], help="this table alone")
+    arguments = parser.parse_args()
+    distributed.set_threads()
+    arguments.figures.mkdir(parents=True, exist_ok=True)
+    steps = {"pruned": judge, "speed": speeds}
+    try:
+        for name, step in steps.items():
+            if arguments.only in (None, name):
+                step(arguments.runs, arguments.figures)
+    except BnnlibError as error:
+        print(f"prune: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
