@@ -18,6 +18,7 @@ from bnnlib.analysis.questions import (
     convergence,
     gradient_variance,
     prior_temperature,
+    pruning,
     ranks,
     uncertainty_decomposition,
 )
@@ -85,6 +86,13 @@ QUESTIONS: dict[str, Question] = {
         uncertainty_decomposition.make,
         tables=("uncertainty_decomposition/uncertainties.csv",),
         measured_by="jobs.bench.uncertainty_decomposition",
+    ),
+    "pruning": Question(
+        "What of a trained network can be removed?",
+        ("pruning",),
+        pruning.make,
+        tables=("pruning/pruned.csv", "pruning/speed.csv"),
+        measured_by="jobs.local.prune",
     ),
 }
 

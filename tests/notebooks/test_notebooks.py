@@ -107,6 +107,15 @@ def varied(launch, study, folder: Path) -> Path:
     return executed
 
 
+def pruned(launch, study, folder: Path) -> Path:
+    """07_pruning on the tables that git keeps."""
+    executed = folder / "pruning.ipynb"
+    notebook = ROOT / "notebooks" / "07_pruning.ipynb"
+    done = launch("papermill", notebook, executed, "-p", "figures", ROOT / "figures" / "pruning")
+    assert done.returncode == 0, done.stderr
+    return executed
+
+
 # How each notebook is executed; a notebook that is missing here fails a test.
 HOW: dict[str, Callable[..., Path]] = {
     "01_train.ipynb": alone,
@@ -117,6 +126,7 @@ HOW: dict[str, Callable[..., Path]] = {
     "04_interactive.ipynb": watched,
     "05_draws.ipynb": inside,
     "06_gradient_variance.ipynb": varied,
+    "07_pruning.ipynb": pruned,
     "09_uncertainty_decomposition.ipynb": of_records("uncertainty_decomposition"),
     "10_convergence.ipynb": of_records("convergence"),
     "11_simulation.ipynb": from_tables,
@@ -351,6 +361,19 @@ def test_the_gradients_variance_is_told_by_the_tables_that_git_keeps(executed):
     first = dense[(dense.global_batch == 64) & (dense.state == "initial")].iloc[0]
     assert f"initial {math.ceil(first.ranks)} [" in said
     assert "predicted for BNN_FC_nonflip on 8: " in text(nb, "stdout")
+
+
+@pytest.mark.ranks
+def test_pruning_is_told_by_the_tables_that_git_keeps(executed):
+    nb = read(executed["07_pruning.ipynb"])
+    assert len(of_type(nb, "image/png")) == 3
+    said = "\n".join(of_type(nb, "text/markdown"))
+    table = pd.read_csv(ROOT / "figures" / "pruning" / "differences.csv")
+    trap = table[(table.what == "trap less zero") & (table.network == "BNN_FC_flip")]
+    trap = trap[(trap.score == "accuracy") & (trap.share == 0.8)]
+    for mean in trap["mean"]:
+        assert f"80 % {mean:+.4f} [".replace("-", "−") in said
+    assert "of the claimed 7 points" in said
 
 
 # ------------------------------------------------------------------------------------------- live

@@ -1,0 +1,210 @@
+"""What the tables of pruning say, in sentences: each with its interval over seeds."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from bnnlib.analysis.questions.pruning import (
+    BY,
+    CLAIMED_LOSS,
+    CLAIMED_SHARE,
+    COMPARED,
+    FLIP,
+    NETWORKS,
+    SCORES,
+    STATES,
+    TWIN,
+    Records,
+    matching,
+)
+from bnnlib.analysis.words import between, counted, number, side, signed_between, span
+
+_WORDS = {"accuracy": "accuracy", "of_a_draw": "accuracy of a single draw", **SCORES}
+LITTLE = 0.005  # half a point of accuracy
+NOTHING = "Nothing has been measured of this yet."
+
+
+def told_runs(records: Records, pruned: pd.DataFrame) -> str:
+    """How many networks were pruned, of how many seeds, and in how many cases."""
+    if pruned.empty:
+        return NOTHING
+    of_runs = {one["run"]: one["parameters"] for one in records}
+    names: dict[str, set[int]] = {}
+    for run in dict.fromkeys(pruned.run):
+        both = of_runs[run]["bayesian_layers"] == "all"
+        name = f"{of_runs[run]['model']}{', both layers' if both else ''}"
+        words = f"{name} ({STATES[run.partition('/')[0]]})"
+        names.setdefault(words, set()).add(of_runs[run]["seed"])
+    parts = [f"{name}: {counted(len(seeds), 'seed')}" for name, seeds in names.items()]
+    seconds = pruned.cpu_seconds.sum()
+    return (
+        f"{'; '.join(parts)}. {counted(len(pruned), 'case')}, each on the 10,000 test images; "
+        f"{number(seconds / 3600, 2)} core-hours of evaluation."
+    )
+
+
+def told_at(
+    differences: pd.DataFrame,
+    what: str,
+    score: str,
+    shares: tuple[float, ...],
+    network: str = FLIP,
+    by: str = "signal_to_noise",
+) -> str:
+    """One difference at some shares, in both states."""
+    rows = differences[matching(differences, what=what, score=score, network=network, by=by)]
+    lines = []
+    for state in STATES.values():
+        here = rows[(rows.state == state) & rows.share.isin(shares)]
+        if here.empty:
+            continue
+        said = [f"{_share(row.share)} {_signed(row)}" for row in here.itertuples()]
+        seeds = span(str(here.seeds.min()), str(here.seeds.max()))
+        lines.append(f"- **{state}** ({seeds} seeds): {'; '.join(said)}")
+    if not lines:
+        return NOTHING
+    words = _WORDS[score]
+    told = what.replace("signal_to_noise", BY["signal_to_noise"])
+    told = told.replace("magnitude", BY["magnitude"]).replace("kl ", "KL ")
+    ways = "" if "signal" in what or what.startswith("trap") else f", by {BY[by]}"
+    return f"{words}, {told}{ways} ({network}):\n\n" + "\n".join(lines)
+
+
+def _share(share: float) -> str:
+    """A share with as many digits as it has: ``80 %``, ``99.5 %``."""
+    return f"{100 * share:g} %"
+
+
+def _signed(row: object) -> str:
+    return signed_between(*(getattr(row, name) for name in ("mean", "low", "high")))
+
+
+def told_shares(differences: pd.DataFrame) -> str:
+    """How much can go, by each score, before half a point of accuracy is shown to be lost."""
+    rows = differences[matching(differences, what="pruned less whole", score="accuracy")]
+    lines = []
+    for network in NETWORKS:
+        for state in STATES.values():
+            said = []
+            for by, words in BY.items():
+                here = rows[matching(rows, network=network, state=state, by=by)].sort_values(
+                    "share"
+                )
+                if here.empty or here.low.isna().any():
+                    continue
+                fine = (here.low >= -LITTLE).cumprod().astype(bool)
+                most = here[fine].share.max() if fine.any() else 0.0
+                said.append(f"{words} {_share(most)}")
+            if said:
+                lines.append(f"- **{network}, {state}**: {', '.join(said)}")
+    if not lines:
+        return NOTHING
+    return (
+        "The largest measured share up to which the whole 95 % interval of the loss stays within "
+        "half a point of accuracy:\n\n" + "\n".join(lines)
+    )
+
+
+def told_explained(differences: pd.DataFrame) -> str:
+    """How much of the claimed loss at the claimed share the trap makes on these networks."""
+    lines = []
+    for state in STATES.values():
+        for score in ("accuracy", "of_a_draw"):
+            found = {}
+            for what in ("pruned less whole", "trap less whole", "trap less zero"):
+                where = {"what": what, "state": state, "score": score, "network": FLIP}
+                rows = differences[matching(differences, **where, by="signal_to_noise")]
+                rows = rows[rows.share == CLAIMED_SHARE]
+                if len(rows):
+                    found[what] = rows.iloc[0]
+            if len(found) < 3:
+                continue
+            plain, trap, more = (_points(one) for one in found.values())
+            extra = found["trap less zero"]
+            shown = side(extra.low, extra.high)
+            part = (
+                "no loss that the trap adds is shown"
+                if shown >= 0
+                else f"the trap adds {number(-100 * extra['mean'], 2)} of the claimed "
+                f"{number(100 * CLAIMED_LOSS, 0)} points"
+            )
+            lines.append(
+                f"- **{state}, {_WORDS[score]}**: exactly 0 {plain}, the trap {trap}, their "
+                f"difference {more} points: {part}"
+            )
+    if not lines:
+        return NOTHING
+    return (
+        f"With {_share(CLAIMED_SHARE)} removed by signal to noise ({FLIP}), beside the claim of "
+        f"{number(100 * CLAIMED_LOSS, 0)} points:\n\n" + "\n".join(lines)
+    )
+
+
+def _points(row: pd.Series) -> str:
+    """A difference of accuracy in points."""
+    values = [100 * row[name] for name in ("mean", "low", "high")]
+    return between(*values, digits=2)
+
+
+def told_gains(table: pd.DataFrame) -> str:
+    """The file, the units and pixels, and the time at some shares."""
+    lines = []
+    for state in STATES.values():
+        here = table[table.state == state]
+        whole = {score: rows["mean"].max() for score, rows in here.groupby("score")}
+        said = []
+        for share in (0.8, 0.95, 0.99):
+            at = here[here.share == share].set_index("score")["mean"]
+            if not {"bytes", "units", "inputs"} <= set(at.index):
+                continue
+            text = (
+                f"{_share(share)} removed, the file is {number(at['bytes'] / 1000, 1)} kB of "
+                f"{number(whole['bytes'] / 1000, 1)}, with {number(at['units'], 1)} of "
+                f"{number(whole['units'], 0)} units and {number(at['inputs'], 1)} of "
+                f"{number(whole['inputs'], 0)} pixels"
+            )
+            if {"time_whole", "time_shrunk"} <= set(at.index):
+                text += (
+                    f"; a prediction takes {number(at['time_shrunk'], 2)} times the unpruned "
+                    f"one's CPU time without the others, {number(at['time_whole'], 2)} times as "
+                    "laid out"
+                )
+            said.append(text)
+        if said:
+            lines.append(f"- **{state}**: {'. With '.join(['With ' + said[0], *said[1:]])}.")
+    return "\n".join(lines) if lines else NOTHING
+
+
+def told_twin(curves: pd.DataFrame) -> str:
+    """The accuracy of the Bayesian network and of its twin, each pruned by what it has."""
+    lines = []
+    for state in STATES.values():
+        said = []
+        for share in (0.0, 0.8, 0.9, 0.95):
+            shown = []
+            for network, by in (
+                (FLIP, "signal_to_noise"),
+                (FLIP, "magnitude"),
+                (TWIN, "magnitude"),
+            ):
+                where = {"network": network, "by": by, "state": state, "score": "accuracy"}
+                rows = curves[matching(curves, **where, scope="global", removed="zero")]
+                rows = rows[rows.share == share]
+                if len(rows):
+                    row = rows.iloc[0]
+                    shown.append(f"{network} by {BY[by]} {between(row['mean'], row.low, row.high)}")
+            if len(shown) == 3:
+                said.append(f"{_share(share)} removed: {', '.join(shown)}")
+        if said:
+            lines.append(f"- **{state}**: {'; '.join(said)}")
+    return "\n".join(lines) if lines else NOTHING
+
+
+def told_comparisons(differences: pd.DataFrame) -> str:
+    """How many comparisons were made, and how many would exclude 0 by chance."""
+    known = differences[differences.score.isin(COMPARED)].dropna(subset="low")
+    apart = sum(side(row.low, row.high) != 0 for row in known.itertuples())
+    return (
+        f"These are {counted(len(known), 'comparison')}, many of them of one another's networks, "
+        f"of which {apart} exclude 0; of as many true zeros {number(0.05 * len(known), 0)} would."
+    )

@@ -1,0 +1,188 @@
+"""What pruned networks are compared with, on rows made by hand; pictures and sentences of them."""
+
+import io
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import pytest
+
+from bnnlib.analysis.questions import pruning as question
+from bnnlib.analysis.questions import pruning_findings as findings
+from tests.analysis.test_sentences import faults
+
+SEEDS, SHARES = (0, 1, 2), (0.6, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995)
+RUNS = {
+    f"{group}/{model}-{layers}-{seed}": {"model": model, "bayesian_layers": layers, "seed": seed}
+    for group in question.STATES
+    for model, layers in (("BNN_FC_flip", "auto"), ("BNN_FC_flip", "all"), ("CNN_FC", "auto"))
+    for seed in SEEDS
+}
+# Points of accuracy that go at a share of 1 by each score, after a seed's own level.
+LOSS = {"none": 0.0, "signal_to_noise": 1.0, "kl": 2.0, "magnitude": 3.0, "random": 40.0}
+
+
+def row(run, scope="global", by="none", removed="zero", share=0.0):
+    loss = LOSS[by] * share + (10 * share if removed == "trap" else 0)
+    loss += 2 * share if scope == "layer" else 0
+    accuracy = 0.97 + 0.001 * RUNS[run]["seed"] - loss / 100
+    left = 1 - share
+    return {
+        **{"run": run, "scope": scope, "by": by, "removed": removed, "share": share},
+        **{"weights": round(50_000 * left), "units": 64, "inputs": round(784 * left)},
+        **{
+            "bytes": round(340_000 * left),
+            "accuracy": accuracy,
+            "of_a_draw": accuracy - loss / 100,
+        },
+        **{"nll": 3 * (1 - accuracy), "ece_debiased": 0.02 * left, "epistemic": 0.04 * left},
+        **{"auroc_near": 0.95 - 0.1 * share, "cpu_seconds": 1.5},
+    }
+
+
+def ways(run):
+    if "CNN" in run:
+        return [("global", by, "zero") for by in ("magnitude", "random")]
+    made = [("global", by, "zero") for by in list(LOSS)[1:]]
+    made.append(("global", "signal_to_noise", "trap"))
+    return [*made, ("layer", "signal_to_noise", "zero")] if "all" in run else made
+
+
+@pytest.fixture(scope="module")
+def pruned():
+    rows = [row(run) for run in RUNS]
+    rows += [row(run, *way, share) for run in RUNS for way in ways(run) for share in SHARES]
+    return pd.DataFrame(rows)
+
+
+@pytest.fixture(scope="module")
+def records():
+    return [{"run": run, "parameters": parameters} for run, parameters in RUNS.items()]
+
+
+@pytest.fixture(scope="module")
+def speed():
+    rows = []
+    for group in question.STATES:
+        run = f"{group}/BNN_FC_flip-auto-0"
+        rows.append({"run": run, "share": 0.0, "way": "whole", "median": 2.0})
+        rows.append({"run": run, "share": 0.95, "way": "whole", "median": 2.2})
+        rows.append({"run": run, "share": 0.95, "way": "shrunk", "median": 0.5})
+    rows.append({"run": f"{group}/BNN_FC_flip-all-0", "share": 0.0, "way": "whole", "median": 9.0})
+    table = pd.DataFrame(rows)
+    return table.assign(quarter=0.9 * table["median"], three_quarters=1.1 * table["median"])
+
+
+@pytest.fixture(scope="module")
+def made(pruned, records, speed):
+    return question.make(records, pruned, speed)
+
+
+def one(table, **where):
+    found = table[question.matching(table, **where)]
+    assert len(found) == 1
+    return found.iloc[0]
+
+
+def test_what_was_not_pruned_is_share_0_of_each_way(pruned, records):
+    found = question.cases(records, pruned)
+    whole = found[(found.share == 0) & (found.score == "accuracy")]
+    assert len(whole) == len(RUNS) / 3 * (5 + 6 + 2)
+    for _, of_seed in whole[whole.network == question.FLIP].groupby(["state", "seed"]):
+        assert set(zip(of_seed.by, of_seed.removed, strict=True)) == {
+            *((by, "zero") for by in question.BY),
+            ("signal_to_noise", "trap"),
+        }
+        assert (of_seed.value == of_seed.value.iloc[0]).all()
+    assert set(found[found.score == "error"].value.round(6)) >= {3.0, 2.9, 2.8}
+    with pytest.raises(KeyError):
+        question.cases(records[1:], pruned)
+
+
+def test_differences_are_paired_by_seed(made):
+    table = made["differences"][0]
+    where = {"network": question.FLIP, "state": "converged", "score": "accuracy", "share": 0.8}
+    snr = {"by": "signal_to_noise"}
+    plain = one(table, what="pruned less whole", **where, **snr)
+    # The seeds' levels differ by a point in all, and the difference by nothing.
+    assert plain["mean"] == pytest.approx(-0.008)
+    assert plain.high - plain.low == pytest.approx(0, abs=1e-9)
+    assert plain.seeds == 3
+    assert one(table, what="trap less whole", **where, **snr)["mean"] == pytest.approx(-0.088)
+    assert one(table, what="trap less zero", **where, **snr)["mean"] == pytest.approx(-0.08)
+    kl = one(table, what="kl less signal_to_noise", **where)
+    assert kl["mean"] == pytest.approx(-0.008)
+    assert kl.by == "kl"
+    layer = one(table, what="by layer less globally", **(where | {"network": question.BOTH}), **snr)
+    assert layer["mean"] == pytest.approx(-0.016)
+    assert (table.share > 0).all()
+
+
+def test_the_published_shares_stand_beside_the_same_here(made):
+    table = made["published"][0].set_index("share")
+    assert table.loc[0.99, "error_published"] == 2.75
+    assert table.loc[0.99, "error_converged"] == pytest.approx(2.9 + 0.99)
+    assert table.loc[0.0, "nll_ten_epochs"] == pytest.approx(3 * 0.029)
+    assert len(table) == 6
+
+
+def test_times_are_over_the_unpruned_networks(made):
+    found = made["gains"][0]
+    shrunk = one(found, score="time_shrunk", state="converged")
+    assert (shrunk["mean"], shrunk.low) == (0.25, 0.225)
+    assert found[found.score == "time_whole"]["mean"].max() == pytest.approx(1.1)
+    assert one(found, score="bytes", state="converged", share=0.8)["mean"] == 68_000
+
+
+def test_the_sentences_say_what_the_tables_say(pruned, records, made):
+    tables = {name: table for name, (table, _) in made.items()}
+    differences = tables["differences"]
+    explained = findings.told_explained(differences)
+    assert "the trap adds 8.00 of the claimed 7 points" in explained
+    shares = findings.told_shares(differences)
+    # A loss of 1 point at all: half a point is reached at 50 %, before the first share measured.
+    assert "- **BNN_FC_flip, converged**: signal to noise 0 %, KL 0 %" in shares
+    at = findings.told_at(differences, "trap less zero", "accuracy", (0.8, 0.995))
+    assert "- **converged** (3 seeds): 80 % −0.0800 [−0.0800, −0.0800]; 99.5 % −0.0995" in at
+    other = findings.told_at(
+        differences, "magnitude less signal_to_noise", "accuracy", (0.8,), by="magnitude"
+    )
+    assert other.startswith("accuracy, |mean| less signal to noise (BNN_FC_flip)")
+    gained = findings.told_gains(tables["gains"])
+    assert "95 % removed, the file is 17.0 kB of 340.0" in gained
+    assert (
+        "a prediction takes 0.25 times the unpruned one's CPU time without the others, 1.10"
+        in gained
+    )
+    said = [shares, at, other, gained, findings.told_runs(records, pruned)]
+    said += [findings.told_comparisons(differences), findings.told_twin(tables["against_share"])]
+    assert [faults(text) for text in said] == [[]] * len(said)
+    assert "3 seeds" in said[4]
+
+
+def test_a_gain_by_the_trap_explains_nothing(pruned, records):
+    better = pruned.assign(
+        accuracy=pruned.accuracy.where(pruned.removed != "trap", 0.98),
+        of_a_draw=pruned.of_a_draw.where(pruned.removed != "trap", 0.98),
+    )
+    said = findings.told_explained(question.differences(question.cases(records, better)))
+    assert said.count("no loss that the trap adds is shown") == 4
+
+
+def test_without_rows_the_sentences_say_so(pruned, records, speed):
+    tables = {n: t for n, (t, _) in question.make(records, pruned[:0], speed[:0]).items()}
+    for told in (findings.told_shares, findings.told_explained):
+        assert told(tables["differences"]) == findings.NOTHING
+    assert findings.told_runs(records, pruned[:0]) == findings.NOTHING
+    assert findings.told_at(tables["differences"], "trap less zero", "nll", (0.8,)) == (
+        findings.NOTHING
+    )
+    assert findings.told_gains(tables["gains"]) == findings.NOTHING
+    assert findings.told_twin(tables["against_share"]) == findings.NOTHING
+
+
+def test_every_picture_is_drawn_of_the_tables(made):
+    plt.switch_backend("agg")
+    for drawn, draw in made.values():
+        if draw is not None:
+            draw(drawn).savefig(io.BytesIO(), format="png", dpi=40)
+    assert plt.get_fignums() == []
