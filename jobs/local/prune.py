@@ -13,9 +13,9 @@ layer's (`layer`); a twin's are the kernels that have a posterior in its Bayesia
 ``of_a_draw`` is the mean accuracy of single draws. ``units`` and ``inputs`` are those left where
 whole ones are taken out, ``bytes`` the file of what is left.
 
-speed.csv: CPU seconds of predicting 2,000 images by the run's draws, of the pruned network as it
-was laid out (`whole`) and without the units and inputs that no weight needs (`shrunk`), and the
-unpruned network's: in turns, median and quartiles. `--only speed` makes it alone, and anew.
+speed.csv: CPU seconds of predicting `images` test images by the run's draws: of the pruned network
+as it was laid out (`whole`), without the units and inputs that no weight needs (`shrunk`), and of
+the unpruned one (share 0); in turns, median and quartiles. `--only speed` makes it alone, and anew.
 """
 
 from __future__ import annotations
@@ -55,9 +55,13 @@ COLUMNS = (
 )
 NEAR = ["near"]
 SNR = ("signal_to_noise",)
-ORDER = [("BNN_FC_flip", "auto"), ("BNN_FC_flip", "all"), ("CNN_FC", "auto")]
+ORDER = [
+    *(("BNN_FC_flip", "auto"), ("BNN_FC_flip", "all"), ("CNN_FC", "auto")),
+    *(("BNN_FC_nonflip", "auto"), ("BNN_conv_flip", "auto")),
+]
 SPEED_SHARES = (0.8, 0.9, 0.95, 0.98, 0.99, 0.995)
-SPEED_IMAGES, SPEED_ROUNDS = 2000, 15
+# A convolution takes forty times as long.
+SPEED_IMAGES, SPEED_ROUNDS = {"BNN_FC_flip": 2000, "BNN_conv_flip": 200}, 15
 
 
 class Case(NamedTuple):
@@ -77,6 +81,9 @@ def cases(experiment: Experiment) -> Iterator[Case]:
     """
     yield Case()
     every = experiment.bayesian_layers == "all"
+    zero: tuple[str, ...]
+    trap: tuple[str, ...]
+    by_layer: tuple[str, ...]
     if not experiment.model.startswith("BNN"):
         zero, trap, by_layer = pruning.POINT_SCORES, (), ()
     elif experiment.model == "BNN_FC_flip" and not every:
@@ -202,21 +209,21 @@ def finished(runs: Path) -> list[Path]:
 
 
 def speeds(runs: Path, figures: Path) -> None:
-    """Times what each network of `BNN_FC_flip`, seed 0, needs to predict, pruned and shrunk."""
+    """Times what a network with Flipout in its first layer needs to predict; seed 0."""
     rows = []
     for directory in finished(runs):
         experiment = Experiment.from_mapping(read_record(directory)["parameters"])
-        if experiment.model == "BNN_FC_flip" and experiment.seed == 0:
+        if experiment.model in SPEED_IMAGES and experiment.seed == 0:
             rows += speed_of(directory, directory.relative_to(runs).as_posix())
             forget_graphs()
     common.write_table(figures / "speed.csv", rows)
-    common.write_origin(figures / "speed.json", runs=str(runs), images=SPEED_IMAGES)
+    common.write_origin(figures / "speed.json", runs=str(runs))
 
 
 def speed_of(directory: Path, name: str) -> list[dict[str, Any]]:
     """The rows of one run: each share by signal to noise, whole and shrunk, and share 0."""
     experiment, dataset, network = restore(directory)
-    images = dataset.x_test[:SPEED_IMAGES]
+    images = dataset.x_test[: SPEED_IMAGES[experiment.model]]
     ways: dict[tuple[float, str], Any] = {}
     for share in (0.0, *SPEED_SHARES):
         by = "signal_to_noise" if share else "none"
@@ -255,6 +262,8 @@ def _way(
 ) -> Any:
     """What predicts images by these weights, of the pixels at `places` alone."""
     own = network_with(network, weights)
+    if not network.is_dense:
+        places = None  # of a convolution: channels, and MNIST has but one
     inputs = dataset.inputs if places is None else inputs_at(dataset.inputs, places)
     predictor = Predictor(own, inputs, experiment.test_draws, experiment.seed)
 

@@ -148,11 +148,8 @@ def test_the_sentences_say_what_the_tables_say(pruned, records, made):
     )
     assert other.startswith("accuracy, |mean| less signal to noise (BNN_FC_flip)")
     gained = findings.told_gains(tables["gains"])
-    assert "95 % removed, the file is 17.0 kB of 340.0" in gained
-    assert (
-        "a prediction takes 0.25 times the unpruned one's CPU time without the others, 1.10"
-        in gained
-    )
+    assert "95 % removed leave a file of 17.0 [17.0, 17.0] kB instead of 340.0" in gained
+    assert "0.25 times the unpruned network's CPU time without the others, 1.10 times as" in gained
     said = [shares, at, other, gained, findings.told_runs(records, pruned)]
     said += [findings.told_comparisons(differences), findings.told_twin(tables["against_share"])]
     assert [faults(text) for text in said] == [[]] * len(said)

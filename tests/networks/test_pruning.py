@@ -264,18 +264,21 @@ def test_a_shrunk_network_is_the_same_function(model, layers, shape):
     )
 
 
-def test_the_shrunk_network_predicts_the_same_distribution(tiny):
-    network = networks.build("BNN_FC_flip", tiny.image_shape, tiny.num_classes, 1.0, "first")
+@pytest.mark.parametrize(("model", "many"), [("BNN_FC_flip", 400), ("BNN_conv_flip", 100)])
+def test_the_shrunk_network_predicts_the_same_distribution(tiny, model, many):
+    network = networks.build(model, tiny.image_shape, tiny.num_classes, 1.0, "first")
     set_biases(network)
     weights, _ = halved(network, share=0.98)
     left, inputs = pruning.shrunk(weights)
-    assert inputs.size < np.prod(tiny.image_shape)
-    images, many = tiny.x_test[:50], 400
+    assert left[0].mean["kernel"].size < 0.8 * weights[0].mean["kernel"].size
+    images = tiny.x_test[:20]
     network.posterior = pruned.PrunedPosterior(weights)
     whole = prediction.predict(network, tiny, images, many, 0)
-    own = prune.network_with(network, left)
-    seen = prediction.Predictor(own, prune.inputs_at(tiny.inputs, inputs), many, 0)
-    shrunk = seen(prune.images_at(images, inputs))
+    own, seen, described = prune.network_with(network, left), images, tiny.inputs
+    if model == "BNN_FC_flip":
+        assert inputs.size < np.prod(tiny.image_shape)
+        seen, described = prune.images_at(images, inputs), prune.inputs_at(tiny.inputs, inputs)
+    shrunk = prediction.Predictor(own, described, many, 0)(seen)
     np.testing.assert_allclose(shrunk.mean_probs, whole.mean_probs, atol=0.05)
 
 

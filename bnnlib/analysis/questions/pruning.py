@@ -20,7 +20,8 @@ from bnnlib.analysis.style import COLOURS, PALETTE, legend_above, plain_log, set
 Records = Sequence[Mapping[str, Any]]
 STATES = {"ten_epochs": "ten epochs", "converged": "converged"}  # the study's groups
 FLIP, NONFLIP, BOTH, TWIN = "BNN_FC_flip", "BNN_FC_nonflip", "BNN_FC_flip, both layers", "CNN_FC"
-NETWORKS = (FLIP, NONFLIP, BOTH, TWIN)
+CONV = "BNN_conv_flip"
+NETWORKS = (FLIP, NONFLIP, BOTH, TWIN, CONV)
 BY = {
     "signal_to_noise": "signal to noise",
     "kl": "KL",
@@ -173,21 +174,24 @@ def gains(curves: pd.DataFrame, speed: pd.DataFrame, records: Records) -> pd.Dat
     """What is left at each share by signal to noise: weights, units, inputs, bytes, time.
 
     Returns:
-        Columns ``state``, ``share``, ``score``, ``mean``, ``low``, ``high``, ``seeds``. The scores
-        are those of ``pruned.csv`` and ``time_whole`` and ``time_shrunk``, of one seed: CPU seconds
-        over those of the unpruned network, the quartiles in place of an interval.
+        Columns ``network``, ``state``, ``share``, ``score``, ``mean``, ``low``, ``high``,
+        ``seeds``. The scores are those of ``pruned.csv`` and ``time_whole`` and ``time_shrunk``, of
+        one seed: CPU seconds over those of the unpruned network, quartiles in the interval's place.
     """
-    which = matching(curves, network=FLIP, scope="global", by="signal_to_noise", removed="zero")
-    rows = curves[which & curves.score.isin(("weights", "units", "inputs", "bytes"))]
-    made = [rows[["state", "share", "score", "mean", "low", "high", "seeds"]]]
-    layers = {one["run"]: _network(one["parameters"]) for one in records}
+    which = matching(curves, scope="global", by="signal_to_noise", removed="zero")
+    rows = curves[which & curves.network.isin((FLIP, CONV))]
+    rows = rows[rows.score.isin(("weights", "units", "inputs", "bytes"))]
+    columns = ["network", "state", "share", "score", "mean", "low", "high", "seeds"]
+    made = [rows[columns]]
+    networks = {one["run"]: _network(one["parameters"]) for one in records}
     for run, taken in speed.groupby("run", sort=False):
-        if layers.get(str(run)) != FLIP:
+        if networks.get(str(run)) not in (FLIP, CONV):
             continue
-        whole = taken[(taken.share == 0)]["median"].iloc[0]
+        whole = taken[taken.share == 0]["median"].iloc[0]
         made.append(
             pd.DataFrame(
                 {
+                    "network": networks[str(run)],
                     "state": STATES[str(run).partition("/")[0]],
                     "share": taken.share,
                     "score": "time_" + taken.way,
@@ -317,41 +321,44 @@ def _share_axis(axis: Any) -> None:
 
 
 def draw_gains(table: pd.DataFrame) -> Figure:
-    """Bytes, units and pixels, and time left at each share by signal to noise.
+    """Bytes, units, pixels and filters, and time left at each share by signal to noise.
 
     Args:
         table: of :func:`gains`. Bands are 95 % intervals over seeds; of the time, quartiles.
     """
     set_style()
-    figure, axes = subplots(1, 3, figsize=(12.5, 4.2), layout="constrained")
-    panels = (
-        ("file, kB", (("bytes", "file", "o"),)),
-        ("left, %", (("units", "units", "s"), ("inputs", "pixels", "^"))),
-        (
-            "CPU time of a prediction, %",
-            (("time_whole", "as laid out", "X"), ("time_shrunk", "without units, pixels", "o")),
-        ),
-    )
-    states = {"ten epochs": (0, (4, 2)), "converged": "-"}
-    for axis, (label, shown) in zip(axes, panels, strict=True):
-        for index, (score, words, marker) in enumerate(shown):
-            for state, dashes in states.items():
-                rows = table[(table.score == score) & (table.state == state)]
-                looks = {"color": COLOURS[index], "marker": marker, "linestyle": dashes}
+    figure, axes = subplots(1, 3, figsize=(13, 5), layout="constrained")
+    panels = {
+        "file (kB)": [(FLIP, "bytes", "dense", COLOURS[0], "o")],
+        "left (%)": [
+            (FLIP, "units", "dense: units", COLOURS[0], "o"),
+            (FLIP, "inputs", "dense: pixels", COLOURS[1], "^"),
+            (CONV, "units", "convolution: filters", COLOURS[2], "s"),
+        ],
+        "CPU time of a prediction (%)": [
+            (FLIP, "time_whole", "dense, as laid out", "0.5", "X"),
+            (FLIP, "time_shrunk", "dense, without them", COLOURS[0], "o"),
+            (CONV, "time_whole", "convolution, as laid out", "0.5", "D"),
+            (CONV, "time_shrunk", "convolution, without them", COLOURS[2], "s"),
+        ],
+    }
+    for axis, (label, shown) in zip(axes, panels.items(), strict=True):
+        for network, score, words, colour, marker in shown:
+            for state, dashes in (("ten epochs", (0, (4, 2))), ("converged", "-")):
+                rows = table[matching(table, network=network, score=score, state=state)]
+                if rows.empty:
+                    continue
                 whole = rows["mean"][rows.share == 0]
-                unit = {"file, kB": 1000.0, "left, %": whole.max() / 100}.get(label, 0.01)
-                left = 1 - rows.share
-                name = f"{words}, {state}"
-                axis.plot(left, rows["mean"] / unit, label=name, markersize=5, **looks)
-                axis.fill_between(
-                    left, rows.low / unit, rows.high / unit, color=COLOURS[index], alpha=0.18,
-                    linewidth=0,
-                )  # fmt: skip
+                unit = {"file (kB)": 1000.0, "left (%)": whole.max() / 100}.get(label, 0.01)
+                left, band = 1 - rows.share, {"color": colour, "alpha": 0.18, "linewidth": 0}
+                looks = {"color": colour, "marker": marker, "linestyle": dashes}
+                axis.plot(left, rows["mean"] / unit, label=f"{words}, {state}", **looks)
+                axis.fill_between(left, rows.low / unit, rows.high / unit, **band)
         _share_axis(axis)
         axis.tick_params(axis="x", labelrotation=60)
         axis.set_xlabel("removed, %")
         axis.set_title(label, fontsize=12)
-        axis.legend(frameon=False, fontsize=9)
+        axis.legend(frameon=False, fontsize=9, loc="upper center", bbox_to_anchor=(0.5, -0.25))
     plain_log(axes[0], "y")
     for axis in axes[1:]:
         axis.set_ylim(0, None)

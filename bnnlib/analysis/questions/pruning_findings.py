@@ -142,37 +142,44 @@ def told_explained(differences: pd.DataFrame) -> str:
 
 def _points(row: pd.Series) -> str:
     """A difference of accuracy in points."""
-    values = [100 * row[name] for name in ("mean", "low", "high")]
-    return between(*values, digits=2)
+    return between(100 * row["mean"], 100 * row["low"], 100 * row["high"], 2)
 
 
 def told_gains(table: pd.DataFrame) -> str:
     """The file, the units and pixels, and the time at some shares."""
     lines = []
-    for state in STATES.values():
-        here = table[table.state == state]
+    for (network, state), here in table.groupby(["network", "state"], sort=False):
         whole = {score: rows["mean"].max() for score, rows in here.groupby("score")}
         said = []
-        for share in (0.8, 0.95, 0.99):
-            at = here[here.share == share].set_index("score")["mean"]
-            if not {"bytes", "units", "inputs"} <= set(at.index):
-                continue
-            text = (
-                f"{_share(share)} removed, the file is {number(at['bytes'] / 1000, 1)} kB of "
-                f"{number(whole['bytes'] / 1000, 1)}, with {number(at['units'], 1)} of "
-                f"{number(whole['units'], 0)} units and {number(at['inputs'], 1)} of "
-                f"{number(whole['inputs'], 0)} pixels"
+        for share in (0.8, 0.9, 0.95):
+            at = here[here.share == share].set_index("score")
+            parts = []
+            if "bytes" in at.index:
+                size = _between(at.loc["bytes"], 1000, 1)
+                parts.append(f"a file of {size} kB instead of {number(whole['bytes'] / 1000, 1)}")
+            kinds = (
+                {"units": "units", "inputs": "pixels"} if network == FLIP else {"units": "filters"}
             )
+            parts += [
+                f"{_between(at.loc[score], 1, 1)} of {number(whole[score], 0)} {kind}"
+                for score, kind in kinds.items()
+                if score in at.index
+            ]
             if {"time_whole", "time_shrunk"} <= set(at.index):
-                text += (
-                    f"; a prediction takes {number(at['time_shrunk'], 2)} times the unpruned "
-                    f"one's CPU time without the others, {number(at['time_whole'], 2)} times as "
-                    "laid out"
+                ratios = [number(at.loc[way, "mean"], 2) for way in ("time_shrunk", "time_whole")]
+                parts.append(
+                    f"{ratios[0]} times the unpruned network's CPU time without the others, "
+                    f"{ratios[1]} times as laid out"
                 )
-            said.append(text)
+            if parts:
+                said.append(f"{_share(share)} removed leave {', '.join(parts)}")
         if said:
-            lines.append(f"- **{state}**: {'. With '.join(['With ' + said[0], *said[1:]])}.")
+            lines.append(f"- **{network}, {state}**: {'; '.join(said)}.")
     return "\n".join(lines) if lines else NOTHING
+
+
+def _between(row: pd.Series, unit: float, digits: int) -> str:
+    return between(row["mean"] / unit, row["low"] / unit, row["high"] / unit, digits)
 
 
 def told_twin(curves: pd.DataFrame) -> str:
