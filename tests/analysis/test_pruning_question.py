@@ -156,6 +156,25 @@ def test_the_sentences_say_what_the_tables_say(pruned, records, made):
     assert "3 seeds" in said[4]
 
 
+def test_what_was_expected_stands_beside_whether_it_held(made):
+    tables = {name: table for name, (table, _) in made.items()}
+    found = findings.told_predictions(tables["differences"], tables["against_share"])
+    verdicts = found.set_index("expected").converged
+    # One point at all: half a point is passed at 60 %.
+    assert verdicts.iloc[0] == "did not hold"
+    assert verdicts["2. and so is the size of the mean"] == "did not hold"  # 1.8 points at 90 %
+    assert verdicts["2. at random, 60 % cost ten points or more"] == "held"  # 24
+    assert verdicts["3. and the calibration error half"] == "held"  # nine tenths
+    assert verdicts["3. with 90 % gone the NLL is a tenth lower"] == "did not hold"
+    assert verdicts["6. by layer is worse than globally from 95 % on"] == "held"
+    assert verdicts["5. the trap costs two points or more at 80 %"] == ""  # not expected there
+    unsure = tables["differences"].assign(low=-1.0, high=1.0)
+    found = findings.told_predictions(unsure, tables["against_share"])
+    assert set(found.converged) == {"not told", ""}
+    found = findings.told_predictions(unsure[:0], tables["against_share"])
+    assert set(found.converged) == {"not measured", ""}
+
+
 def test_a_gain_by_the_trap_explains_nothing(pruned, records):
     better = pruned.assign(
         accuracy=pruned.accuracy.where(pruned.removed != "trap", 0.98),

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import pandas as pd
 
 from bnnlib.analysis.questions.pruning import (
+    BOTH,
     BY,
     CLAIMED_LOSS,
     CLAIMED_SHARE,
@@ -205,6 +210,101 @@ def told_twin(curves: pd.DataFrame) -> str:
         if said:
             lines.append(f"- **{state}**: {'; '.join(said)}")
     return "\n".join(lines) if lines else NOTHING
+
+
+class Prediction(NamedTuple):
+    """One sentence of what was expected, and the bounds that say whether it holds.
+
+    Attributes:
+        words: as a reader finds it.
+        what: the difference of :func:`bnnlib.analysis.questions.pruning.differences`.
+        score: of which.
+        shares: at all of which it was expected.
+        least: the difference's lower bound.
+        most: its upper bound; `of_whole` makes both parts of the whole network's own score.
+        by: the score that chose the weights.
+        network: of which.
+        states: in which it was expected.
+        of_whole: see `most`.
+    """
+
+    words: str
+    what: str
+    score: str
+    shares: Sequence[float]
+    least: float = -math.inf
+    most: float = math.inf
+    by: str = "signal_to_noise"
+    network: str = FLIP
+    states: Sequence[str] = tuple(STATES.values())
+    of_whole: bool = False
+
+
+_UP_TO_90, _FROM_90 = (0.3, 0.6, 0.8, 0.9), (0.9, 0.95, 0.98, 0.99, 0.995)
+_TEN, _END = (("ten epochs",), ("converged",))
+# What the notebook expects, in its order; written down before anything was measured.
+PREDICTIONS = (
+    Prediction("1. by signal to noise, up to 90 % go for less than half a point of accuracy",
+               "pruned less whole", "accuracy", _UP_TO_90, least=-LITTLE),
+    Prediction("1. at 99 % two points or more go", "pruned less whole", "accuracy", (0.99,),
+               most=-0.02),
+    Prediction("2. KL is within a point of signal to noise up to 90 %",
+               "kl less signal_to_noise", "accuracy", _UP_TO_90, -0.01, 0.01, by="kl"),
+    Prediction("2. and so is the size of the mean", "magnitude less signal_to_noise", "accuracy",
+               _UP_TO_90, -0.01, 0.01, by="magnitude"),
+    Prediction("2. at random, 60 % cost ten points or more", "pruned less whole", "accuracy",
+               (0.6,), most=-0.1, by="random"),
+    Prediction("3. with 90 % gone the NLL is a tenth lower", "pruned less whole", "nll", (0.9,),
+               most=-0.1, states=_END, of_whole=True),
+    Prediction("3. and the calibration error half", "pruned less whole", "ece_debiased", (0.9,),
+               most=-0.5, states=_END, of_whole=True),
+    Prediction("4. the near AUROC falls from the first share on", "pruned less whole",
+               "auroc_near", _UP_TO_90, most=0.0),
+    Prediction("5. the trap costs less than half a point up to 80 %", "trap less zero", "accuracy",
+               (0.3, 0.6, 0.8), least=-LITTLE, states=_END),
+    Prediction("5. and accuracy from 90 % on", "trap less zero", "accuracy", _FROM_90, most=0.0,
+               states=_END),
+    Prediction("5. the trap costs two points or more at 80 %", "trap less zero", "accuracy",
+               (0.8,), most=-0.02, states=_TEN),
+    Prediction("6. by layer is worse than globally from 95 % on", "by layer less globally",
+               "accuracy", _FROM_90[1:], most=0.0, network=BOTH),
+)  # fmt: skip
+
+
+def told_predictions(differences: pd.DataFrame, curves: pd.DataFrame) -> pd.DataFrame:
+    """What was expected beside whether it held: by whole 95 % intervals, at all its shares.
+
+    Returns:
+        Columns ``expected``, and one a state: `held`, `did not hold` (an interval lies beyond the
+        bound), `not told` (an interval holds the bound), `not measured`, or nothing.
+    """
+    made = []
+    for one in PREDICTIONS:
+        where = {"what": one.what, "score": one.score, "network": one.network, "by": one.by}
+        rows = differences[matching(differences, **where) & differences.share.isin(one.shares)]
+        row = {"expected": one.words}
+        for state in STATES.values():
+            unit = 1.0
+            if one.of_whole:
+                whole = curves[
+                    matching(curves, network=one.network, state=state, score=one.score, by=one.by)
+                ]
+                unit = float(whole[whole.share == 0]["mean"].max())
+            here = rows[rows.state == state]
+            row[state] = _verdict(here, one.least * unit, one.most * unit)
+            if state not in one.states:
+                row[state] = ""
+        made.append(row)
+    return pd.DataFrame(made)
+
+
+def _verdict(rows: pd.DataFrame, least: float, most: float) -> str:
+    if rows.empty or rows.low.isna().any():
+        return "not measured"
+    if ((rows.high < least) | (rows.low > most)).any():
+        return "did not hold"
+    held = ((rows.low >= least) & (rows.high <= most)).all()
+    return "held" if held else "not told"
 
 
 def told_comparisons(differences: pd.DataFrame) -> str:
