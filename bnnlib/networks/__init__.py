@@ -5,7 +5,8 @@ Rooms: `seeds` (stateless noise), `fast_ops` (the same values and gradients in l
 reparameterization, local reparameterization, their deterministic twin), `networks` (a network, and
 the study's by name), `keras_layers` (what each Keras layer is here), `from_keras` (any Keras model
 as a network), `reference` (the field's networks), `twin` (a posterior's start at its deterministic
-twin), `builders` (the network that a name means), `posterior` (what a trained one is).
+twin), `builders` (the network that a name means), `posterior` (what a trained one is), `pruning`
+(which of its weights can go), `pruned` (a network without them).
 """
 
 from bnnlib.networks.builders import build, build_for

@@ -128,6 +128,32 @@ def unsure(figures: Path) -> str:
     )
 
 
+def removed(figures: Path, share: float = 0.8) -> str:
+    """What weights that are removed take with them, and weights whose rho is set to 0."""
+    table = pd.read_csv(figures / "pruning/differences.csv")
+    own = table[(table.network == "BNN_FC_flip") & (table.by == "signal_to_noise")]
+    rows = own[own.share == share].set_index(["what", "score", "state"]).sort_index()
+    little = (rows.loc[("pruned less whole", "accuracy")].low >= -0.01).all()
+    harm = (rows.loc[("trap less zero", "accuracy")].high < -0.01).any()
+    head = "Most weights can go" if little else "Weights that go take accuracy with them"
+    judged = int(np.isfinite(table[["mean", "low"]]).all(axis=1).sum())
+
+    def of(what: str, score: str) -> str:
+        ends = (rows.loc[(what, score, state)] for state in ("converged", "ten epochs"))
+        one, other = (signed_between(row["mean"], row.low, row.high) for row in ends)
+        return f"{one} after the long training and {other} after ten epochs"
+
+    return (
+        f"**{head}{', if they are really removed' if harm else ''}.** Dense network "
+        f"(`BNN_FC_flip`), full MNIST, prior N(0, 1), {percent(share)} of its weights by signal to "
+        f"noise: accuracy changes by {of('pruned less whole', 'accuracy')} where they are exactly "
+        f"0, by {of('trap less whole', 'accuracy')} where mean and ρ are set to 0, as published "
+        "code does; the AUROC of near sets changes by "
+        f"{of('pruned less whole', 'auroc_near')} "
+        f"({counted(int(rows.seeds.min()), 'seed')}; of {counted(judged, 'comparison')})."
+    )
+
+
 def nodes(figures: Path) -> str:
     """What a step costs on thousands of nodes, by simulation and by the cost model."""
     table = pd.read_csv(figures / "simulation/simulated.csv")
@@ -234,7 +260,9 @@ BLOCKS: dict[str, Callable[[Path], str]] = {
 # The blocks of each file that has some.
 FILES: dict[str, Mapping[str, Callable[[Path], str]]] = {
     "README.md": BLOCKS,
-    "notebooks/README.md": {made.__name__: made for made in (calibrated, replaced, unsure, nodes)},
+    "notebooks/README.md": {
+        made.__name__: made for made in (calibrated, replaced, removed, unsure, nodes)
+    },
     "figures/ivon/README.md": {"ivon": ivon},
     "figures/convergence/README.md": {made.__name__: made for made in (tried, tried_mnist)},
 }

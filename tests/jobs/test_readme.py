@@ -38,6 +38,15 @@ def test_ivons_table_is_of_its_tables(figures):
     assert "| 0.5000 (0.5000 to 0.5000) |" in row
 
 
+def test_a_trap_that_costs_nothing_is_not_told_as_one(figures):
+    path = figures / "pruning" / "differences.csv"
+    assert readme.removed(figures).startswith("**Most weights can go, if they are really removed.")
+    change(path, high=0.1)
+    assert readme.removed(figures).startswith("**Most weights can go.**")
+    change(path, low=-0.2)
+    assert readme.removed(figures).startswith("**Weights that go take accuracy with them.**")
+
+
 def test_a_setting_that_was_tried_has_a_row(figures):
     change(figures / "convergence" / "mnist.csv", loss=0.25, kl_change=0.5, natural="0.1/0.2")
     *_, row = readme.tried_mnist(figures).splitlines()
