@@ -146,6 +146,7 @@ def differences(found: pd.DataFrame) -> pd.DataFrame:
         for what, one, other in made
     ]
     columns = ["what", *by, "mean", "low", "high", "seeds"]
+    parts = [part for part in parts if len(part)] or [pd.DataFrame(columns=columns)]
     return pd.concat(parts, ignore_index=True)[columns]
 
 
@@ -291,21 +292,27 @@ def _panels(
         for column, state in enumerate(STATES.values()):
             axis = axes[row, column]
             shown = table[(table.state == state) & (table.score == score)]
+            logarithmic = score != "auroc_near"
             for rows, looks in lines(shown):
-                rows = rows[np.isfinite(rows["mean"])]
+                rows = rows[np.isfinite(rows["mean"]) & (rows["mean"] > 0)]
                 if rows.empty:
                     continue
                 left = 1 - rows.share
                 axis.plot(left, rows["mean"], markersize=5, linewidth=1.6, **looks)
                 band = {"color": looks["color"], "alpha": 0.18, "linewidth": 0}
                 axis.fill_between(left, rows.low, rows.high, **band)
-            if score in ("error", "nll"):
+            if logarithmic:
                 plain_log(axis, "y")
             _share_axis(axis)
             if row == 0:
                 axis.set_title(state, fontsize=12)
             if row == len(scores) - 1:
                 axis.set_xlabel("removed, %")
+        # By the means: the widest bands are of what nobody would use.
+        values = table[(table.score == score) & (table["mean"] > 0)]["mean"]
+        if len(values):
+            factor = 1.3 if score != "auroc_near" else 1.05
+            axes[row, 0].set_ylim(values.min() / factor, values.max() * factor)
         axes[row, 0].set_ylabel(SCORES[score].replace(" (", "\n("))
     legend_above(figure, columns=columns, title=title)
     return figure
@@ -337,9 +344,9 @@ def draw_gains(table: pd.DataFrame) -> Figure:
         ],
         "CPU time of a prediction (%)": [
             (FLIP, "time_whole", "dense, as laid out", "0.5", "X"),
-            (FLIP, "time_shrunk", "dense, without them", COLOURS[0], "o"),
+            (FLIP, "time_shrunk", "dense, units, pixels out", COLOURS[0], "o"),
             (CONV, "time_whole", "convolution, as laid out", "0.5", "D"),
-            (CONV, "time_shrunk", "convolution, without them", COLOURS[2], "s"),
+            (CONV, "time_shrunk", "convolution, filters out", COLOURS[2], "s"),
         ],
     }
     for axis, (label, shown) in zip(axes, panels.items(), strict=True):
