@@ -162,6 +162,7 @@ def scores(judged: Evaluation) -> dict[str, Any]:
 def judge(runs: Path, figures: Path) -> None:
     """Appends the rows that pruned.csv lacks of the runs below a folder."""
     path = figures / "pruned.csv"
+    common.write_origin(path.with_suffix(".json"), runs=str(runs))
     done = {tuple(row[key] for key in KEYS) for row in _read(path)}
     for directory in finished(runs):
         name = directory.relative_to(runs).as_posix()
@@ -185,7 +186,6 @@ def judge(runs: Path, figures: Path) -> None:
             common.append_rows(path, [row], COLUMNS)
         print(f"{name}: {len(left)} cases", flush=True)
         forget_graphs()
-    common.write_origin(path.with_suffix(".json"), runs=str(runs))
 
 
 def finished(runs: Path) -> list[Path]:
