@@ -13,7 +13,6 @@ from bnnlib.analysis.questions.pruning import (
     BY,
     CLAIMED_LOSS,
     CLAIMED_SHARE,
-    COMPARED,
     FLIP,
     NETWORKS,
     SCORES,
@@ -66,13 +65,12 @@ def told_at(
         said = [f"{_share(row.share)} {_signed(row)}" for row in here.itertuples()]
         seeds = span(str(here.seeds.min()), str(here.seeds.max()))
         lines.append(f"- **{state}** ({seeds} seeds): {'; '.join(said)}")
-    if not lines:
-        return NOTHING
     words = _WORDS[score]
     told = what.replace("signal_to_noise", BY["signal_to_noise"])
     told = told.replace("magnitude", BY["magnitude"]).replace("kl ", "KL ")
     ways = "" if "signal" in what or what.startswith("trap") else f", by {BY[by]}"
-    return f"{words}, {told}{ways} ({network}):\n\n" + "\n".join(lines)
+    head = f"{words}, {told}{ways} ({network}):"
+    return head + "\n\n" + "\n".join(lines) if lines else f"{head} {NOTHING}"
 
 
 def _share(share: float) -> str:
@@ -130,8 +128,8 @@ def told_explained(differences: pd.DataFrame) -> str:
             part = (
                 "no loss that the trap adds is shown"
                 if shown >= 0
-                else f"the trap adds {number(-100 * extra['mean'], 2)} of the claimed "
-                f"{number(100 * CLAIMED_LOSS, 0)} points"
+                else f"the trap alone makes {number(-100 * extra['mean'], 2)}, the claim is "
+                f"{number(100 * CLAIMED_LOSS, 0)}"
             )
             lines.append(
                 f"- **{state}, {_WORDS[score]}**: exactly 0 {plain}, the trap {trap}, their "
@@ -177,7 +175,7 @@ def told_gains(table: pd.DataFrame) -> str:
                     f"{ratios[1]} times as laid out"
                 )
             if parts:
-                said.append(f"{_share(share)} removed leave {', '.join(parts)}")
+                said.append(f"{_share(share)} removed: {', '.join(parts)}")
         if said:
             lines.append(f"- **{network}, {state}**: {'; '.join(said)}.")
     return "\n".join(lines) if lines else NOTHING
@@ -309,7 +307,7 @@ def _verdict(rows: pd.DataFrame, least: float, most: float) -> str:
 
 def told_comparisons(differences: pd.DataFrame) -> str:
     """How many comparisons were made, and how many would exclude 0 by chance."""
-    known = differences[differences.score.isin(COMPARED)].dropna(subset="low")
+    known = differences.dropna(subset="low")
     apart = sum(side(row.low, row.high) != 0 for row in known.itertuples())
     return (
         f"These are {counted(len(known), 'comparison')}, many of them of one another's networks, "
