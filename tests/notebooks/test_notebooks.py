@@ -73,13 +73,13 @@ def inside(launch, study, folder: Path) -> Path:
     return executed
 
 
-def of_records(question: str) -> Callable[..., Path]:
+def of_records(question: str, name: str = "") -> Callable[..., Path]:
     """A question's notebook, on the compact records that git keeps."""
 
     def run(launch, study, folder: Path) -> Path:
         executed = folder / "question.ipynb"
         records = ROOT / "figures" / question / "records.jsonl.gz"
-        source = next((ROOT / "notebooks").glob(f"*_{question}.ipynb"))
+        source = next((ROOT / "notebooks").glob(f"*_{name or question}.ipynb"))
         done = launch("papermill", source, executed, "-p", "records", records)
         assert done.returncode == 0, done.stderr
         return executed
@@ -127,6 +127,7 @@ HOW: dict[str, Callable[..., Path]] = {
     "05_draws.ipynb": inside,
     "06_gradient_variance.ipynb": varied,
     "07_pruning.ipynb": pruned,
+    "08_prior_and_temperature.ipynb": of_records("prior_temperature", "prior_and_temperature"),
     "09_uncertainty_decomposition.ipynb": of_records("uncertainty_decomposition"),
     "10_convergence.ipynb": of_records("convergence"),
     "11_simulation.ipynb": from_tables,
