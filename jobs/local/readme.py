@@ -200,8 +200,8 @@ def cooled(figures: Path) -> str:
     when = {"converged": "at the end of training", "ten epochs": "after ten epochs of the defaults"}
     return (
         f"**{so}.** Dense network (`BNN_FC_flip`), full MNIST, {when[state]}: in place of the "
-        f"whole weight it changes the NLL by {of['nll']}, accuracy by {of['accuracy']} and "
-        f"debiased ECE by {of['ece_debiased']} ({counted(int(rows.seeds.min()), 'seed')}; three of "
+        f"whole weight it changes the NLL by {of['nll']}, accuracy by {of['accuracy']}, "
+        f"debiased ECE by {of['ece_debiased']} and the AUROC of near sets by {of['auroc_near']} ({counted(int(rows.seeds.min()), 'seed')}; four of "
         f"{counted(len(known), 'comparison')})."
     )
 

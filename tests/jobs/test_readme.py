@@ -108,7 +108,7 @@ def test_the_first_answer_is_the_paired_difference_s(figures):
 def test_a_tenth_of_the_weight_is_told_by_its_differences(tmp_path):
     (tmp_path / "prior_temperature").mkdir()
     file = tmp_path / "prior_temperature" / "differences.csv"
-    table = pd.DataFrame({"score": ["nll", "accuracy", "ece_debiased"]})
+    table = pd.DataFrame({"score": ["nll", "accuracy", "ece_debiased", "auroc_near"]})
     table = table.assign(what="less defaults", knob="kl_weight", setting=0.1, seeds=5)
     table = table.assign(
         model="BNN_FC_flip", state="ten epochs", mean=-0.01, low=-0.02, high=-0.005
@@ -120,7 +120,8 @@ def test_a_tenth_of_the_weight_is_told_by_its_differences(tmp_path):
     assert (
         "after ten epochs of the defaults: in place of the whole weight it changes the NLL" in said
     )
-    assert "debiased ECE by −0.0100 [−0.0200, −0.0050] (5 seeds; three of 3 comparisons)." in said
+    assert "debiased ECE by −0.0100 [−0.0200, −0.0050] and the AUROC" in said
+    assert "near sets by −0.0100 [−0.0200, −0.0050] (5 seeds; four of 4 comparisons)." in said
     end = table.assign(state="converged")
     end.loc[end.score == "accuracy", ["mean", "low", "high"]] = 0.01, 0.005, 0.02
     pd.concat([table, end]).to_csv(file, index=False)
@@ -129,7 +130,7 @@ def test_a_tenth_of_the_weight_is_told_by_its_differences(tmp_path):
         "**A tenth of the KL term's weight predicts better and calibrates better"
     )
     assert "at the end of training: " in said
-    assert "three of 6 comparisons" in said
+    assert "four of 8 comparisons" in said
     table.assign(low=float("nan")).to_csv(file, index=False)
     assert readme.cooled(tmp_path).startswith("Too few seeds are trained")
 
