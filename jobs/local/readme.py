@@ -194,15 +194,15 @@ def cooled(figures: Path) -> str:
     so = (
         "A tenth of the KL term's weight predicts better"
         if effect
-        else ("A tenth of the KL term's weight shows no cold-posterior effect")
+        else "A tenth of the KL term's weight shows no cold-posterior effect"
     )
     so += (" and" if effect else ", but") + " calibrates better" if calibrated_better else ""
     when = {"converged": "at the end of training", "ten epochs": "after ten epochs of the defaults"}
     return (
         f"**{so}.** Dense network (`BNN_FC_flip`), full MNIST, {when[state]}: in place of the "
         f"whole weight it changes the NLL by {of['nll']}, accuracy by {of['accuracy']}, "
-        f"debiased ECE by {of['ece_debiased']} and the AUROC of near sets by {of['auroc_near']} ({counted(int(rows.seeds.min()), 'seed')}; four of "
-        f"{counted(len(known), 'comparison')})."
+        f"debiased ECE by {of['ece_debiased']} and the AUROC of near sets by {of['auroc_near']} "
+        f"({counted(int(rows.seeds.min()), 'seed')}; four of {counted(len(known), 'comparison')})."
     )
 
 
