@@ -225,7 +225,8 @@ def draw_kl_weight(table: pd.DataFrame) -> Figure:
     for axis, score in zip(axes.flat, shown, strict=True):
         here = lines[lines.score == score]
         for (knob, model, state), rows in here.groupby(["knob", "model", "state"], sort=False):
-            if knob == COLD and state != CONVERGED:
+            alone = state == STOPPED and len(rows) < 2  # at the defaults, where it is the end
+            if alone or (knob == COLD and state != CONVERGED):
                 continue
             style = line(model, models) | _STATES[state]
             style["label"] = f"{model}, {state}"
