@@ -112,6 +112,8 @@ def test_sentences_say_what_the_tables_say(records):
     found = question.scores(records)
     table, compared = question.settings(found), question.differences(found)
     assert "flip at 0.1 of 0.01, 0.1, 1: 0.0700 [0.0700, 0.0700]" in told.least(table)
+    alone = table[table.setting == 1]
+    assert told.least(alone) == "NLL: not known yet."
     assert told.stopped(found) == "Stopped after epochs: BNN_FC_flip at 0.01 30 (3 seeds)."
     said = told.difference(compared, "kl_weight", "nll")
     assert "NLL, KL weight, less defaults, converged (3 seeds): higher for BNN_FC_flip at" in said

@@ -100,6 +100,8 @@ def least(table: pd.DataFrame, score: str = "nll", state: str = CONVERGED) -> st
     table = table[(table.knob == "kl_weight") & (table.score == score) & (table.state == state)]
     parts = []
     for model, rows in table.groupby("model", sort=False):
+        if len(rows) < 2:  # nothing to choose among
+            continue
         best = rows.loc[rows["mean"].idxmin()]
         shown = between(best["mean"], best.low, best.high)
         tried = [f"{one:g}" for one in sorted(rows.setting)]
