@@ -30,7 +30,17 @@ from bnnlib.analysis.questions.uncertainty_decomposition import (
     longest,
     trained,
 )
-from bnnlib.analysis.words import between, counted, number, percent, side, signed_between, span
+from bnnlib.analysis.words import (
+    between,
+    counted,
+    number,
+    percent,
+    side,
+    signed_between,
+    span,
+    within,
+)
+from bnnlib.metrics import Interval
 
 
 def seeds(records: Records, measured: pd.DataFrame) -> str:
@@ -209,7 +219,7 @@ def told_detection(measured: pd.DataFrame) -> str:
     for (method, size), rows in table.groupby(["method", "train_images"], sort=False):
         said = [
             f"{row.kind} by the {str(row.part).removeprefix('auroc_')} part "
-            f"{between(row.mean, row.low, row.high, 2)}"
+            f"{between(*within(Interval(row.mean, row.low, row.high)), 2)}"
             for row in rows.sort_values(
                 "kind", key=lambda kinds: kinds.map([*KINDS].index)
             ).itertuples()
