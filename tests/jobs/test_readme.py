@@ -92,17 +92,16 @@ def test_a_block_within_a_line_stays_there(figures):
 def test_the_first_answer_is_the_paired_difference_s(figures):
     file = figures / "convergence" / "differences.csv"
     change(file, mean=-0.01, low=-0.02, high=-0.005)
-    assert "**A posterior is calibrated better after a long" in readme.calibrated(figures)
+    assert "**Under a wide prior a long training calibrates better" in readme.calibrated(figures)
     change(file, high=0.005)
-    assert "**A long training shows no other calibration" in readme.calibrated(figures)
+    assert "**Under a wide prior a long training shows no other" in readme.calibrated(figures)
     change(file, mean=0.01, low=0.005, high=0.015)
-    assert "**A posterior is calibrated worse after a long" in readme.calibrated(figures)
+    assert "**Under a wide prior a long training calibrates worse" in readme.calibrated(figures)
     change(figures / "convergence" / "side_by_side.csv", mean=1.5, low=1.25, high=1.75)
-    assert "is 1.50 [1.25, 1.75] after 2: it is too sure (5 seeds; one of" in readme.calibrated(
-        figures
-    )
+    said = readme.calibrated(figures)
+    assert "is 1.50 [1.25, 1.75] after 2: it is too sure; the ECE's change is +0.0100" in said
     change(figures / "convergence" / "side_by_side.csv", mean=1.0, low=0.75, high=1.25)
-    assert "is 1.00 [0.75, 1.25] after 1 (5 seeds; one of" in readme.calibrated(figures)
+    assert "is 1.00 [0.75, 1.25] after 1; the ECE's change is" in readme.calibrated(figures)
 
 
 def test_a_tenth_of_the_weight_is_told_by_its_differences(tmp_path):
