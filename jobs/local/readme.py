@@ -105,7 +105,10 @@ def replaced(figures: Path) -> str:
 
 def unsure(figures: Path) -> str:
     """What fewer training images do to both parts of a mean-field network's uncertainty."""
-    table = pd.read_csv(figures / "uncertainty_decomposition/differences.csv").dropna()
+    table, beside = (
+        pd.read_csv(figures / f"uncertainty_decomposition/{name}.csv").dropna(subset="low")
+        for name in ("differences", "beside_ensemble")
+    )
     sizes = table[table.what != "less ambiguous"]
     network = sizes[sizes.method == "BNN_FC_nonflip"]
     sides = {
@@ -114,7 +117,7 @@ def unsure(figures: Path) -> str:
     }
     epistemic, aleatoric = (sides["BNN_FC_nonflip", part] for part in ("epistemic", "aleatoric"))
     twins = sides.get(("ensemble", "epistemic"))
-    beside = f"; five twins' ensemble lowers its own on {twins.count(1)}" if twins else ""
+    ensemble = f"; five twins' ensemble lowers its own on {twins.count(1)}" if twins else ""
     rows = network.set_index(["part", "kind"])
 
     def of(part: str, kind: str) -> str:
@@ -128,8 +131,8 @@ def unsure(figures: Path) -> str:
         f"{aleatoric.count(1)}.** Dense mean-field network, 540 less 54,000 training images: "
         f"epistemic {of('epistemic', 'clean')} nats on clean and {of('epistemic', 'near')} on "
         f"unknown (near) images, aleatoric {of('aleatoric', 'clean')} and "
-        f"{of('aleatoric', 'near')}{beside} ({counted(int(network.seeds.min()), 'seed')}; of "
-        f"{counted(len(table), 'comparison')})."
+        f"{of('aleatoric', 'near')}{ensemble} ({counted(int(network.seeds.min()), 'seed')}; of "
+        f"{counted(len(table) + len(beside), 'comparison')})."
     )
 
 
