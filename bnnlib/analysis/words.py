@@ -45,11 +45,11 @@ def number(value: float, digits: int = 4) -> str:
     return f"{round(value, digits) + 0.0:.{digits}f}".replace("-", "−")  # + 0.0: no minus at 0
 
 
-def signed(value: float) -> str:
-    """A difference with its sign, to four digits, with the minus sign of print."""
+def signed(value: float, digits: int = 4) -> str:
+    """A difference with its sign, to so many digits, with the minus sign of print."""
     if not math.isfinite(value):
         return ("+" if value == math.inf else "") + number(value)
-    return f"{round(value, 4) + 0.0:+.4f}".replace("-", "−")
+    return f"{round(value, digits) + 0.0:+.{digits}f}".replace("-", "−")
 
 
 def between(value: float, low: float, high: float, digits: int = 4) -> str:
@@ -71,11 +71,11 @@ def within(interval: Interval, least: float = 0.0, most: float = 1.0) -> Interva
     return Interval(middle, max(low, least), min(high, most))  # an unknown end stays unknown
 
 
-def signed_between(value: float, low: float, high: float) -> str:
+def signed_between(value: float, low: float, high: float, digits: int = 4) -> str:
     """A difference and its interval; the difference alone where none is known."""
     if math.isnan(low) or math.isnan(high):
-        return signed(value)
-    return f"{signed(value)} [{signed(low)}, {signed(high)}]"
+        return signed(value, digits)
+    return f"{signed(value, digits)} [{signed(low, digits)}, {signed(high, digits)}]"
 
 
 def side(low: float, high: float, digits: int = 4) -> int:

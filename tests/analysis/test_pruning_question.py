@@ -137,7 +137,11 @@ def test_the_sentences_say_what_the_tables_say(pruned, records, made):
     tables = {name: table for name, (table, _) in made.items()}
     differences = tables["differences"]
     explained = findings.told_explained(differences)
-    assert "points: the trap alone makes 8.00, the claim is 7" in explained
+    assert "the claim is a loss of 7 points" in explained
+    assert (
+        "converged, accuracy**: exactly 0 −0.80 [−0.80, −0.80], the trap −8.80 [−8.80, −8.80] "
+        "points against the whole network; the trap less exactly 0: −8.00 [−8.00, −8.00]"
+    ) in explained
     shares = findings.told_shares(differences)
     # A loss of 1 point at all: half a point is reached at 50 %, before the first share measured.
     assert "- **BNN_FC_flip, converged**: signal to noise 0 %, KL 0 %" in shares
@@ -148,8 +152,10 @@ def test_the_sentences_say_what_the_tables_say(pruned, records, made):
     )
     assert other.startswith("accuracy, |mean| less signal to noise (BNN_FC_flip)")
     gained = findings.told_gains(tables["gains"])
-    assert "95 % removed: a file of 17.0 [17.0, 17.0] kB instead of 340.0" in gained
-    assert "0.25 times the unpruned network's CPU time without the others, 1.10 times as" in gained
+    assert "95 % removed: 17.0 [17.0, 17.0] kB instead of 340.0; 64.0 [64.0, 64.0] of" in gained
+    assert "With the unneeded units and pixels taken out, prediction takes 0.25" in gained
+    assert " 0.25 (quartiles 0.22 to 0.28, one seed) of the unpruned CPU time" in gained
+    assert "with zeros left in place 1.10 (0.99 to 1.21)." in gained
     said = [shares, at, other, gained, findings.told_runs(records, pruned)]
     said += [findings.told_comparisons(differences), findings.told_twin(tables["against_share"])]
     assert [faults(text) for text in said] == [[]] * len(said)
@@ -181,7 +187,8 @@ def test_a_gain_by_the_trap_explains_nothing(pruned, records):
         of_a_draw=pruned.of_a_draw.where(pruned.removed != "trap", 0.98),
     )
     said = findings.told_explained(question.differences(question.cases(records, better)))
-    assert said.count("no loss that the trap adds is shown") == 4
+    assert said.count("; no loss that the trap adds is shown") == 4
+    assert "the trap +0.90 [" in said  # of the whole network's 97.1 %: a gain has its sign
 
 
 def test_without_rows_the_sentences_say_so(pruned, records, speed):
@@ -192,7 +199,16 @@ def test_without_rows_the_sentences_say_so(pruned, records, speed):
     said = findings.told_at(tables["differences"], "trap less zero", "nll", (0.8,))
     assert said.endswith(f"trap less zero (BNN_FC_flip): {findings.NOTHING}")
     assert findings.told_gains(tables["gains"]) == findings.NOTHING
-    assert findings.told_twin(tables["against_share"]) == findings.NOTHING
+    assert "twin has not been pruned yet" in findings.told_twin(tables["against_share"])
+
+
+def test_the_calibration_axis_reaches_0_and_every_share_has_a_tick(made):
+    figure = made["against_share"][1](made["against_share"][0])
+    axis = figure.axes[2 * list(question.SCORES).index("ece_debiased")]
+    assert (axis.get_yscale(), axis.get_ylim()[0]) == ("symlog", 0)
+    ticks = {float(tick.get_text()) for tick in figure.axes[-1].get_xticklabels()}
+    assert ticks >= {100 * share for share in (0.3, *SHARES)}
+    plt.close(figure)
 
 
 def test_every_picture_is_drawn_of_the_tables(made):

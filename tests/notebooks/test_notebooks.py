@@ -374,7 +374,7 @@ def test_pruning_is_told_by_the_tables_that_git_keeps(executed):
     trap = trap[(trap.score == "accuracy") & (trap.share == 0.8)]
     for mean in trap["mean"]:
         assert f"80 % {mean:+.4f} [".replace("-", "−") in said
-    assert "the claim is 7" in said
+    assert "the claim is a loss of 7 points" in said
 
 
 # ------------------------------------------------------------------------------------------- live

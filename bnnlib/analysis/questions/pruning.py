@@ -292,16 +292,17 @@ def _panels(
         for column, state in enumerate(STATES.values()):
             axis = axes[row, column]
             shown = table[(table.state == state) & (table.score == score)]
-            logarithmic = score != "auroc_near"
             for rows, looks in lines(shown):
-                rows = rows[np.isfinite(rows["mean"]) & (rows["mean"] > 0)]
+                rows = rows[np.isfinite(rows["mean"])]
                 if rows.empty:
                     continue
                 left = 1 - rows.share
                 axis.plot(left, rows["mean"], markersize=5, linewidth=1.6, **looks)
                 band = {"color": looks["color"], "alpha": 0.18, "linewidth": 0}
                 axis.fill_between(left, rows.low, rows.high, **band)
-            if logarithmic:
+            if score == "ece_debiased":
+                _log_from_zero(axis)
+            elif score != "auroc_near":
                 plain_log(axis, "y")
             _share_axis(axis)
             if row == 0:
@@ -312,15 +313,24 @@ def _panels(
         values = table[(table.score == score) & (table["mean"] > 0)]["mean"]
         if len(values):
             factor = 1.3 if score != "auroc_near" else 1.05
-            axes[row, 0].set_ylim(values.min() / factor, values.max() * factor)
+            least = 0 if score == "ece_debiased" else values.min() / factor
+            axes[row, 0].set_ylim(least, values.max() * factor)
         axes[row, 0].set_ylabel(SCORES[score].replace(" (", "\n("))
     legend_above(figure, columns=columns, title=title)
     return figure
 
 
+def _log_from_zero(axis: Any) -> None:
+    """Logarithmic above 0.01 and linear below it: an interval may hold 0."""
+    axis.set_yscale("symlog", linthresh=0.01, linscale=0.6)
+    ticks = (0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
+    axis.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+    axis.minorticks_off()
+
+
 def _share_axis(axis: Any) -> None:
-    """The share removed, spaced by what is left: the last per cent is as wide as the first half."""
-    shares = (0, 0.6, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995)
+    """The share removed; each step that halves what is left takes the same width."""
+    shares = (0, 0.3, 0.6, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995)
     axis.set_xscale("log")
     axis.set_xlim(1.15, 0.0043)
     axis.set_xticks([1 - share for share in shares], [f"{100 * share:g}" for share in shares])
@@ -342,10 +352,10 @@ def draw_gains(table: pd.DataFrame) -> Figure:
             (FLIP, "inputs", "dense: pixels", COLOURS[1], "^"),
             (CONV, "units", "convolution: filters", COLOURS[2], "s"),
         ],
-        "CPU time of a prediction (%)": [
-            (FLIP, "time_whole", "dense, as laid out", "0.5", "X"),
-            (FLIP, "time_shrunk", "dense, units, pixels out", COLOURS[0], "o"),
-            (CONV, "time_whole", "convolution, as laid out", "0.5", "D"),
+        "CPU time of a prediction\n(%, one seed; band: quartiles)": [
+            (FLIP, "time_whole", "dense, zeros left in place", "0.5", "X"),
+            (FLIP, "time_shrunk", "dense, units and pixels out", COLOURS[0], "o"),
+            (CONV, "time_whole", "convolution, zeros left in place", "0.5", "D"),
             (CONV, "time_shrunk", "convolution, filters out", COLOURS[2], "s"),
         ],
     }
@@ -365,7 +375,8 @@ def draw_gains(table: pd.DataFrame) -> Figure:
         axis.tick_params(axis="x", labelrotation=60)
         axis.set_xlabel("removed, %")
         axis.set_title(label, fontsize=12)
-        axis.legend(frameon=False, fontsize=9, loc="upper center", bbox_to_anchor=(0.5, -0.25))
+        below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.25)}
+        axis.legend(frameon=False, fontsize=9, handlelength=3.6, **below)
     plain_log(axes[0], "y")
     for axis in axes[1:]:
         axis.set_ylim(0, None)

@@ -13,6 +13,7 @@ from bnnlib.analysis.questions.pruning import (
     BY,
     CLAIMED_LOSS,
     CLAIMED_SHARE,
+    CONV,
     FLIP,
     NETWORKS,
     SCORES,
@@ -24,6 +25,8 @@ from bnnlib.analysis.questions.pruning import (
 from bnnlib.analysis.words import between, counted, number, side, signed_between, span
 
 _WORDS = {"accuracy": "accuracy", "of_a_draw": "accuracy of a single draw", **SCORES}
+# What the scores of `gains` count, by network.
+_KINDS = {FLIP: {"units": "units", "inputs": "pixels"}, CONV: {"units": "filters"}}
 LITTLE = 0.005  # half a point of accuracy
 NOTHING = "Nothing has been measured of this yet."
 
@@ -109,7 +112,7 @@ def told_shares(differences: pd.DataFrame) -> str:
 
 
 def told_explained(differences: pd.DataFrame) -> str:
-    """How much of the claimed loss at the claimed share the trap makes on these networks."""
+    """What exact zeros and the trap change at the claimed share, beside the claimed loss."""
     lines = []
     for state in STATES.values():
         for score in ("accuracy", "of_a_draw"):
@@ -125,27 +128,22 @@ def told_explained(differences: pd.DataFrame) -> str:
             plain, trap, more = (_points(one) for one in found.values())
             extra = found["trap less zero"]
             shown = side(extra.low, extra.high)
-            part = (
-                "no loss that the trap adds is shown"
-                if shown >= 0
-                else f"the trap alone makes {number(-100 * extra['mean'], 2)}, the claim is "
-                f"{number(100 * CLAIMED_LOSS, 0)}"
-            )
+            part = "" if shown < 0 else "; no loss that the trap adds is shown"
             lines.append(
-                f"- **{state}, {_WORDS[score]}**: exactly 0 {plain}, the trap {trap}, their "
-                f"difference {more} points: {part}"
+                f"- **{state}, {_WORDS[score]}**: exactly 0 {plain}, the trap {trap} points "
+                f"against the whole network; the trap less exactly 0: {more}{part}"
             )
     if not lines:
         return NOTHING
     return (
-        f"With {_share(CLAIMED_SHARE)} removed by signal to noise ({FLIP}), beside the claim of "
-        f"{number(100 * CLAIMED_LOSS, 0)} points:\n\n" + "\n".join(lines)
+        f"With {_share(CLAIMED_SHARE)} removed by signal to noise ({FLIP}); the claim is a loss "
+        f"of {number(100 * CLAIMED_LOSS, 0)} points:\n\n" + "\n".join(lines)
     )
 
 
 def _points(row: pd.Series) -> str:
-    """A difference of accuracy in points."""
-    return between(100 * row["mean"], 100 * row["low"], 100 * row["high"], 2)
+    """A difference of accuracy in points, with its sign."""
+    return signed_between(100 * row["mean"], 100 * row["low"], 100 * row["high"], 2)
 
 
 def told_gains(table: pd.DataFrame) -> str:
@@ -156,29 +154,40 @@ def told_gains(table: pd.DataFrame) -> str:
         said = []
         for share in (0.8, 0.9, 0.95):
             at = here[here.share == share].set_index("score")
-            parts = []
-            if "bytes" in at.index:
-                size = _between(at.loc["bytes"], 1000, 1)
-                parts.append(f"a file of {size} kB instead of {number(whole['bytes'] / 1000, 1)}")
-            kinds = (
-                {"units": "units", "inputs": "pixels"} if network == FLIP else {"units": "filters"}
-            )
-            parts += [
-                f"{_between(at.loc[score], 1, 1)} of {number(whole[score], 0)} {kind}"
-                for score, kind in kinds.items()
-                if score in at.index
-            ]
-            if {"time_whole", "time_shrunk"} <= set(at.index):
-                ratios = [number(at.loc[way, "mean"], 2) for way in ("time_shrunk", "time_whole")]
-                parts.append(
-                    f"{ratios[0]} times the unpruned network's CPU time without the others, "
-                    f"{ratios[1]} times as laid out"
-                )
-            if parts:
-                said.append(f"{_share(share)} removed: {', '.join(parts)}")
+            kinds = _KINDS[str(network)]
+            left = _left(at, whole, kinds) + _time(at, " and ".join(kinds.values()))
+            if left:
+                said.append(f"    - {_share(share)} removed: {' '.join(left)}")
         if said:
-            lines.append(f"- **{network}, {state}**: {'; '.join(said)}.")
+            lines += [f"- **{network}, {state}**", *said]
     return "\n".join(lines) if lines else NOTHING
+
+
+def _left(at: pd.DataFrame, whole: dict[str, float], kinds: dict[str, str]) -> list[str]:
+    """The file and the units that are left at a share, a sentence or none."""
+    units = [
+        f"{_between(at.loc[score], 1, 1)} of {number(whole[score], 0)} {kind}"
+        for score, kind in kinds.items()
+        if score in at.index
+    ]
+    parts = [f"{' and '.join(units)} are left"] if units else []
+    if "bytes" in at.index:
+        size = _between(at.loc["bytes"], 1000, 1)
+        parts.insert(0, f"{size} kB instead of {number(whole['bytes'] / 1000, 1)}")
+    return [f"{'; '.join(parts)}."] if parts else []
+
+
+def _time(at: pd.DataFrame, kinds: str) -> list[str]:
+    """The time of a prediction at a share, a sentence or none."""
+    if not {"time_whole", "time_shrunk"} <= set(at.index):
+        return []
+    ratio, low, high = (number(at.loc["time_shrunk", one], 2) for one in ("mean", "low", "high"))
+    placed, *ends = (number(at.loc["time_whole", one], 2) for one in ("mean", "low", "high"))
+    return [
+        f"With the unneeded {kinds} taken out, prediction takes {ratio} (quartiles {low} to "
+        f"{high}, one seed) of the unpruned CPU time; with zeros left in place {placed} "
+        f"({' to '.join(ends)})."
+    ]
 
 
 def _between(row: pd.Series, unit: float, digits: int) -> str:
@@ -207,7 +216,7 @@ def told_twin(curves: pd.DataFrame) -> str:
                 said.append(f"{_share(share)} removed: {', '.join(shown)}")
         if said:
             lines.append(f"- **{state}**: {'; '.join(said)}")
-    return "\n".join(lines) if lines else NOTHING
+    return "\n".join(lines) if lines else "The deterministic twin has not been pruned yet."
 
 
 class Prediction(NamedTuple):
