@@ -40,11 +40,17 @@ def test_ivons_table_is_of_its_tables(figures):
 
 def test_a_trap_that_costs_nothing_is_not_told_as_one(figures):
     path = figures / "pruning" / "differences.csv"
-    assert readme.removed(figures).startswith("**Most weights can go, if they are really removed.")
+    told = readme.removed(figures)
+    assert told.startswith(
+        "**80 % of the weights can go for at most 0.7 points of accuracy, but some"
+    )
+    assert "with them; after ten epochs they must be exactly 0.**" in told
     change(path, high=0.1)
-    assert readme.removed(figures).startswith("**Most weights can go.**")
-    change(path, low=-0.2)
-    assert readme.removed(figures).startswith("**Weights that go take accuracy with them.**")
+    assert "points of accuracy.**" in readme.removed(figures)
+    change(path, low=-0.2, high=-0.1)
+    told = readme.removed(figures)
+    assert told.startswith("**80 % of the weights can go for at most 20.0 points of accuracy, but")
+    assert "after the long training and after ten epochs they must be exactly 0.**" in told
 
 
 def test_a_setting_that_was_tried_has_a_row(figures):
@@ -76,6 +82,9 @@ def test_what_uncertainty_says_is_counted_from_its_table(figures):
     change(path, low=table.low.where(table.method == "BNN_FC_nonflip"))
     assert f"of {12 + more} comparisons" in readme.unsure(figures)
     assert "twins" not in readme.unsure(figures)
+    assert "The 540 images had 10,500 steps and the 54,000 had 42,100: whether" in told
+    change(figures / "uncertainty_decomposition" / "runs.csv", steps=100)
+    assert readme.unsure(figures).endswith(" comparisons).")
 
 
 def test_every_picture_and_file_that_the_readme_links_exists():
@@ -96,17 +105,29 @@ def test_a_block_within_a_line_stays_there(figures):
 
 def test_the_first_answer_is_the_paired_difference_s(figures):
     file = figures / "convergence" / "differences.csv"
+    assert "worse than after ten epochs, but under a narrow prior better.**" in (
+        readme.calibrated(figures)
+    )
     change(file, mean=-0.01, low=-0.02, high=-0.005)
-    assert "**Under a wide prior a long training calibrates better" in readme.calibrated(figures)
+    assert (
+        "stands still, a posterior is calibrated better than after ten epochs.**"
+        in readme.calibrated(figures)
+    )
     change(file, high=0.005)
-    assert "**Under a wide prior a long training shows no other" in readme.calibrated(figures)
+    assert "is calibrated no differently, as far as is shown, than after" in readme.calibrated(
+        figures
+    )
     change(file, mean=0.01, low=0.005, high=0.015)
-    assert "**Under a wide prior a long training calibrates worse" in readme.calibrated(figures)
+    assert (
+        "stands still, a posterior is calibrated worse than after ten epochs.**"
+        in readme.calibrated(figures)
+    )
     change(figures / "convergence" / "side_by_side.csv", mean=1.5, low=1.25, high=1.75)
     said = readme.calibrated(figures)
-    assert "is 1.50 [1.25, 1.75] after 2: it is too sure; the ECE's change is +0.0100" in said
+    assert "It is too sure (temperature 1.50 [1.25, 1.75]). The deterministic twin" in said
+    assert "the ECE's change is +0.0100 [+0.0050, +0.0150] under N(0, 1), +0.0100" in said
     change(figures / "convergence" / "side_by_side.csv", mean=1.0, low=0.75, high=1.25)
-    assert "is 1.00 [0.75, 1.25] after 1; the ECE's change is" in readme.calibrated(figures)
+    assert "It is as sure as it is right (temperature 1.00" in readme.calibrated(figures)
 
 
 def test_a_tenth_of_the_weight_is_told_by_its_differences(tmp_path):
@@ -119,8 +140,10 @@ def test_a_tenth_of_the_weight_is_told_by_its_differences(tmp_path):
     )
     table.to_csv(file, index=False)
     said = readme.cooled(tmp_path)
-    assert said.startswith("**A tenth of the KL term's weight shows no cold-posterior effect, but")
-    assert "but calibrates better.**" in said
+    assert said.startswith(
+        "**A tenth of the KL term's weight lowers the NLL and calibrates better, but is less "
+        "accurate and tells near images worse; the end of training is not measured.**"
+    )
     assert (
         "after ten epochs of the defaults: in place of the whole weight it changes the NLL" in said
     )
@@ -131,7 +154,8 @@ def test_a_tenth_of_the_weight_is_told_by_its_differences(tmp_path):
     pd.concat([table, end]).to_csv(file, index=False)
     said = readme.cooled(tmp_path)
     assert said.startswith(
-        "**A tenth of the KL term's weight predicts better and calibrates better"
+        "**A tenth of the KL term's weight lowers the NLL and is more accurate and calibrates "
+        "better, but tells near images worse.**"
     )
     assert "at the end of training: " in said
     assert "four of 8 comparisons" in said
@@ -146,14 +170,17 @@ def test_the_second_answer_claims_of_single_batches_only_what_is_measured(figure
     assert "1.25 [1.03, 1.50] times Flipout's noise on one rank" in readme.replaced(figures)
     change(figures / "gradient_variance" / "needless.csv", ranks=6.5, ranks_low=6, ranks_high=7.1)
     assert "from 7 [6, 8] ranks on before training" in readme.replaced(figures)
+    assert "Measured on 16 ranks, it has 1.05 [1.04, 1.07] and 1.06 [" in readme.replaced(figures)
 
 
 def test_the_third_answer_weighs_waiting_against_the_network(figures):
     file = figures / "simulation" / "simulated.csv"
-    assert "waiting should cost more than the network" in readme.nodes(figures)
+    told = readme.nodes(figures)
+    assert "costs more than the network, but the simulation misses most of the loss" in told
+    assert "the first is of 2 steps" in told
     change(file, efficiency=0.5, ms=10.0, low=8.0, high=12.5)
     told = readme.nodes(figures)
-    assert "waiting should cost no more than the network" in told
+    assert "waiting costs no more than the network.**" in told
     assert "keeps 0.50 [0.40, 0.62] of a perfect speed-up" in told
 
 

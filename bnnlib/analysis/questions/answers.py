@@ -16,7 +16,10 @@ TABLES = (
     "convergence/path.csv",
     "gradient_variance/noise_against_ranks.csv",
     "simulation/simulated.csv",
+    "simulation/table.csv",
 )
+# A mean of fewer simulated steps has no interval: nearly each holds the longest step of the log.
+ENOUGH_STEPS = 10
 # Of each panel: its question, what its axes are.
 PANELS = {
     "calibration": ("Is it calibrated once it is trained?", "epochs", "debiased ECE"),
@@ -33,19 +36,22 @@ PANELS = {
 }
 
 
-def table(path: pd.DataFrame, noise: pd.DataFrame, simulated: pd.DataFrame) -> pd.DataFrame:
+def table(
+    path: pd.DataFrame, noise: pd.DataFrame, simulated: pd.DataFrame, simulations: pd.DataFrame
+) -> pd.DataFrame:
     """What the three panels show.
 
     Args:
         path: of :func:`bnnlib.analysis.questions.convergence.path`.
         noise: of ``figures/gradient_variance/noise_against_ranks.csv``.
         simulated: of :func:`bnnlib.analysis.scaling.simulation.step_table`.
+        simulations: that it is made of, with how many steps each has.
 
     Returns:
         Columns ``panel``, ``series``, ``x``, ``value`` and the ends ``low`` and ``high`` of its
         95 % interval, unknown where there is none.
     """
-    parts = [*_calibration(path), *_noise(noise), *_nodes(simulated)]
+    parts = [*_calibration(path), *noise_of_dense(noise), *_nodes(simulated, simulations)]
     return pd.concat(parts, ignore_index=True)
 
 
@@ -59,17 +65,23 @@ def _part(panel: str, series: str, rows: pd.DataFrame, **columns: Any) -> pd.Dat
 def _calibration(path: pd.DataFrame) -> list[pd.DataFrame]:
     rows = path[path.score == "ece_debiased"]
     dense = rows[(rows.model == "BNN_FC_flip") & (rows.prior == "1")]
-    twin = rows[(rows.model == "CNN_FC") & (rows.group == "ten_epochs")]
+    twin = rows[rows.model == "CNN_FC"]
     lines = {
         "Bayesian, a long training": dense[dense.group == "converged"],
         "Bayesian, ten epochs of the defaults": dense[dense.group == "ten_epochs"],
-        "deterministic twin, ten epochs": twin,
+        "deterministic twin, a long training": twin[twin.group == "converged"],
+        "deterministic twin, ten epochs": twin[twin.group == "ten_epochs"],
     }
     of = {"x": "epoch", "value": "mean", "low": "low", "high": "high"}
     return [_part("calibration", series, own, **of) for series, own in lines.items()]
 
 
-def _noise(noise: pd.DataFrame) -> list[pd.DataFrame]:
+def noise_of_dense(noise: pd.DataFrame) -> list[pd.DataFrame]:
+    """The dense network's gradient noise over Flipout's where ranks share 64 images, by state.
+
+    Args:
+        noise: of ``figures/gradient_variance/noise_against_ranks.csv``.
+    """
     dense = noise[(noise.network == "BNN_FC") & (noise.bayesian_layers == "first")]
     dense = dense[(dense.noise_streams == "own") & (dense.global_batch == 64)]
     parts = []
@@ -82,24 +94,26 @@ def _noise(noise: pd.DataFrame) -> list[pd.DataFrame]:
         ends = {"low": low.mask(given), "high": high.mask(given)}
         parts.append(_part("noise", words, own, x="ranks", value=own.noise / flipout, **ends))
         law = own.predicted / flipout
-        parts.append(_part("noise", f"{words}, predicted", own, x="ranks", value=law))
+        parts.append(_part("noise", f"{words}, predicted from one rank", own, x="ranks", value=law))
     return parts
 
 
-def _nodes(simulated: pd.DataFrame) -> list[pd.DataFrame]:
+def _nodes(simulated: pd.DataFrame, simulations: pd.DataFrame) -> list[pd.DataFrame]:
+    varied = simulations[simulations.spread == "as measured"]
+    few = set(varied.ranks[varied.steps < ENOUGH_STEPS])
     lines = {
         "simulated, computing as measured": "recursive doubling, computing varies as measured",
         "simulated, computing does not vary": "recursive doubling",
         "cost model, fitted to two nodes": "α-β and a wait a doubling",
-        "published, by eye": "published, by eye",
+        "measured by the original study": "published, by eye",
     }
     parts = []
     for series, source in lines.items():
         own = simulated[simulated.source == source]
         # The interval is of the time, of which the efficiency is a part.
         ends = {
-            "low": own.efficiency * own.ms / own.high,
-            "high": own.efficiency * own.ms / own.low,
+            "low": (own.efficiency * own.ms / own.high).mask(own.nodes.isin(few)),
+            "high": (own.efficiency * own.ms / own.low).mask(own.nodes.isin(few)),
         }
         parts.append(_part("nodes", series, own, x="nodes", value="efficiency", **ends))
     return parts
@@ -108,15 +122,21 @@ def _nodes(simulated: pd.DataFrame) -> list[pd.DataFrame]:
 _LOOKS: dict[str, dict[str, Any]] = {
     "Bayesian, a long training": {"color": PALETTE["BNN_FC_flip"]},
     "Bayesian, ten epochs of the defaults": {"color": PALETTE["BNN_FC_flip"], "linestyle": "--"},
-    "deterministic twin, ten epochs": {"color": "0.45", "linestyle": ":"},
+    "deterministic twin, a long training": {"color": "0.45"},
+    "deterministic twin, ten epochs": {"color": "0.45", "linestyle": "--"},
     "before training": {"color": COLOURS[0], "marker": "o", "linestyle": "none"},
-    "before training, predicted": {"color": COLOURS[0], "label": "lines: predicted from one rank"},
+    "before training, predicted from one rank": {"color": COLOURS[0]},
     "converged": {"color": PALETTE["BNN_FC_flip"], "marker": "s", "linestyle": "none"},
-    "converged, predicted": {"color": PALETTE["BNN_FC_flip"], "label": "_hidden"},
+    "converged, predicted from one rank": {"color": PALETTE["BNN_FC_flip"]},
     "simulated, computing as measured": {"color": COLOURS[2]},
     "simulated, computing does not vary": {"color": COLOURS[2], "linestyle": "--"},
     "cost model, fitted to two nodes": {"color": "0.45", "linestyle": ":"},
-    "published, by eye": {"color": "black", "marker": "s", "linestyle": "none", "zorder": 4},
+    "measured by the original study": {
+        "color": "black",
+        "marker": "s",
+        "linestyle": "none",
+        "zorder": 4,
+    },
 }
 
 
@@ -146,6 +166,9 @@ def draw(table: pd.DataFrame) -> Figure:
         axis.set(xlabel=across, ylabel=up)
         axis.set_title(question, fontsize=14, fontweight="bold", pad=12)
         axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), frameon=False, fontsize=12.5)
+    words = "Dense network, MNIST, prior N(0, 1), 5 seeds"
+    at = {"transform": axes[0].transAxes, "ha": "right", "va": "top"}
+    axes[0].text(0.98, 0.98, words, fontsize=9.5, color="0.3", **at)
     axes[0].set_ylim(bottom=0)
     axes[1].set_ylim(bottom=0.5)
     axes[2].set_ylim(0, 1.05)
