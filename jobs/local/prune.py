@@ -1,4 +1,4 @@
-"""Prunes the networks of finished runs and judges what is left: pruned.csv and speed.csv.
+"""Prunes the networks of finished runs and judges what is left: pruned, speed and units.csv.
 
     python -m jobs.local.prune runs/pruning figures/pruning
 
@@ -16,6 +16,11 @@ whole ones are taken out, ``bytes`` the file of what is left.
 speed.csv: CPU seconds of predicting `images` test images by the run's draws: of the pruned network
 as it was laid out (`whole`), without the units and inputs that no weight needs (`shrunk`), and of
 the unpruned one (share 0); in turns, median and quartiles. `--only speed` makes it alone, and anew.
+
+units.csv: a row a unit of each `BNN_FC_flip`'s first layer: the share at which the last of its
+incoming weights goes by signal to noise (``goes_at``), that weight's ratio of |mean| to deviation
+(``greatest``), the median of their deviations (``stddev``), its bias, and the largest size of the
+weights that read it (``outgoing``). `--only units` makes it alone, and anew.
 """
 
 from __future__ import annotations
@@ -291,6 +296,42 @@ def inputs_at(inputs: Inputs, places: np.ndarray) -> Inputs:
     return dataclasses.replace(inputs, image_shape=(1, places.size, 1), mean_image=mean)
 
 
+# --- Units ---------------------------------------------------------------------------------------
+
+
+def units(runs: Path, figures: Path) -> None:
+    """Says of each unit of the networks with Flipout and one Bayesian layer why it goes."""
+    rows = []
+    for directory in finished(runs):
+        parameters = read_record(directory)["parameters"]
+        if (parameters["model"], parameters["bayesian_layers"]) == ("BNN_FC_flip", "auto"):
+            name = directory.relative_to(runs).as_posix()
+            _, _, network = restore(directory)
+            rows += [{"run": name} | row for row in units_of(pruned.weights_of(network))]
+            forget_graphs()
+    common.write_table(figures / "units.csv", rows)
+    common.write_origin(figures / "units.json", runs=str(runs))
+
+
+def units_of(weights: Sequence[pruning.Weights]) -> list[dict[str, Any]]:
+    """The rows of one network: of the units of its first layer, read by its second."""
+    first, second = weights[:2]
+    assert first.stddev is not None
+    (ratios,) = pruning.scores(*SNR, [first.mean["kernel"]], [first.stddev], [1.0])
+    greatest = ratios.max(axis=0)
+    values = {
+        "goes_at": [(ratios <= one).mean() for one in greatest],
+        "greatest": greatest,
+        "stddev": np.median(first.stddev, axis=0),
+        "bias": first.mean["bias"],
+        "outgoing": np.abs(second.mean["kernel"]).max(axis=1),
+    }
+    return [
+        {"unit": unit} | {name: f"{column[unit]:.6g}" for name, column in values.items()}
+        for unit in range(greatest.size)
+    ]
+
+
 def _read(path: Path) -> list[Mapping[str, str]]:
     if not path.is_file():
         return []
@@ -303,11 +344,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("runs", type=Path, help="a folder of runs, such as runs/pruning")
     parser.add_argument("figures", type=Path, help="folder of the tables")
-    parser.add_argument("--only", choices=["pruned", "speed"], help="this table alone")
+    parser.add_argument("--only", choices=["pruned", "speed", "units"], help="this table alone")
     arguments = parser.parse_args()
     distributed.set_threads()
     arguments.figures.mkdir(parents=True, exist_ok=True)
-    steps = {"pruned": judge, "speed": speeds}
+    steps = {"pruned": judge, "speed": speeds, "units": units}
     try:
         for name, step in steps.items():
             if arguments.only in (None, name):

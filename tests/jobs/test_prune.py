@@ -2,6 +2,7 @@
 
 import csv
 
+import numpy as np
 import pytest
 
 from bnnlib.experiment import Experiment
@@ -78,3 +79,20 @@ def test_a_shrunk_network_is_timed_beside_the_whole(runs, monkeypatch):
         (0.0, "whole"), (0.95, "whole"), (0.95, "shrunk"),
     ]  # fmt: skip
     assert all(float(row["quarter"]) <= float(row["median"]) for row in rows)
+
+
+def test_a_unit_goes_with_the_last_of_its_weights():
+    """Two units of three pixels: the first has the three least ratios, the second the others."""
+    mean, stddev = np.float32([[0, 1], [0.1, 2], [-0.2, -8]]), np.float32([[1, 1], [1, 1], [1, 4]])
+    first = pruning.Weights({"kernel": mean, "bias": np.float32([-9, 1])}, stddev)
+    second = pruning.Weights(
+        {"kernel": np.float32([[0.1, -0.2], [3, 1]]), "bias": np.float32([0, 0])}, None
+    )
+    assert prune.units_of([first, second]) == [
+        {"unit": 0, "goes_at": "0.5", "greatest": "0.2", "stddev": "1", "bias": "-9",
+         "outgoing": "0.2"},
+        {"unit": 1, "goes_at": "1", "greatest": "2", "stddev": "1", "bias": "1", "outgoing": "3"},
+    ]  # fmt: skip
+    stays = pruning.kept(pruning.scores(*prune.SNR, [mean], [stddev], [1.0]), 0.5)
+    left, _ = pruning.shrunk([pruning.without([first], stays)[0], second])
+    assert left[0].mean["bias"].tolist() == [1]
