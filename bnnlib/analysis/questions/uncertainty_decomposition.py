@@ -10,6 +10,7 @@ sum of both is the entropy of the mean prediction. Methods are the mean-field ne
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from matplotlib.figure import Figure
 
 from bnnlib.analysis.questions.seeds import end_of, over_seeds, paired
 from bnnlib.analysis.style import COLOURS, PALETTE, legend_above, plain_log, set_style, subplots
+from bnnlib.analysis.words import between
 
 Records = Sequence[Mapping[str, Any]]
 ENSEMBLE = "ensemble"
@@ -52,6 +54,7 @@ def make(records: Records, measured: pd.DataFrame) -> dict[str, tuple[pd.DataFra
         "detection": (detection(measured), None),
         "differences": (differences(measured), None),
         "beside_ensemble": (beside_ensemble(measured), None),
+        "further": (further(measured), None),
         "longer": (longer(measured), None),
         "runs": (trained(records), None),
     }
@@ -160,6 +163,53 @@ def beside_ensemble(measured: pd.DataFrame) -> pd.DataFrame:
     return paired(table[~is_ensemble], others, ["method", "part", "kind", "train_images"])
 
 
+def further(measured: pd.DataFrame) -> pd.DataFrame:
+    """What else the expectations need, paired by seed.
+
+    Returns:
+        Columns as :func:`differences`. At all training images ``share`` on clean images ``less
+        ambiguous`` of each method; and of the first mean-field network what a turn adds up to 90°
+        (``step of rotation``, kind ``15°``: less the step before), what the even mixture has more
+        than another (``λ = 0.5 less another``, kind ``λ = 0.4``), and by how much more the
+        aleatoric part of clean images falls with data (``540 less 54,000 images``, part
+        ``aleatoric less epistemic``).
+    """
+    kinds = by_kind(longest(measured)).drop(columns="steps")
+    shares = kinds[(kinds.part == "share") & (kinds.train_images == ALL)]
+    clean, ambiguous = (shares[shares.kind == kind] for kind in ("clean", "ambiguous"))
+    by = ["method", "part", "kind"]
+    made = [paired(clean, ambiguous.drop(columns="kind"), by).assign(what="less ambiguous")]
+
+    clean = kinds[(kinds.method == METHODS[0]) & (kinds.kind == "clean")]
+    few, whole = (clean[clean.train_images == size] for size in (FEW, ALL))
+    change = few.merge(whole, on=["method", "part", "kind", "seed"], suffixes=("_few", "_all"))
+    change = change.assign(value=change.value_few - change.value_all)
+    aleatoric, epistemic = (change[change.part == part] for part in ("aleatoric", "epistemic"))
+    aleatoric = aleatoric.assign(part="aleatoric less epistemic")
+    more = paired(aleatoric, epistemic.drop(columns="part"), by)
+    made.append(more.assign(what=f"{FEW} less {ALL:,} images"))
+
+    table = longest(measured)
+    table = table[(table.method == METHODS[0]) & (table.train_images == ALL)]
+    table = table[table.kind.isin(("rotated", "mixed"))]
+    table = table.assign(place=table.value.astype(float)).drop(columns="value")
+    long = table.melt(["method", "kind", "place", "seed"], [*PARTS], "part", "value")
+    turned, mixed = (long[long.kind == kind] for kind in ("rotated", "mixed"))
+    steps = sorted(turned.place[turned.place <= 90].unique())
+    before = dict(pairwise(steps))
+    first = turned.assign(kind=turned.place.map("{:g}°".format))
+    second = turned.assign(place=turned.place.map(before)).drop(columns="kind")
+    by_place = [*by, "place"]
+    made.append(paired(first, second, by_place).assign(what="step of rotation"))
+    even = mixed[mixed.place == 0.5].drop(columns=["kind", "place"])
+    others = mixed[mixed.place != 0.5].assign(kind=mixed.place.map("λ = {:g}".format))
+    apart = paired(others, even, by_place).assign(what="λ = 0.5 less another")
+    apart[["mean", "low", "high"]] = -apart[["mean", "high", "low"]].to_numpy()
+    made.append(apart)
+    columns = ["method", "what", "part", "kind", "mean", "low", "high", "seeds"]
+    return pd.concat([rows[columns] for rows in made], ignore_index=True)
+
+
 def longer(measured: pd.DataFrame) -> pd.DataFrame:
     """What the longer training changes at all training images, paired by seed."""
     table = by_kind(measured[(measured.train_images == ALL) & (measured.method != ENSEMBLE)])
@@ -169,11 +219,15 @@ def longer(measured: pd.DataFrame) -> pd.DataFrame:
 
 
 def accuracies(measured: pd.DataFrame) -> pd.DataFrame:
-    """Accuracy on the clean images, a row a method and a column a size; means over seeds."""
+    """Accuracy on the clean images with its interval, a row a method and a column a size."""
     clean = longest(measured)
-    clean = clean[clean.kind == "clean"]
-    wide = clean.pivot_table(index="method", columns="train_images", values="accuracy")
-    return wide.reindex([method for method in METHODS if method in wide.index])
+    clean = clean[clean.kind == "clean"].drop(columns="value")
+    rows = over_seeds(clean.rename(columns={"accuracy": "value"}), ["method", "train_images"])
+    said = [between(row.mean, row.low, row.high, 3) for row in rows.itertuples()]
+    by = {"index": "method", "columns": "train_images", "values": "said"}
+    wide = rows.assign(said=said).pivot_table(**by, aggfunc="first")
+    wide = wide.reindex([method for method in METHODS if method in wide.index])
+    return wide.rename(index=NAMES).fillna("not measured")
 
 
 def trained(records: Records) -> pd.DataFrame:
@@ -185,6 +239,7 @@ def trained(records: Records) -> pd.DataFrame:
             {"run": record["run"], "model": parameters["model"]}
             | {"train_images": parameters.get("train_images") or ALL}
             | {"seed": parameters["seed"], "steps": last.get("steps_done")}
+            | {"batch_size": parameters.get("batch_size")}
             | end_of(record)
         )
     return pd.DataFrame(rows)

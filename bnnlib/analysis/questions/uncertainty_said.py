@@ -26,6 +26,7 @@ from bnnlib.analysis.questions.uncertainty_decomposition import (
     beside_ensemble,
     detection,
     differences,
+    further,
     longer,
     longest,
     trained,
@@ -34,7 +35,7 @@ from bnnlib.analysis.words import (
     between,
     counted,
     number,
-    percent,
+    percent_between,
     side,
     signed_between,
     span,
@@ -80,7 +81,15 @@ def told_longer(measured: pd.DataFrame) -> str:
     table = longer(measured)
     table = table[table.part.isin(list(PARTS))]
     if table.empty:
-        return "No shorter training on all images has been measured yet."
+        steps = measured[measured.method != ENSEMBLE].groupby("train_images").steps.max()
+        least, most = (steps.get(size) for size in (FEW, ALL))
+        if not least or not most or least == most:
+            return "No shorter training on all images has been measured yet."
+        return (
+            f"The mean-field network's training on all {ALL:,} images has {most:,} steps, "
+            f"{number(most / least, 1)} times those of the training on {FEW}. No equal number has "
+            "been measured yet, so its differences above are of data and steps together."
+        )
     lines = []
     for method, rows in table.groupby("method", sort=False):
         said = [
@@ -95,6 +104,31 @@ def told_longer(measured: pd.DataFrame) -> str:
     return f"Longer trainings on all {ALL:,} images, in nats:\n\n" + "\n".join(lines)
 
 
+def told_training(records: Records) -> str:
+    """How long each method was trained on each size, and how well it knows its images."""
+    table = trained(records)
+    if table.empty:
+        return "Nothing has been trained yet."
+    table = table.assign(method=table.model.where(table.model != "CNN_FC", ENSEMBLE))
+    lines = []
+    for (method, size), runs in table.groupby(["method", "train_images"]):
+        steps = span(*(f"{end:,.0f}" for end in (runs.steps.min(), runs.steps.max())))
+        epochs = runs.steps * runs.batch_size / size
+        epochs = span(*(f"{end:,.0f}" for end in (epochs.min(), epochs.max())))
+        least, most = runs.train_nll.min(), runs.train_nll.max()
+        digits = 6 if most < _BY_HEART else 3
+        heart = ", so that it knows its images by heart" if most < _BY_HEART else ""
+        lines.append(
+            f"- **{NAMES[str(method)]}, {size:,} images** ({counted(len(runs), 'run')}): {steps} "
+            f"steps, about {epochs} epochs; training NLL "
+            f"{span(number(least, digits), number(most, digits))}{heart}"
+        )
+    return "How long each was trained, and the NLL of its own images, in nats:\n\n" + "\n".join(
+        lines
+    )
+
+
+_BY_HEART = 1e-3  # nats: of its own images' labels it is sure to 1 in 1,000
 WORDS = {1: "falls with data", -1: "rises with data", 0: "no difference shown"}
 
 
@@ -153,17 +187,29 @@ def told_share(measured: pd.DataFrame) -> str:
         return "Nothing to compare yet."
     means = against_size(measured)
     means = means[(means.part == "share") & (means.train_images == ALL)]
+    clean = further(measured)
+    clean = clean[clean.part == "share"].set_index("method")
     words = {1: "greater, as theory says", -1: "smaller", 0: "no difference shown"}
     lines = []
     for method, rows in table.groupby("method", sort=False):
-        of = means[means.method == method].set_index("kind")["mean"]
+        of = {
+            row.kind: percent_between(Interval(row.mean, row.low, row.high), 1)
+            for row in means[means.method == method].itertuples()
+        }
         said = [
-            f"{row.kind} {percent(of[row.kind])}, a difference of "
+            f"{row.kind} {of[row.kind]}, a difference of "
             f"{signed_between(row.mean, row.low, row.high)} ({_verdict(row, words)})"
             for row in rows.itertuples()
         ]
+        if method in clean.index:
+            own = clean.loc[method]
+            verdict = _verdict(own, words | {1: "greater, though clean images are known"})
+            said.append(
+                f"clean {of['clean']}, a difference of "
+                f"{signed_between(own['mean'], own.low, own.high)} ({verdict})"
+            )
         lines.append(
-            f"- **{NAMES[str(method)]}** ({_pairs(rows)}): ambiguous {percent(of['ambiguous'])}; "
+            f"- **{NAMES[str(method)]}** ({_pairs(rows)}): ambiguous {of['ambiguous']}; "
             f"{'; '.join(said)}"
         )
     head = f"The epistemic share of the whole at {ALL:,} images, and its difference to ambiguous:"
@@ -185,7 +231,7 @@ def told_peaks(measured: pd.DataFrame, kind: str) -> str:
             peak = float(of_part["mean"].idxmax())
             place = f"{peak:g}°" if kind == "rotated" else f"λ = {peak:g}"
             at = of_part.loc[[0.0, peak], ["mean", "low", "high"]].to_numpy()
-            first, most = (between(mean, low, high, 2) for mean, low, high in at)
+            first, most = (between(mean, low, high, 3) for mean, low, high in at)
             said.append(f"{part} {first} at 0, greatest at {place}: {most}")
         lines.append(f"- **{NAMES[str(method)]}, {size:,} images**: {'; '.join(said)}")
     return "Each part at the start and where it is greatest, in nats:\n\n" + "\n".join(lines)
@@ -219,7 +265,7 @@ def told_detection(measured: pd.DataFrame) -> str:
     for (method, size), rows in table.groupby(["method", "train_images"], sort=False):
         said = [
             f"{row.kind} by the {str(row.part).removeprefix('auroc_')} part "
-            f"{between(*within(Interval(row.mean, row.low, row.high)), 2)}"
+            f"{between(*within(Interval(row.mean, row.low, row.high)), 3)}"
             for row in rows.sort_values(
                 "kind", key=lambda kinds: kinds.map([*KINDS].index)
             ).itertuples()
@@ -234,58 +280,92 @@ def told_comparisons(measured: pd.DataFrame) -> str:
         len(table.dropna(subset="low"))
         for table in (differences(measured), beside_ensemble(measured))
     )
+    more = len(further(measured).dropna(subset="low"))
     return (
-        f"The page makes {counted(count, 'comparison')}; if nothing differed, "
-        f"{number(0.05 * count, 1)} of their intervals would exclude 0 by chance."
+        f"The page makes {counted(count, 'comparison')} that were named before the measurement, "
+        f"and {more} more to judge what was expected; if nothing differed, "
+        f"{number(0.05 * (count + more), 1)} of their intervals would exclude 0 by chance."
     )
 
 
 def told_expected(measured: pd.DataFrame) -> str:
     """Which of the four expectations held, a line each, of the first mean-field network."""
-    found = differences(measured)
-    own = found[found.method == METHODS[0]].set_index(["what", "part", "kind"])
-    sizes, shares = f"{FEW} less {ALL:,} images", "less ambiguous"
-
-    def sides(what: str, part: str, kinds: tuple[str, ...]) -> list[int | None]:
-        keys = [(what, part, kind) for kind in kinds]
-        rows = [own.loc[key] if key in own.index else None for key in keys]
-        return [_side(row) for row in rows]
-
-    clean = [*sides(sizes, "epistemic", ("clean",)), *sides(sizes, "aleatoric", ("clean",))]
-    more = None
-    if None not in clean:
-        parts = (own.loc[(sizes, part, "clean")]["mean"] for part in ("aleatoric", "epistemic"))
-        more = 1 if next(parts) > next(parts) else 0
-    ensemble = found[(found.method == ENSEMBLE) & (found.part == "epistemic")]
-    falls = [_side(row) for _, row in ensemble[ensemble.kind == "clean"].iterrows()] or [None]
-    beside = beside_ensemble(measured)
-    less = [_side(row) for _, row in beside[beside.method == METHODS[0]].iterrows()] or [None]
-    expected = {
-        "On clean images both parts fall with data, the aleatoric one by more": _all(
-            [*clean, more], 1
+    found, beside = differences(measured), beside_ensemble(measured)
+    own, twins = (found[found.method == method] for method in (METHODS[0], ENSEMBLE))
+    more = further(measured)
+    more = more[more.method == METHODS[0]]
+    sizes = own[own.what.str.endswith("images")]
+    falls = more[more.what.str.endswith("images")]
+    turns, mixtures = (
+        more[more.what == what] for what in ("step of rotation", "λ = 0.5 less another")
+    )
+    epistemic, clean = sizes[sizes.part == "epistemic"], sizes[sizes.kind == "clean"]
+    ensemble = twins[(twins.part == "epistemic") & (twins.kind == "clean")]
+    expected = (
+        (
+            ("On clean images both parts fall with data", clean, 1),
+            ("the aleatoric one falls by more", falls, 1),
         ),
-        "On unknown images the epistemic part is smaller after few images": _all(
-            sides(sizes, "epistemic", UNKNOWN), -1
+        (
+            (
+                "On unknown images the epistemic part is smaller after few images",
+                epistemic[epistemic.kind.isin(UNKNOWN)],
+                -1,
+            ),
         ),
-        "The epistemic share does not tell ambiguous from unknown images": _all(
-            sides(shares, "share", UNKNOWN), 0
+        (
+            ("Both parts rise with the rotation, from each step to the next up to 90°", turns, 1),
+            ("both are greater at the even mixture than at any other", mixtures, 1),
+            (
+                "the epistemic share does not tell ambiguous from unknown images",
+                own[own.part == "share"],
+                0,
+            ),
         ),
-        "The ensemble's epistemic part falls with data on clean images and is smaller than the "
-        "mean-field network's everywhere": _all([*falls, *less], 1),
-    }
-    words = {True: "held", False: "did **not** hold", None: "not decided (too few seeds)"}
+        (
+            ("The ensemble's epistemic part falls with data on clean images", ensemble, 1),
+            (
+                "it is smaller than the mean-field network's everywhere",
+                beside[beside.method == METHODS[0]],
+                1,
+            ),
+        ),
+    )
     return "\n".join(
-        f"{place}. {what}: {words[held]}." for place, (what, held) in enumerate(expected.items(), 1)
+        f"{place}. {'; '.join(f'{what}: {_judged(rows, wanted)}' for what, rows, wanted in one)}."
+        for place, one in enumerate(expected, 1)
     )
 
 
-def _side(row: pd.Series | None) -> int | None:
-    """Which side of 0 a difference lies on; None where its interval is not known."""
-    return None if row is None or pd.isna(row.low) else side(row.low, row.high)
+def _judged(rows: pd.DataFrame, wanted: int) -> str:
+    """Whether differences lie on the side of 0 where they were expected: 1, −1, or 0 for neither.
+
+    Against it speaks an interval on another side, not one that holds 0. That no difference is
+    shown refutes no expectation of none, and proves none.
+    """
+    known = rows.dropna(subset="low")
+    sides = [side(row.low, row.high) for row in known.itertuples()]
+    of = counted(len(sides), "interval")
+    against = [one not in (0, wanted) for one in sides]
+    if any(against):
+        where = "0 lies outside" if wanted == 0 else "on the other side of 0:"
+        return f"did **not** hold ({where} {sum(against)} of {of}{_named(known[against])})"
+    if not sides or len(sides) < len(rows):
+        return "not decided (too few seeds)"
+    if wanted == 0:
+        return "not refuted (no difference shown)"
+    if still := sides.count(0):
+        is_open = [one == 0 for one in sides]
+        return f"not decided (0 lies within {still} of {of}{_named(known[is_open])})"
+    return "held"
 
 
-def _all(sides: list[int | None], wanted: int) -> bool | None:
-    """Whether all lie on one side; None where some are not known and no other lies elsewhere."""
-    if any(one not in (None, wanted) for one in sides):
-        return False
-    return None if None in sides else True
+def _named(rows: pd.DataFrame, most: int = 2) -> str:
+    """The differences themselves, where they are few."""
+    if len(rows) > most:
+        return ""
+    said = (
+        f"{row.part}, {row.kind} {signed_between(row.mean, row.low, row.high)}"
+        for row in rows.itertuples()
+    )
+    return f": {'; '.join(said)}"
