@@ -5,6 +5,7 @@ import math
 import pytest
 
 from bnnlib.analysis.questions import convergence
+from bnnlib.analysis.questions import convergence_expected as expected
 from bnnlib.analysis.questions.seeds import interval
 
 
@@ -157,3 +158,100 @@ def test_pictures_are_drawn_of_one_seed_too(records):
         found = convergence.looks(some)
         assert convergence.draw_path(convergence.path(found)).axes
         assert convergence.draw_side_by_side(convergence.side_by_side(found)).axes
+
+
+def ended_late(prior, temperature=0.7, shift=0.0):
+    """Three seeds of a network whose least NLL held out is at the end of the long training."""
+    made = []
+    for seed in range(3):
+        tenth = shift * seed
+        way = [(10, 0.2, 0.2, 0.9), (100, 0.1 + tenth, 0.1, temperature + seed / 1000)]
+        made.append(record("converged", "BNN_FC_flip", seed, way, prior))
+        made.append(record("ten_epochs", "BNN_FC_flip", seed, [(10, 0.15, 0.2, 0.8)], prior))
+    return made
+
+
+def test_what_did_not_stop_early_is_compared_once(records):
+    twins = [one for one in records if one["parameters"]["model"] == "CNN_FC"]
+    late = ended_late(1.0, shift=0.01)
+    table = convergence.differences(convergence.looks([*late, *twins]))
+    repeated = table[table.repeats & (table.score == "nll")]
+    whats = {"converged less stopped", "stopped less ten epochs", "stopped less stopped twin"}
+    assert set(repeated.what) == whats
+    assert set(repeated.model) == {"BNN_FC_flip"}  # the twin stopped early
+    kept = convergence.make([*late, *twins])["differences"][0]
+    assert len(kept) == (~table.repeats).sum()
+    assert "repeats" not in kept
+    said = convergence.told_comparisons([*late, *twins])
+    # Four scores each: the twin's end and stop, the end and ten epochs, the end and both twins.
+    assert said.startswith("These are 16 comparisons, of which ")
+    assert " 12 more compare a network with itself or repeat another" in said
+    # One seed that stops early makes another network of it.
+    early = record("converged", "BNN_FC_flip", 0, [(10, 0.2, 0.05, 0.9), (100, 0.1, 0.1, 0.7)])
+    some = convergence.differences(convergence.looks([early, *late[1:], *twins]))
+    assert not some.repeats.any()
+    # Where the twin is at its end too, its two states are one.
+    way = [(1, 0.5, 0.4, 2.0), (100, 0.9, 0.1, 3.0)]
+    ended = [record("converged", "CNN_FC", seed, way) for seed in range(3)]
+    table = convergence.differences(convergence.looks([*late, *ended]))
+    own = table[~table.repeats]
+    assert set(own.what) == {"converged less ten epochs", "converged less converged twin"}
+
+
+def test_a_network_beside_itself_is_no_measured_zero(records):
+    twins = [one for one in records if one["parameters"]["model"] == "CNN_FC"]
+    late = ended_late(1.0) + ended_late(0.1)
+    said = convergence.told_compared([*late, *twins], "converged less stopped")
+    assert "BNN_FC_flip" not in said
+    assert said.count("\n\n") == 3
+    said = convergence.told_same([*late, *twins])
+    assert said.startswith("BNN_FC_flip, all priors: the look with the least NLL")
+    assert convergence.told_compared(late, "converged less stopped") == (
+        "converged less stopped: stopped and converged are one here, so that this repeats another."
+    )
+    both = [*ended_late(0.1), *(one for one in records if one["run"].startswith("converged/B"))]
+    assert convergence.told_same(both).startswith("BNN_FC_flip under prior 0.1: the look")
+    assert "No network's" in convergence.told_same(records)
+
+
+def test_an_infinite_nll_gives_no_difference(records):
+    for one in records:
+        if one["parameters"]["model"] == "CNN_FC":
+            one["evaluation"][0]["nll"] = math.inf
+    said = convergence.told_differences(records, "converged less converged twin", "nll")
+    infinite = "is infinite (a label has probability 0 in 32 bits)"
+    assert said.endswith(
+        "no difference is given for BNN_FC_flip under prior 1, because the NLL of *converged twin* "
+        f"{infinite}."
+    )
+    said = convergence.told_differences(records, "converged less stopped", "nll")
+    assert "higher for BNN_FC_flip under prior 1 +0.1100" in said
+    assert said.endswith(f"given for CNN_FC, because the NLL of *converged* {infinite}.")
+
+
+def test_expectations_are_judged_by_whole_intervals(records):
+    late = ended_late(1.0, 0.8) + ended_late(0.1, 0.7)
+    for one in late:
+        if one["run"].startswith("ten"):
+            one["steps"]["nll"] = [0.1]
+    table = expected.expectations(convergence.looks(late))
+    held = {(row.expected.partition(":")[0], row.prior): row for row in table.itertuples()}
+    kl = held["KL/N is not at its end after ten epochs", "1"]
+    assert (kl.held, kl.measured) == ("held", "BNN_FC_flip −0.1500 [−0.1500, −0.1500]")
+    assert held["accuracy has settled by then", "1"].held == "not refuted"
+    sure = "trained, the network is less sure than right"
+    assert [held[sure, prior].held for prior in ("1", "0.1")] == ["held", "held"]
+    wide = held["more so under a wide prior", "1 less 0.1"]
+    assert (wide.held, wide.measured) == ("did not hold", "BNN_FC_flip +0.1000 [+0.1000, +0.1000]")
+    said = expected.told(table)
+    assert said.endswith("Of 5 rows: 3 held, 1 not refuted, 1 did not hold.")
+    # 1 lies within the interval; and two seeds have none.
+    table = expected.expectations(convergence.looks(ended_late(1.0, 0.999)))
+    assert list(table.held)[-1] == "not decided"
+    table = expected.expectations(convergence.looks(late[:4]))
+    assert set(table.held) == {"not measured"}
+    assert "No expectation" in expected.told(expected.expectations(convergence.looks([])))
+    within = expected.told_within(convergence.looks(late))
+    assert within.endswith("0.0100 [0.0100, 0.0100] at epoch 100.")
+    assert " at epoch 10," in within
+    assert "is not known" in expected.told_within(convergence.looks([]))

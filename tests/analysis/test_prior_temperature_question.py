@@ -5,7 +5,7 @@ import pytest
 from bnnlib.analysis.questions import prior_temperature as question
 from bnnlib.analysis.questions import prior_temperature_expected as expected
 from bnnlib.analysis.questions import prior_temperature_told as told
-from bnnlib.analysis.questions.seeds import interval
+from bnnlib.analysis.questions.seeds import comparisons, interval
 from bnnlib.errors import RecordError
 from tests.analysis.test_convergence_question import record, value
 
@@ -111,9 +111,12 @@ def test_an_effect_is_a_lower_nll_and_a_higher_accuracy(records):
 def test_sentences_say_what_the_tables_say(records):
     found = question.scores(records)
     table, compared = question.settings(found), question.differences(found)
-    assert "flip at 0.1 of 0.01, 0.1, 1: 0.0700 [0.0700, 0.0700]" in told.least(table)
+    said = told.least(table)
+    assert said.startswith("NLL, converged, by KL weight: BNN_FC_flip at 0.01 0.1190 [")
+    assert ", 0.1 0.0700 [0.0700, 0.0700], 1 (default) 0.0910 [" in said
+    assert said.endswith("(3 seeds). Which of them is least is not compared.")
     alone = table[table.setting == 1]
-    assert told.least(alone) == "NLL: not known yet."
+    assert told.least(alone) == "NLL, converged: no run has another KL weight than 1."
     assert told.stopped(found) == "Stopped after epochs: BNN_FC_flip at 0.01 30 (3 seeds)."
     said = told.difference(compared, "kl_weight", "nll")
     assert "NLL, KL weight, less defaults, converged (3 seeds): higher for BNN_FC_flip at" in said
@@ -130,7 +133,7 @@ def test_sentences_say_what_the_tables_say(records):
     text = told.seeds(records)
     assert "KL weight, BNN_FC_flip, converged: 0.01 (3 seeds), 0.1 (3 seeds)" in text
     known = compared.dropna(subset="low")
-    assert f"These are {len(known)} comparisons" in told.comparisons(compared)
+    assert f"These are {len(known)} comparisons" in comparisons(compared)
 
 
 def test_expectations_are_held_against_the_tables(records):
@@ -152,7 +155,8 @@ def test_expectations_are_held_against_the_tables(records):
     )
     text = expected.told(table)
     measured = (table.held != "not measured").sum()
-    assert f"{(table.held == 'yes').sum()} of the {measured} that were measured held." in text
+    left = len(table) - measured
+    assert f"{(table.held == 'yes').sum()} of {measured} measured held; {left} cannot be" in text
     assert text.count("\n| ") == len(table)
 
 
@@ -162,6 +166,54 @@ def test_what_is_expected_is_of_the_flipout_network_and_of_three_seeds(records):
     found = question.scores(records)
     table = expected.expectations(question.settings(found), question.differences(found))
     assert set(table.held) == {"not measured"}
+    said = f"None of the {len(table)} expectations can be judged yet."
+    assert expected.told(table).endswith(said)
+
+
+def test_a_change_after_ten_epochs_is_judged_before_the_end_is_known(records):
+    ten = [made("ten_epochs", seed, 0.079, 0.97, kl_weight=0.1) for seed in range(3)]
+    first = "after ten epochs a weight of .1 changes the NLL by less than .005"
+    then = "that change is in the end's direction"
+    for some, end in (
+        ([one for one in records if "ten" in one["run"]], "not measured"),
+        (records, "yes"),
+    ):
+        found = question.scores([*some, *ten])
+        table = expected.expectations(question.settings(found), question.differences(found))
+        held = dict(zip(table.expected, table.held, strict=True))
+        assert (held[first], held[then]) == ("yes", end)
+
+
+def test_what_did_not_stop_early_is_compared_once(records):
+    late = [
+        made("converged", seed, 0.09 + seed / 100, 0.97, [(30, 0.2, 0.2, 0.9)], kl_weight=weight)
+        for seed in range(3)
+        for weight in (1.0, 0.1)
+    ]
+    found = question.scores(late)
+    compared = question.differences(found)
+    assert set(compared[~compared.repeats].state) == {"converged"}
+    assert set(compared[compared.repeats].what) == {"less defaults", "stopped less converged"}
+    assert len(compared) == 3 * (~compared.repeats).sum()
+    kept = question.make(late)["differences"][0]
+    assert len(kept) == len(compared) / 3
+    assert "repeats" not in kept
+    more = f" {2 * len(kept)} more compare a network with itself or repeat another"
+    assert more in comparisons(compared)
+    said = told.differences(compared, "kl_weight", ["nll"], what="stopped less converged")
+    assert (
+        said
+        == "KL weight, stopped less converged: no network stopped early, so that the two are one."
+    )
+    assert told.same(found).startswith("BNN_FC_flip, KL weight 0.1, 1 (default): the look with")
+    # Where the defaults did stop early, the comparison of the stopped is its own.
+    for one in late:
+        if one["parameters"]["kl_weight"] == 1:
+            one["looks"][0]["rows"][1]["nll"] = 0.01
+    compared = question.differences(question.scores(late))
+    stopped = compared[(compared.state == "stopped") & (compared.what == "less defaults")]
+    assert len(stopped)
+    assert not stopped.repeats.any()
 
 
 def test_without_records_the_sentences_say_so():
@@ -170,13 +222,14 @@ def test_without_records_the_sentences_say_so():
     assert told.seeds([]) == "No run has finished yet."
     assert told.trained([]) == "No long training has finished."
     assert told.stopped(found) == "No run was looked at yet."
-    assert "not known yet" in told.least(table)
+    assert "no run has another" in told.least(table)
     assert "nothing is known" in told.sure(table)
     assert "no run is cooled" in told.effect(compared)
     assert "nothing to compare" in told.difference(compared, "cold", "nll")
     assert "nothing to compare" in told.differences(compared, "cold", ["nll"])
     assert set(expected.expectations(table, compared).held) == {"not measured"}
-    assert "These are 0 comparisons" in told.comparisons(compared)
+    assert "These are 0 comparisons" in comparisons(compared)
+    assert "No setting's" in told.same(found)
 
 
 def test_pictures_are_drawn_of_one_seed_too(records):

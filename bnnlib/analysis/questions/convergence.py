@@ -16,9 +16,17 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from bnnlib.analysis.questions.seeds import by_side, end_of, how_many, over_seeds, paired
+from bnnlib.analysis.questions.seeds import (
+    by_side,
+    comparisons,
+    end_of,
+    how_many,
+    once,
+    over_seeds,
+    paired,
+)
 from bnnlib.analysis.style import legend_above, line, plain_log, set_style, subplots
-from bnnlib.analysis.words import between, counted, number, percent, side, span
+from bnnlib.analysis.words import between, counted, listed, percent, side, span
 from bnnlib.names import in_order, twin_of
 
 Records = Sequence[Mapping[str, Any]]
@@ -52,7 +60,7 @@ def make(records: Records) -> dict[str, tuple[pd.DataFrame, Any]]:
     return {
         "path": (path(found), draw_path),
         "side_by_side": (side_by_side(found), draw_side_by_side),
-        "differences": (differences(found), None),
+        "differences": (once(differences(found)), None),
         "runs": (trained(records), None),
     }
 
@@ -160,9 +168,12 @@ def differences(found: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         Columns ``what`` (``converged less stopped``, ``converged less stopped twin``), ``model``,
-        ``prior``, ``score``, ``mean``, ``low``, ``high``, ``seeds``.
+        ``prior``, ``score``, ``mean``, ``low``, ``high``, ``seeds``, ``repeats``: whether the row
+        compares a network with itself, or what another row compares, because the network (or its
+        twin) stopped at the end.
     """
     table = states(found)
+    ends = at_end(table, ["model", "prior"])
     table = table[table.score.isin(COMPARED)]
     by_state = {state: rows.drop(columns="state") for state, rows in table.groupby("state")}
     by, made = ["model", "prior", "score"], []
@@ -179,8 +190,45 @@ def differences(found: pd.DataFrame) -> pd.DataFrame:
         if len(bayesian) and len(twins):
             less = paired(bayesian, twins, [*by, "twin"]).drop(columns="twin")
             made.append(less.assign(what=f"{state} less {other} twin"))
-    columns = ["what", *by, "mean", "low", "high", "seeds"]
-    return pd.concat(made, ignore_index=True)[columns] if made else pd.DataFrame(columns=columns)
+    columns = ["what", *by, "mean", "low", "high", "seeds", "repeats"]
+    if not made:
+        return pd.DataFrame(columns=columns)
+    all_ = pd.concat(made, ignore_index=True)
+    return all_.assign(repeats=_repeats(all_, ends))[columns]
+
+
+def at_end(table: pd.DataFrame, by: Sequence[str]) -> set[tuple[Any, ...]]:
+    """The networks that did not stop early in any seed: stopped and converged are one there.
+
+    Args:
+        table: of :func:`states`, or of the like with columns `by`.
+        by: columns that tell the networks apart, two or more.
+    """
+    epochs = table[table.score == "epoch"]
+    stopped, ended = (epochs[epochs.state == state] for state in (STOPPED, CONVERGED))
+    both = stopped.merge(ended, on=[*by, "seed"], suffixes=("", "_end"))
+    same = (both.value == both.value_end).groupby([both[name] for name in by]).all()
+    return set(same[same].index)
+
+
+def _repeats(table: pd.DataFrame, ends: set[tuple[Any, ...]]) -> list[bool]:
+    """Of each row, whether it is nothing or another row once *stopped* is called *converged*."""
+
+    def called(state: str, whose: tuple[str, str]) -> str:
+        return CONVERGED if state == STOPPED and whose in ends else state
+
+    rows = list(zip(table.what, table.model, table.prior, table.score, strict=True))
+    there, found = set(rows), []
+    for what, model, prior, score in rows:
+        one, _, other = what.partition(" less ")
+        twin = " twin" if other.endswith(" twin") else ""
+        one = called(one, (model, prior))
+        whose = (twin_of(model) or "", "") if twin else (model, prior)
+        other = called(other.removesuffix(" twin"), whose)
+        itself = one == other and not twin
+        name = f"{one} less {other}{twin}"
+        found.append(itself or (name != what and (name, model, prior, score) in there))
+    return found
 
 
 def trained(records: Records) -> pd.DataFrame:
@@ -391,22 +439,59 @@ def told_longer(records: Records) -> str:
 
 
 def told_differences(records: Records, what: str, score: str) -> str:
-    """One comparison of one score, network by network, with how many comparisons there are."""
+    """One comparison of one score, network by network, each that repeats no other."""
+    return _told(differences(looks(records)), what, score)
+
+
+def told_compared(records: Records, what: str) -> str:
+    """One comparison of every score, a paragraph each."""
     table = differences(looks(records))
-    rows = table[(table.what == what) & (table.score == score)]
+    return "\n\n".join(dict.fromkeys(_told(table, what, score) for score in COMPARED))
+
+
+def _told(table: pd.DataFrame, what: str, score: str) -> str:
+    there = table[(table.what == what) & (table.score == score)]
+    rows = once(there)
     if rows.empty:
+        if len(there):
+            return f"{what}: stopped and converged are one here, so that this repeats another."
         return f"{what}: nothing to compare yet."
     names = [_name(row.model, row.prior) for row in rows.itertuples()]
+    finite = np.isfinite(rows["mean"].to_numpy(float))
+    known = [name for name, one in zip(names, finite, strict=True) if one]
+    parts = [by_side(rows[finite], known)] if known else []
+    one, _, other = what.partition(" less ")
+    for whose, which in ((one, rows["mean"] == np.inf), (other, rows["mean"] == -np.inf)):
+        if some := [name for name, is_ in zip(names, which, strict=True) if is_]:
+            parts.append(
+                f"no difference is given for {', '.join(some)}, because the NLL of *{whose}* is "
+                "infinite (a label has probability 0 in 32 bits)"
+            )
     words = SCORES.get(score, score).partition(" (")[0]
-    return f"{words}, {what} ({how_many(rows)}): {by_side(rows, names)}."
+    return f"{words}, {what} ({how_many(rows)}): {'; '.join(parts)}."
+
+
+def told_same(records: Records) -> str:
+    """Of which networks stopped and converged are one."""
+    table = states(looks(records))
+    ends = at_end(table, ["model", "prior"])
+    looked_at = table[table.state == STOPPED]
+    whole, some = [], []
+    for model, rows in looked_at.groupby("model", sort=False):
+        priors = list(dict.fromkeys(rows.prior))
+        same = [prior for prior in priors if (model, prior) in ends]
+        if same == priors:
+            whole.append(model)
+        some += [_name(model, prior) for prior in same if same != priors]
+    names = [f"{listed(whole)}, all priors"] if whole else []
+    if not [*names, *some]:
+        return "No network's stopped state is its end in every seed."
+    return (
+        f"{'; '.join([*names, *some])}: the look with the least NLL on the images held out is the "
+        "last one, so that stopped and converged are the same network."
+    )
 
 
 def told_comparisons(records: Records) -> str:
     """How many comparisons were made, and how many would differ by chance."""
-    table = differences(looks(records)).dropna(subset="low")
-    table = table[np.isfinite(table["mean"])]  # what is infinite has no interval
-    apart = sum(side(row.low, row.high) != 0 for row in table.itertuples())
-    return (
-        f"These are {len(table)} comparisons, of which {apart} exclude 0; of as many true zeros "
-        f"{number(0.05 * len(table), 0)} would."
-    )
+    return comparisons(differences(looks(records)))

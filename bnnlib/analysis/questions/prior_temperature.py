@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 
 from bnnlib.analysis.questions import convergence
 from bnnlib.analysis.questions.convergence import CONVERGED, LONG, SHORT, STOPPED, TEN
-from bnnlib.analysis.questions.seeds import over_seeds, paired
+from bnnlib.analysis.questions.seeds import once, over_seeds, paired
 from bnnlib.analysis.style import legend_above, line, plain_log, set_style, subplots
 from bnnlib.errors import RecordError
 from bnnlib.names import in_order
@@ -67,7 +67,7 @@ def make(records: Records) -> dict[str, tuple[pd.DataFrame, Any]]:
     return {
         "settings": (table, draw_kl_weight),
         "others": (table[~table.knob.isin(["kl_weight", COLD, TWIN])], draw_others),
-        "differences": (differences(found), None),
+        "differences": (once(differences(found)), None),
         "runs": (runs(records), None),
     }
 
@@ -174,8 +174,10 @@ def differences(found: pd.DataFrame) -> pd.DataFrame:
     Returns:
         Columns ``what`` (``less defaults``; ``less KL weight alone``, of a cold posterior;
         ``stopped less converged``), ``knob``, ``setting``, ``model``, ``state``, ``score``,
-        ``mean``, ``low``, ``high``, ``seeds``.
+        ``mean``, ``low``, ``high``, ``seeds``, ``repeats``: whether the row compares a network with
+        itself, or what the row of the converged compares, because no network of it stopped early.
     """
+    ends = convergence.at_end(found, ["knob", "setting", "model"])
     table = found[found.score.isin(COMPARED) & (found.knob != TWIN)]
     default = table.setting == table.knob.map({**DEFAULTS, COLD: 1.0})
     turned = table[~default]
@@ -190,8 +192,20 @@ def differences(found: pd.DataFrame) -> pd.DataFrame:
         paired(stopped, ended, _WHOSE).assign(what="stopped less converged"),
     ]
     made = [one for one in made if len(one)]
-    columns = ["what", *_WHOSE, "mean", "low", "high", "seeds"]
-    return pd.concat(made, ignore_index=True)[columns] if made else pd.DataFrame(columns=columns)
+    columns = ["what", *_WHOSE, "mean", "low", "high", "seeds", "repeats"]
+    if not made:
+        return pd.DataFrame(columns=columns)
+    all_ = pd.concat(made, ignore_index=True)
+    return all_.assign(repeats=[_repeats(row, ends) for row in all_.itertuples()])[columns]
+
+
+def _repeats(row: Any, ends: set[tuple[Any, ...]]) -> bool:
+    other = {
+        "less defaults": (row.knob, {**DEFAULTS, COLD: 1.0}[row.knob], row.model),
+        "less KL weight alone": ("kl_weight", row.setting, row.model),
+    }.get(row.what)
+    networks = {(row.knob, row.setting, row.model), other} - {None}
+    return row.state == STOPPED and networks <= ends
 
 
 def runs(records: Records) -> pd.DataFrame:

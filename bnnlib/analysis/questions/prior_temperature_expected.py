@@ -47,7 +47,13 @@ def told(found: pd.DataFrame) -> str:
     ]
     measured = found[found.held != "not measured"]
     yes = int((measured.held == "yes").sum())
-    return "\n".join([*lines, f"\n{yes} of the {len(measured)} that were measured held."])
+    said = (
+        f"{yes} of {len(measured)} measured held; "
+        f"{len(found) - len(measured)} cannot be judged yet."
+        if len(measured)
+        else f"None of the {len(found)} expectations can be judged yet."
+    )
+    return "\n".join([*lines, f"\n{said}"])
 
 
 class _Tables:
@@ -156,11 +162,16 @@ def _of_the_others(tables: _Tables) -> Iterator[Row]:
     ten, end = (tables.less("kl_weight", 0.1, "nll", state) for state in (TEN, CONVERGED))
     yield (
         5,
-        "after ten epochs a weight of .1 changes the NLL by less than .005, in the end's direction",
+        "after ten epochs a weight of .1 changes the NLL by less than .005",
         _difference(ten),
-        None
-        if ten is None or end is None
-        else abs(ten["mean"]) < 0.005 and ten["mean"] * end["mean"] > 0,
+        _within(ten, 0.005),
+    )
+    known = ten is not None and end is not None
+    yield (
+        5,
+        "that change is in the end's direction",
+        f"ten epochs {_difference(ten)}, end {_difference(end)}" if known else NOTHING,
+        bool(ten["mean"] * end["mean"] > 0) if known else None,
     )
     alone = "less KL weight alone"
     row = tables.less(COLD, 0.1, "nll", what=alone)

@@ -21,16 +21,16 @@ from bnnlib.analysis.questions.prior_temperature import (
     runs,
     said,
 )
-from bnnlib.analysis.questions.seeds import by_side, how_many
+from bnnlib.analysis.questions.seeds import by_side, how_many, once
 from bnnlib.analysis.words import (
     between,
     counted,
-    number,
     percent,
     side,
     signed_between,
     span,
 )
+from bnnlib.names import in_order
 
 
 def seeds(records: Records) -> str:
@@ -90,7 +90,7 @@ def effect(compared: pd.DataFrame, state: str = CONVERGED) -> str:
 
 
 def least(table: pd.DataFrame, score: str = "nll", state: str = CONVERGED) -> str:
-    """At which KL weight a score is least, with its value there.
+    """A score at every KL weight, each with its interval; which is least is not compared.
 
     Args:
         table: of :func:`bnnlib.analysis.questions.prior_temperature.settings`.
@@ -102,12 +102,15 @@ def least(table: pd.DataFrame, score: str = "nll", state: str = CONVERGED) -> st
     for model, rows in table.groupby("model", sort=False):
         if len(rows) < 2:  # nothing to choose among
             continue
-        best = rows.loc[rows["mean"].idxmin()]
-        shown = between(best["mean"], best.low, best.high)
-        tried = [f"{one:g}" for one in sorted(rows.setting)]
-        parts.append(f"{model} at {best.setting:g} of {', '.join(tried)}: {shown}")
-    words = _words(score)
-    return f"Least {words}, {state}: {'; '.join(parts)}." if parts else f"{words}: not known yet."
+        each = [
+            f"{said('kl_weight', row.setting)} {between(row['mean'], row.low, row.high)}"
+            for _, row in rows.sort_values("setting").iterrows()
+        ]
+        parts.append(f"{model} at {', '.join(each)} ({how_many(rows)})")
+    words = f"{_words(score)}, {state}"
+    if not parts:
+        return f"{words}: no run has another KL weight than 1."
+    return f"{words}, by KL weight: {'; '.join(parts)}. Which of them is least is not compared."
 
 
 def sure(table: pd.DataFrame, state: str = CONVERGED, knob: str = "kl_weight") -> str:
@@ -157,7 +160,7 @@ def difference(
         state: as there; of two that `what` compares, the first.
         what: as there.
     """
-    rows = compared[(compared.knob == knob) & (compared.score == score)]
+    rows = once(compared[(compared.knob == knob) & (compared.score == score)])
     rows = rows[rows.state == state]
     rows = rows[rows.what == what]
     title = f"{_words(score)}, {KNOBS[knob]}, {what}"
@@ -177,6 +180,9 @@ def differences(
 ) -> str:
     """The sentences of :func:`difference` on what there is to compare, a paragraph each."""
     rows = compared[(compared.knob == knob) & (compared.what == what)]
+    if len(rows) and rows.repeats.all():
+        return f"{KNOBS[knob]}, {what}: no network stopped early, so that the two are one."
+    rows = once(rows)
     there = set(zip(rows.score, rows.state, strict=True))
     said = [
         difference(compared, knob, score, state, what)
@@ -211,13 +217,19 @@ def trained(records: Records) -> str:
     )
 
 
-def comparisons(compared: pd.DataFrame) -> str:
-    """How many comparisons were made, and how many would differ by chance."""
-    table = compared.dropna(subset="low")
-    apart = sum(side(row.low, row.high) != 0 for row in table.itertuples())
+def same(found: pd.DataFrame) -> str:
+    """Of which settings stopped and converged are one network, of the table of all scores."""
+    ends = convergence.at_end(found, ["knob", "setting", "model"])
+    parts = []
+    for knob, words in KNOBS.items():
+        for model in in_order({one[2] for one in ends if one[0] == knob}):
+            settings = sorted(one[1] for one in ends if one[::2] == (knob, model))
+            parts.append(f"{model}, {words} {', '.join(said(knob, one) for one in settings)}")
+    if not parts:
+        return "No setting's stopped state is its end in every seed."
     return (
-        f"These are {len(table)} comparisons, of which {apart} exclude 0; of as many true zeros "
-        f"{number(0.05 * len(table), 0)} would."
+        f"{'; '.join(parts)}: the look with the least NLL on the images held out is the last one, "
+        "so that stopped and converged are the same network."
     )
 
 

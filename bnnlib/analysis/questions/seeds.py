@@ -11,7 +11,7 @@ import pandas as pd
 
 from bnnlib import metrics
 from bnnlib.analysis.tables.common import FEWEST_RUNS
-from bnnlib.analysis.words import counted, side, signed_between
+from bnnlib.analysis.words import counted, number, side, signed_between
 from bnnlib.metrics import Interval
 
 
@@ -72,6 +72,33 @@ def by_side(rows: pd.DataFrame, names: Sequence[str]) -> str:
         kind = {1: "higher", -1: "lower", 0: "no difference shown"}[side(row.low, row.high)]
         kinds[kind].append(f"{name} {signed_between(row.mean, row.low, row.high)}")
     return "; ".join(f"{kind} for {', '.join(named)}" for kind, named in kinds.items() if named)
+
+
+def once(table: pd.DataFrame) -> pd.DataFrame:
+    """The comparisons that repeat no other: those not marked in the column ``repeats``."""
+    return table[~table.repeats.astype(bool)].drop(columns="repeats").reset_index(drop=True)
+
+
+def comparisons(table: pd.DataFrame) -> str:
+    """How many comparisons were made, each counted once, and how many would differ by chance.
+
+    Args:
+        table: of :func:`paired`, with a column ``repeats``. What has no interval is not counted.
+    """
+    known = table[np.isfinite(table[["mean", "low"]].astype(float)).all(axis=1)]
+    own = once(known)
+    apart = sum(side(row.low, row.high) != 0 for row in own.itertuples())
+    said = (
+        f"These are {counted(len(own), 'comparison')}, of which {apart} exclude 0; of as many true "
+        f"zeros {number(0.05 * len(own), 0)} would."
+    )
+    more = len(known) - len(own)
+    return said + (
+        f" {more} more compare a network with itself or repeat another, because the networks in "
+        "them did not stop early: stopped and converged are one network."
+        if more
+        else ""
+    )
 
 
 def how_many(rows: pd.DataFrame) -> str:
