@@ -202,6 +202,30 @@ def test_without_rows_the_sentences_say_so(pruned, records, speed):
     assert "twin has not been pruned yet" in findings.told_twin(tables["against_share"])
 
 
+def test_the_units_that_go_are_told_beside_those_that_stay(records):
+    """Of four units two go in seeds 0 and 1, and three in seed 2; after ten epochs none does."""
+    rows = [
+        {
+            **{"run": f"{group}/BNN_FC_flip-auto-{seed}", "unit": unit},
+            **{"goes_at": 0.7 if gone else 0.95, "greatest": 0.2 if gone else 5.0},
+            **{"stddev": 1.0 if gone else 0.9, "bias": -9.0 if gone else 0.5},
+            "outgoing": 0.1 if gone else 0.3,
+        }
+        for group in question.STATES
+        for seed in SEEDS
+        for unit in range(4)
+        for gone in [group == "converged" and unit < (3 if seed == 2 else 2)]
+    ]
+    said = findings.told_units(pd.DataFrame(rows), records)
+    assert "- **ten epochs**: 0.0 [0.0, 0.0] units of 4 (0 a seed)" in said.splitlines()
+    assert "- **converged**: 2.3 [0.9, 3.8] units of 4 (2 to 3 a seed)\n    - the share" in said
+    assert "its bias: −9.0 [−9.0, −9.0] where the unit goes, 0.5 [0.5, 0.5] where it" in said
+    assert faults(said) == []
+    assert findings.told_units(pd.DataFrame(rows[:0], columns=list(rows[0])), []) == (
+        findings.NOTHING
+    )
+
+
 def test_the_calibration_axis_reaches_0_and_every_share_has_a_tick(made):
     figure = made["against_share"][1](made["against_share"][0])
     axis = figure.axes[2 * list(question.SCORES).index("ece_debiased")]

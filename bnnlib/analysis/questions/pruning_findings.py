@@ -22,11 +22,20 @@ from bnnlib.analysis.questions.pruning import (
     Records,
     matching,
 )
+from bnnlib.analysis.questions.seeds import interval
 from bnnlib.analysis.words import between, counted, number, side, signed_between, span
 
 _WORDS = {"accuracy": "accuracy", "of_a_draw": "accuracy of a single draw", **SCORES}
 # What the scores of `gains` count, by network.
 _KINDS = {FLIP: {"units": "units", "inputs": "pixels"}, CONV: {"units": "filters"}}
+# The columns of ``units.csv`` in words, and digits.
+_OF_UNITS = (
+    ("goes_at", "the share at which its last incoming weight goes", 3),
+    ("greatest", "the greatest signal to noise of its weights", 2),
+    ("stddev", "their median deviation", 3),
+    ("bias", "its bias", 1),
+    ("outgoing", "the largest size of a weight that reads it", 2),
+)
 LITTLE = 0.005  # half a point of accuracy
 NOTHING = "Nothing has been measured of this yet."
 
@@ -192,6 +201,44 @@ def _time(at: pd.DataFrame, kinds: str) -> list[str]:
 
 def _between(row: pd.Series, unit: float, digits: int) -> str:
     return between(row["mean"] / unit, row["low"] / unit, row["high"] / unit, digits)
+
+
+def told_units(units: pd.DataFrame, records: Records) -> str:
+    """How the units of `BNN_FC_flip` that go by the claimed share differ from those that stay.
+
+    Args:
+        units: of ``units.csv`` (:mod:`jobs.local.prune`).
+        records: compact records of the runs that were pruned.
+    """
+    if units.empty:
+        return NOTHING
+    seeds = {one["run"]: one["parameters"]["seed"] for one in records}
+    table = units.assign(
+        seed=units.run.map(seeds),
+        state=units.run.str.partition("/")[0].map(STATES),
+        gone=units.goes_at <= CLAIMED_SHARE,
+    )
+    lines = []
+    for state, here in table.groupby("state", sort=False):
+        of_seed = here.groupby("seed").gone.sum()
+        many = _of_seeds(of_seed, 1)
+        each = span(str(of_seed.min()), str(of_seed.max()))
+        lines.append(f"- **{state}**: {many} units of {here.unit.nunique()} ({each} a seed)")
+        if of_seed.min() > 0:
+            middles = here.groupby(["gone", "seed"]).median(numeric_only=True)
+            lines += [
+                f"    - {words}: {_of_seeds(middles.loc[True, name], digits)} where the unit goes, "
+                f"{_of_seeds(middles.loc[False, name], digits)} where it stays"
+                for name, words, digits in _OF_UNITS
+            ]
+    return (
+        f"Units whose last incoming weight goes by {_share(CLAIMED_SHARE)}, by signal to noise "
+        f"({FLIP}), and the median unit's values:\n\n" + "\n".join(lines)
+    )
+
+
+def _of_seeds(values: pd.Series, digits: int) -> str:
+    return between(*interval(list(values)), digits)
 
 
 def told_twin(curves: pd.DataFrame) -> str:
