@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 
 from bnnlib.analysis.questions.answers import noise_of_dense
-from bnnlib.analysis.words import between, counted, number, percent, side, signed_between
+from bnnlib.analysis.words import between, counted, listed, number, percent, side, signed_between
 from bnnlib.names import in_order
 
 ROOT = Path(__file__).parents[2]
@@ -250,14 +250,14 @@ def cooled(figures: Path) -> str:
         better = sign * side(row.low, row.high)
         told[better].append(words[{1: 0, -1: 1, 0: 2}[better]])
     so = "A tenth of the KL term's weight " + ", but ".join(
-        " and ".join(told[better]) for better in (1, -1) if told[better]
+        listed(told[better]) for better in (1, -1) if told[better]
     )
     so = (
         so
         if told[1] or told[-1]
         else "A tenth of the KL term's weight changes nothing that is shown"
     )
-    so += f"; {' and '.join(told[0])} is not shown" if told[0] else ""
+    so += f"; {listed(told[0])} is not shown" if told[0] else ""
     so += "; the end of training is not measured" if state == "ten epochs" else ""
     when = {"converged": "at the end of training", "ten epochs": "after ten epochs of the defaults"}
     return (

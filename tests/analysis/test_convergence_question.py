@@ -2,11 +2,13 @@
 
 import math
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from bnnlib.analysis.questions import convergence
 from bnnlib.analysis.questions import convergence_expected as expected
-from bnnlib.analysis.questions.seeds import interval
+from bnnlib.analysis.questions.seeds import by_side, interval
 
 
 def record(group, model, seed, looks, prior=1.0):
@@ -255,3 +257,13 @@ def test_expectations_are_judged_by_whole_intervals(records):
     assert within.endswith("0.0100 [0.0100, 0.0100] at epoch 100.")
     assert " at epoch 10," in within
     assert "is not known" in expected.told_within(convergence.looks([]))
+
+
+def test_a_difference_of_two_seeds_is_no_absence_of_one():
+    rows = pd.DataFrame(
+        {"mean": [0.5, 0.25, 0.0], "low": [0.25, np.nan, -1.0], "high": [0.75, np.nan, 1.0]}
+    )
+    assert by_side(rows, ["a", "b", "c"]) == (
+        "higher for a +0.5000 [+0.2500, +0.7500]; no difference shown for c +0.0000 "
+        "[−1.0000, +1.0000]; too few seeds for b +0.2500"
+    )

@@ -154,7 +154,7 @@ def test_a_tenth_of_the_weight_is_told_by_its_differences(tmp_path):
     pd.concat([table, end]).to_csv(file, index=False)
     said = readme.cooled(tmp_path)
     assert said.startswith(
-        "**A tenth of the KL term's weight lowers the NLL and is more accurate and calibrates "
+        "**A tenth of the KL term's weight lowers the NLL, is more accurate and calibrates "
         "better, but tells near images worse.**"
     )
     assert "at the end of training: " in said

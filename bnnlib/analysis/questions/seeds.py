@@ -61,15 +61,17 @@ def paired(first: pd.DataFrame, second: pd.DataFrame, by: Sequence[str]) -> pd.D
 
 
 def by_side(rows: pd.DataFrame, names: Sequence[str]) -> str:
-    """Which differences are above 0, which below, and of which neither is shown.
+    """Which differences are above 0, which below, of which neither is shown, or too few seeds are.
 
     Args:
         rows: of :func:`paired`.
         names: of the rows, in their order.
     """
-    kinds: dict[str, list[str]] = {"higher": [], "lower": [], "no difference shown": []}
+    higher, lower, neither, few = "higher", "lower", "no difference shown", "too few seeds"
+    kinds: dict[str, list[str]] = {higher: [], lower: [], neither: [], few: []}
     for row, name in zip(rows.itertuples(), names, strict=True):
-        kind = {1: "higher", -1: "lower", 0: "no difference shown"}[side(row.low, row.high)]
+        kind = {1: higher, -1: lower, 0: neither}[side(row.low, row.high)]
+        kind = few if math.isnan(row.low) else kind
         kinds[kind].append(f"{name} {signed_between(row.mean, row.low, row.high)}")
     return "; ".join(f"{kind} for {', '.join(named)}" for kind, named in kinds.items() if named)
 
