@@ -47,6 +47,14 @@ def write_table(path: Path, rows: Sequence[dict[str, Any]]) -> None:
         writer.writerows(rows)
 
 
+def rows_there(path: Path, keys: Sequence[str]) -> set[tuple[str, ...]]:
+    """The values of `keys`, as text, in each row that a csv of :func:`append_rows` has."""
+    if not path.is_file():
+        return set()
+    with path.open(newline="") as file:
+        return {tuple(row[key] for key in keys) for row in csv.DictReader(file)}
+
+
 def append_rows(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str] = ()) -> None:
     """Adds rows to a csv, with its head where it is new.
 

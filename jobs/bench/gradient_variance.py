@@ -17,11 +17,10 @@ notebooks/06_gradient_variance.ipynb says what comes of it.
 from __future__ import annotations
 
 import argparse
-import csv
 import dataclasses
 import functools
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -213,7 +212,7 @@ def main() -> None:
     distributed.set_threads()
     arguments.figures.mkdir(parents=True, exist_ok=True)
     path = arguments.figures / "variances.csv"
-    done = {tuple(row[key] for key in KEYS) for row in _read(path)}
+    done = common.rows_there(path, KEYS)
     common.write_origin(path.with_suffix(".json"), runs=str(arguments.runs))
     for case in cases():
         of = "/".join(case.place[:2])
@@ -222,13 +221,6 @@ def main() -> None:
         rows = rows_of(case, arguments.runs)
         common.append_rows(path, rows, COLUMNS)
         print(*case.key, rows[-1]["noise"], rows[-1]["image"], rows[-1]["cpu_seconds"], flush=True)
-
-
-def _read(path: Path) -> list[Mapping[str, str]]:
-    if not path.is_file():
-        return []
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
 
 
 if __name__ == "__main__":

@@ -16,11 +16,10 @@ passed over, so a measurement that was stopped goes on. `cpu_seconds` is what ea
 from __future__ import annotations
 
 import argparse
-import csv
 import dataclasses
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -201,7 +200,7 @@ def measure(runs: Path, path: Path, judged: Sequence[Judged] | None = None) -> I
         path: of the table.
         judged: the sets of images; those of MNIST if not given.
     """
-    done = {tuple(row[key] for key in KEYS[:4]) for row in _read(path)}
+    done = common.rows_there(path, KEYS[:4])
     for network in networks(runs):
         if tuple(map(str, network[:4])) in done:
             continue
@@ -209,13 +208,6 @@ def measure(runs: Path, path: Path, judged: Sequence[Judged] | None = None) -> I
         rows = rows_of(network, judged)
         common.append_rows(path, rows, COLUMNS)
         yield f"{' '.join(map(str, network[:4]))}: {rows[0]['cpu_seconds']} CPU seconds"
-
-
-def _read(path: Path) -> Iterable[dict[str, str]]:
-    if not path.is_file():
-        return []
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def main() -> int:

@@ -27,13 +27,12 @@ from __future__ import annotations
 
 import argparse
 import copy
-import csv
 import dataclasses
 import math
 import statistics
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -168,7 +167,7 @@ def judge(runs: Path, figures: Path) -> None:
     """Appends the rows that pruned.csv lacks of the runs below a folder."""
     path = figures / "pruned.csv"
     common.write_origin(path.with_suffix(".json"), runs=str(runs))
-    done = {tuple(row[key] for key in KEYS) for row in _read(path)}
+    done = common.rows_there(path, KEYS)
     for directory in finished(runs):
         name = directory.relative_to(runs).as_posix()
         experiment = Experiment.from_mapping(read_record(directory)["parameters"])
@@ -330,13 +329,6 @@ def units_of(weights: Sequence[pruning.Weights]) -> list[dict[str, Any]]:
         {"unit": unit} | {name: f"{column[unit]:.6g}" for name, column in values.items()}
         for unit in range(greatest.size)
     ]
-
-
-def _read(path: Path) -> list[Mapping[str, str]]:
-    if not path.is_file():
-        return []
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def main() -> int:

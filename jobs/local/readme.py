@@ -38,6 +38,11 @@ def answers(figures: Path) -> str:
     return "\n".join(f"{place}. {sentence}" for place, sentence in enumerate(told, 1))
 
 
+def compared(differences: pd.DataFrame) -> pd.DataFrame:
+    """The rows of a table of differences that have an interval, and are finite."""
+    return differences[np.isfinite(differences[["mean", "low"]]).all(axis=1)]
+
+
 def calibrated(figures: Path) -> str:
     """What training until KL stands still does to the calibration, under each prior."""
     scores, change = (
@@ -71,7 +76,7 @@ def calibrated(figures: Path) -> str:
         f"{signed_between(row['mean'], row.low, row.high)} under N(0, {squares[prior]})"
         for prior, row in less.iterrows()
     )
-    judged = int(np.isfinite(change[["mean", "low"]]).all(axis=1).sum())
+    judged = len(compared(change))
     return (
         "**Trained until its KL stands still, a posterior is calibrated "
         f"{so} than after ten epochs{but}.** Dense network (`BNN_FC_flip`), full MNIST, prior "
@@ -167,16 +172,15 @@ def removed(figures: Path, share: float = 0.8) -> str:
     """What weights that are removed take with them, and weights whose rho is set to 0."""
     table = pd.read_csv(figures / "pruning/differences.csv")
     own = table[(table.network == "BNN_FC_flip") & (table.by == "signal_to_noise")]
-    rows = own[own.share == share].assign(state_=own.state)
-    rows = rows.set_index(["what", "score", "state"]).sort_index()
+    rows = own[own.share == share].set_index(["what", "score", "state"]).sort_index()
     most = math.ceil(-1000 * min(0.0, rows.loc[("pruned less whole", "accuracy")].low.min())) / 10
-    harm = rows.loc[("trap less zero", "accuracy")].set_index("state_").high < -0.01
+    harm = rows.loc[("trap less zero", "accuracy")].high < -0.01
     blind = (rows.loc[("pruned less whole", "auroc_near")].high < 0).any()
     head = f"{percent(share)} of the weights can go for at most {most:.1f} points of accuracy"
     head += ", but some of the detection of foreign images goes with them" if blind else ""
     states = [STATES_TOLD[state] for state in harm.index[harm]]
     head += f"; {' and '.join(states)} they must be exactly 0" if states else ""
-    judged = int(np.isfinite(table[["mean", "low"]]).all(axis=1).sum())
+    judged = len(compared(table))
 
     def of(what: str, score: str) -> str:
         ends = (rows.loc[(what, score, state)] for state in ("converged", "ten epochs"))
@@ -230,7 +234,7 @@ def nodes(figures: Path) -> str:
 def cooled(figures: Path) -> str:
     """What a tenth of the KL term's weight changes, at the end of training where that is known."""
     change = pd.read_csv(figures / "prior_temperature/differences.csv")
-    known = change[np.isfinite(change[["mean", "low"]]).all(axis=1)]
+    known = compared(change)
     rows = known[(known.what == "less defaults") & (known.knob == "kl_weight")]
     rows = rows[(rows.model == "BNN_FC_flip") & (rows.setting == 0.1)]
     state = next((s for s in ("converged", "ten epochs") if s in set(rows.state)), "")
